@@ -1,0 +1,1 @@
+"""What is known about the instrument, and how it is learnt."""

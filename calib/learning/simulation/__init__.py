@@ -1,0 +1,1 @@
+"""A physics model of a four-colour sequencer: chemistry, optics and camera."""

@@ -1,0 +1,1 @@
+"""Joint training of both branches on simulated tiles."""

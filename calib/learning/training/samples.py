@@ -1,0 +1,98 @@
+"""Training samples: one cycle of a simulated patch with the labels of both branches (method M8)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.learning.simulation import optics
+from calib.learning.simulation.conditions import random_conditions
+from calib.learning.simulation.tile import SimulatedTile, simulate_tile
+
+READ_LENGTH = 60
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One cycle of one patch."""
+
+    images: NDArray[np.float32]
+    """(4, H, W) in normalised units: 0 is background, 1 the peak of a typical lit cluster."""
+    classes: NDArray[np.int64]
+    """(H, W) class of the pixel: 0, or 1-4 where a cluster of that base is centred.
+
+    A base's centre is marked where its own channel shows it, so channel shifts need no resampling.
+    """
+    superresolved: NDArray[np.float32]
+    """(4, 2H, 2W) the same light without noise and background, half the spot width."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One cycle of a simulated patch, normalised about as well as the run time does."""
+
+    tile: SimulatedTile
+    cycle: int
+    normalised: NDArray[np.float32]
+    """(4, H, W)."""
+    units_per_photon: NDArray[np.float64]
+    """(4,)."""
+
+
+def simulated_patch(*, rng: np.random.Generator, size: int) -> Patch:
+    """A cycle of a tile of ``size`` × ``size`` pixels under random conditions."""
+    conditions = random_conditions(rng)
+    tile = simulate_tile(conditions, shape=(size, size), cycles=READ_LENGTH, seed=int(rng.integers(2**31)))
+    cycle = int(rng.integers(1, READ_LENGTH + 1))
+    raw = tile.images(cycle).astype(np.float32)
+    sigma = np.array(conditions.sigma_px)
+    peak_photons = conditions.photons * np.array(conditions.channel_yield) / (2 * np.pi * sigma**2)
+    decay = (1 - conditions.decay) ** (cycle - 1)
+    unit = peak_photons * conditions.counts_per_e * decay
+    # At run time both are estimated from the images, so the network sees them off by as much.
+    unit = unit * rng.lognormal(0, 0.2) * rng.lognormal(0, 0.12, 4)
+    offset = np.median(raw, axis=(1, 2)) - unit * rng.uniform(-0.05, 0.15)
+    gain = 1 / unit
+    normalised = ((raw - offset[:, None, None]) * gain[:, None, None]).astype(np.float32)
+    return Patch(tile, cycle, normalised, gain * conditions.counts_per_e)
+
+
+def simulated_sample(*, seed: list[int], size: int) -> Sample:
+    """A random patch of ``size`` × ``size`` pixels; the same seed gives the same sample."""
+    patch = simulated_patch(rng=np.random.default_rng(seed), size=size)
+    return Sample(
+        images=patch.normalised,
+        classes=_classes(patch.tile, patch.cycle),
+        superresolved=_superresolved(patch.tile, patch.cycle, patch.units_per_photon),
+    )
+
+
+def _classes(tile: SimulatedTile, cycle: int) -> NDArray[np.int64]:
+    """Class image; where two clusters share a pixel the brighter one has it."""
+    classes = np.zeros(tile.shape, np.int64)
+    base = tile.reads[:, cycle - 1]
+    order = np.argsort(tile.brightness, kind="stable")
+    for channel in range(4):
+        chosen = order[base[order] == channel]
+        pixels = np.rint(tile.channel_positions(cycle, channel)[chosen]).astype(np.int64)
+        inside = np.all((pixels >= 0) & (pixels < np.array(tile.shape)), axis=1)
+        classes[tuple(pixels[inside].T)] = channel + 1
+    return classes
+
+
+def _superresolved(tile: SimulatedTile, cycle: int, gain: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Clusters at twice the resolution on a grid twice as fine, peaks in normalised units."""
+    light = tile.cluster_light(cycle)
+    frames = []
+    for channel in range(4):
+        sigma = tile.conditions.sigma_px[channel]
+        # A spot of sigma/2 on half pixels measures sigma again, so equal photons keep equal peaks.
+        frames.append(
+            optics.spots(
+                positions_px=tile.channel_positions(cycle, channel) * 2 + 0.5,
+                photons=light[channel] * gain[channel],
+                sigma_px=sigma,
+                shape=(2 * tile.shape[0], 2 * tile.shape[1]),
+            )
+        )
+    return np.stack(frames).astype(np.float32)

@@ -1,0 +1,61 @@
+"""From evidence at a cluster to a call and its Phred score."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.bundle import QualityTable
+
+EVIDENCE_FLOOR = 0.05
+"""Evidence that a position shows without any cluster: keeps faint clusters from looking certain."""
+
+NO_CALL = 0
+"""The byte of a cluster that was not called."""
+
+NO_CALL_BELOW = 0.01
+"""Evidence for all bases together below which there is no call: the cluster is dark or out of the image."""
+
+
+def predictor(centres: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Share of the strongest base in the evidence; what the quality table is indexed by.
+
+    Parameters
+    ----------
+    centres : (n, 4) from :func:`engines.readout.read_centres`.
+
+    Returns
+    -------
+    (n,) in [0, 1).
+    """
+    return np.asarray(centres.max(axis=1) / (centres.sum(axis=1) + EVIDENCE_FLOOR), np.float32)
+
+
+def call(centres: NDArray[np.float32], table: QualityTable) -> NDArray[np.uint8]:
+    """Bytes ``(Q << 2) | base`` of every cluster, 0 for a no-call; called bases have Q >= 2."""
+    scores = np.asarray(table.scores, np.uint8)
+    bins = np.searchsorted(np.asarray(table.edges, np.float32), predictor(centres), side="right")
+    calls = (scores[bins] << 2) | np.argmax(centres, axis=1).astype(np.uint8)
+    return np.where(centres.sum(axis=1) < NO_CALL_BELOW, np.uint8(NO_CALL), calls).astype(np.uint8)
+
+
+def fit_table(
+    predictors: NDArray[np.float32], wrong: NDArray[np.bool_], *, bins: int = 24, cap: int = 40
+) -> QualityTable:
+    """Phred scores from calls whose truth is known: ``-10 log10`` of the error rate of each bin.
+
+    Bins hold equal numbers of calls; scores are made to rise with the predictor. One error is added
+    to every bin, so that a score is never above what its number of calls can show.
+
+    Parameters
+    ----------
+    predictors : (n,) from :func:`predictor`.
+    wrong : (n,) whether the call is wrong.
+    cap : highest score given.
+    """
+    edges = np.unique(np.quantile(predictors, np.linspace(0, 1, bins + 1)[1:-1]).astype(np.float32))
+    index = np.searchsorted(edges, predictors, side="right")
+    calls = np.bincount(index, minlength=len(edges) + 1)
+    errors = np.bincount(index, wrong, minlength=len(edges) + 1)
+    phred = -10 * np.log10(np.minimum((errors + 1) / (calls + 1), 1))
+    rising = np.maximum.accumulate(phred)
+    scores = np.clip(np.floor(rising), 2, cap).astype(int)
+    return QualityTable(edges=tuple(float(edge) for edge in edges), scores=tuple(int(score) for score in scores))

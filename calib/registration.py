@@ -1,0 +1,174 @@
+"""Registration: where each cycle and channel lies against the template."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, shift
+from skimage.registration import phase_cross_correlation
+
+from engines.errors import SeqdError
+
+SPOT_PX = 1.0
+SURROUND_PX = 4.0
+"""Band that registration looks at: spots, not background."""
+
+BRIGHTEST = 3.0
+"""Normalised units beyond which a pixel counts no more; dust and cells are bright and stay put."""
+
+UPSAMPLE = 20
+"""Shifts are found to 1/20 of a pixel."""
+
+SIGNIFICANCE = 7.0
+"""A shift is believed when its correlation is this many times what unrelated images give."""
+
+CORRELATED_PX = 20.0
+"""Pixels that vary together in a band-passed image; sets how unrelated images correlate."""
+
+
+class RegistrationError(SeqdError):
+    """A cycle does not match its template."""
+
+    exit_code: ClassVar[int] = 6
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Geometry of the template cycles."""
+
+    drift_px: NDArray[np.float32]
+    """(cycles, 2) shift of each cycle, y and x; NaN where a cycle does not match."""
+    channel_shift_px: NDArray[np.float32]
+    """(4, 2) shift of each channel against the mean of the four."""
+
+
+def spots_only(normalised: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Band-pass of images (..., H, W) in normalised units, clipped to what clusters show."""
+    flat = (0,) * (normalised.ndim - 2)
+    clipped = np.minimum(normalised, BRIGHTEST)
+    narrow = gaussian_filter(clipped, (*flat, SPOT_PX, SPOT_PX))
+    return np.asarray(narrow - gaussian_filter(clipped, (*flat, SURROUND_PX, SURROUND_PX)), np.float32)
+
+
+def align(spots: NDArray[np.float32]) -> Alignment:
+    """Drift of every cycle and shift of every channel, from the cycles of a template.
+
+    Parameters
+    ----------
+    spots : (cycles, 4, H, W) from :func:`spots_only`.
+
+    Returns
+    -------
+    Against the first cycle, or the first that half of the others match. A cycle that does not match
+    has a drift of NaN.
+    """
+    channel_shift = np.zeros((4, 2), np.float32)
+    drift = np.full((len(spots), 2), np.nan, np.float32)
+    for _ in range(2):
+        sums = [_merged(frames, channel_shift) for frames in spots]
+        drift = _drift(sums)
+        matched = np.flatnonzero(np.isfinite(drift[:, 0]))
+        # Over several cycles most clusters light up in every channel, in one cycle a quarter does.
+        lit = [np.mean([_moved(spots[i, c], -drift[i]) for i in matched], axis=0) for c in range(4)]
+        reference = np.mean([_moved(lit[c], -channel_shift[c]) for c in range(4)], axis=0)
+        channel_shift = _channel_shifts(reference, lit)
+    return Alignment(drift, channel_shift)
+
+
+def register(
+    reference: NDArray[np.float32], spots: NDArray[np.float32], channel_shift_px: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Shift (y, x) of one cycle against a reference image.
+
+    All four channels are laid over each other first: together they show every cluster in every
+    cycle, whatever the base composition.
+
+    Parameters
+    ----------
+    reference : (H, W) band-passed template, see :func:`draw_reference`.
+    spots : (4, H, W) from :func:`spots_only`.
+    channel_shift_px : (4, 2) from :func:`align`.
+
+    Raises
+    ------
+    RegistrationError : the cycle does not match the reference.
+    """
+    return measure_shift(reference, _merged(spots, channel_shift_px))
+
+
+def draw_reference(positions: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """(H, W) band-passed picture of a template, (n, 2) positions."""
+    pixels = np.rint(positions).astype(np.int64)
+    inside = np.all((pixels >= 0) & (pixels < np.array(shape)), axis=1)
+    corner = np.floor(positions[inside]).astype(np.int64)
+    fraction = positions[inside] - corner
+    canvas = np.zeros((shape[0] + 2, shape[1] + 2), np.float32)
+    for dy in (0, 1):
+        for dx in (0, 1):
+            weight = np.abs(1 - dy - fraction[:, 0]) * np.abs(1 - dx - fraction[:, 1])
+            np.add.at(canvas, (corner[:, 0] + dy + 1, corner[:, 1] + dx + 1), weight)
+    points = canvas[1:-1, 1:-1]
+    return np.asarray(
+        gaussian_filter(points, np.hypot(SPOT_PX, 1.1)) - gaussian_filter(points, SURROUND_PX), np.float32
+    )
+
+
+def measure_shift(reference: NDArray[np.float32], moved: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(2,) shift of ``moved`` against ``reference``.
+
+    Raises
+    ------
+    RegistrationError : the two correlate no better than unrelated images.
+    """
+    if not (reference.any() and moved.any()):
+        raise RegistrationError("registration: an image is blank")
+    found, error, _ = phase_cross_correlation(reference, moved, upsample_factor=UPSAMPLE, normalization=None)
+    correlation = np.sqrt(max(0.0, 1 - float(error) ** 2))
+    least = SIGNIFICANCE / np.sqrt(reference.size / CORRELATED_PX)
+    if correlation < least:
+        raise RegistrationError(f"registration: correlation {correlation:.3f}, at least {least:.3f} is needed")
+    return -np.asarray(found, np.float32)
+
+
+def _drift(sums: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """(cycles, 2) drift against the first image that at least half of the others match."""
+    best = np.full((len(sums), 2), np.nan, np.float32)
+    for origin, reference in enumerate(sums):
+        drift = np.full((len(sums), 2), np.nan, np.float32)
+        for index, moved in enumerate(sums):
+            try:
+                drift[index] = 0 if index == origin else measure_shift(reference, moved)
+            except RegistrationError:
+                continue
+        if np.isfinite(drift).sum() > np.isfinite(best).sum():
+            best = drift
+        if np.isfinite(best[:, 0]).sum() > len(sums) / 2:
+            break
+    return best
+
+
+def _channel_shifts(reference: NDArray[np.float32], lit: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    shifts = np.zeros((4, 2), np.float32)
+    known = np.zeros(4, bool)
+    for channel, image in enumerate(lit):
+        try:
+            shift_px = measure_shift(reference, image)
+        except RegistrationError:
+            continue
+        # A dark channel can lock on anything; optics do not move a channel by more than this.
+        if np.all(np.abs(shift_px) < SURROUND_PX):
+            shifts[channel], known[channel] = shift_px, True
+    if known.any():
+        shifts -= shifts[known].mean(axis=0)
+        shifts[~known] = 0
+    return shifts
+
+
+def _merged(frames: NDArray[np.float32], channel_shift: NDArray[np.float32]) -> NDArray[np.float32]:
+    moved = [_moved(frame, -by) for frame, by in zip(frames, channel_shift, strict=True)]
+    return np.asarray(np.sum(moved, axis=0), np.float32)
+
+
+def _moved(image: NDArray[np.float32], by: NDArray[np.float32]) -> NDArray[np.float32]:
+    return image if not by.any() else np.asarray(shift(image, by, order=1, mode="constant"), np.float32)

@@ -1,0 +1,142 @@
+"""The template: where the clusters of a tile are, from the network's maps of its first cycles."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
+from scipy.spatial import cKDTree
+
+DETECTION_LEAST = 0.08
+"""Probability below which a pixel is no detection."""
+
+KERNEL_PX = 0.4
+"""Spread of one cluster's detections over the cycles."""
+
+RESOLUTION_PX = 0.8
+"""Two clusters closer than this are one."""
+
+REACH_PX = 1.2
+"""A detection farther than this from every cluster belongs to none."""
+
+SUPPORT_LEAST = 0.45
+"""Share of the cycles that must show a cluster."""
+
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Centres seen in single cycles, in template coordinates."""
+
+    positions: NDArray[np.float64]
+    """(m, 2) y and x."""
+    mass: NDArray[np.float64]
+    """(m,) probability of a centre there, 0-1."""
+
+
+def detect(
+    probabilities: NDArray[np.float32],
+    *,
+    drift_px: NDArray[np.float32],
+    channel_shift_px: NDArray[np.float32],
+) -> Detections:
+    """Local maxima of each base's probability map, at the centre of mass of their 3 × 3 pixels.
+
+    Parameters
+    ----------
+    probabilities : (5, H, W) of one cycle.
+    drift_px, channel_shift_px : (2,) and (4, 2), taken off the positions.
+    """
+    positions, masses = [], []
+    for channel in range(4):
+        plane = probabilities[channel + 1]
+        peaks = (plane == maximum_filter(plane, 3)) & (plane > DETECTION_LEAST)
+        y, x = np.nonzero(peaks)
+        padded = np.pad(plane, 1)
+        taps = np.arange(3)
+        patch = padded[(y[:, None] + taps)[:, :, None], (x[:, None] + taps)[:, None, :]].astype(np.float64)
+        mass = patch.sum(axis=(1, 2))
+        dy = (patch.sum(axis=2) @ (taps - 1)) / mass
+        dx = (patch.sum(axis=1) @ (taps - 1)) / mass
+        positions.append(np.stack([y + dy, x + dx], axis=1) - drift_px - channel_shift_px[channel])
+        masses.append(np.minimum(mass, 1.0))
+    return Detections(np.concatenate(positions), np.concatenate(masses))
+
+
+def merge(detections: list[Detections], *, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Cluster positions from the detections of several cycles.
+
+    A cluster lights up in one channel in every cycle, so its detections pile up at one place, while
+    two clusters that share pixels are told apart in the cycles that light them in different
+    channels. Candidates are the maxima of the detections' density; each detection then counts for
+    the nearest candidate only, and a candidate that too few cycles support is dropped.
+
+    Parameters
+    ----------
+    detections : one for each template cycle.
+    shape : (H, W) of the tile; positions outside are dropped.
+
+    Returns
+    -------
+    (n, 2) y and x, ordered by y, then x.
+    """
+    if not detections:
+        return np.zeros((0, 2), np.float32)
+    positions = np.concatenate([found.positions for found in detections])
+    mass = np.concatenate([found.mass for found in detections])
+    cycle = np.concatenate([np.full(len(found.mass), index) for index, found in enumerate(detections)])
+    centres = _density_maxima(positions, mass)
+    for _ in range(ROUNDS):
+        if len(centres) == 0:
+            break
+        distance, owner = cKDTree(centres).query(positions, distance_upper_bound=REACH_PX)
+        near = np.isfinite(distance)
+        weight = mass[near] * np.exp(-(distance[near] ** 2) / (2 * KERNEL_PX**2))
+        total = np.bincount(owner[near], weight, minlength=len(centres))
+        moved = np.stack(
+            [np.bincount(owner[near], weight * positions[near, axis], minlength=len(centres)) for axis in (0, 1)],
+            axis=1,
+        )
+        seen = total > 0
+        support = _support(owner[near], cycle[near], mass[near], len(centres), len(detections))
+        centres = moved[seen & (support >= SUPPORT_LEAST)] / total[seen & (support >= SUPPORT_LEAST), None]
+    inside = np.all((centres >= -0.5) & (centres < np.array(shape) - 0.5), axis=1)
+    centres = centres[inside]
+    order = np.lexsort((centres[:, 1], centres[:, 0]))
+    return centres[order].astype(np.float32)
+
+
+def _density_maxima(positions: NDArray[np.float64], mass: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Detections that stand where detections are densest, no two closer than the resolution."""
+    if len(positions) == 0:
+        return np.zeros((0, 2))
+    pairs = cKDTree(positions).query_pairs(3 * KERNEL_PX, output_type="ndarray")
+    squared = np.sum((positions[pairs[:, 0]] - positions[pairs[:, 1]]) ** 2, axis=1)
+    kernel = np.exp(-squared / (2 * KERNEL_PX**2))
+    first, second = pairs.T
+    density = (
+        mass
+        + np.bincount(first, kernel * mass[second], minlength=len(mass))
+        + np.bincount(second, kernel * mass[first], minlength=len(mass))
+    )
+    # Ranks make the order strict, so of two equals one wins.
+    rank = np.empty(len(density), np.int64)
+    rank[np.argsort(density, kind="stable")] = np.arange(len(density))
+    close = pairs[squared < RESOLUTION_PX**2]
+    first_loses = rank[close[:, 0]] < rank[close[:, 1]]
+    best = np.ones(len(density), bool)
+    best[np.where(first_loses, close[:, 0], close[:, 1])] = False
+    return positions[best]
+
+
+def _support(
+    owner: NDArray[np.int64],
+    cycle: NDArray[np.int64],
+    mass: NDArray[np.float64],
+    clusters: int,
+    cycles: int,
+) -> NDArray[np.float64]:
+    """(clusters,) mean over the cycles of the probability that a cycle shows the cluster."""
+    shown = np.bincount(owner * cycles + cycle, mass, minlength=clusters * cycles)
+    return np.asarray(np.minimum(shown, 1.0).reshape(clusters, cycles).mean(axis=1))

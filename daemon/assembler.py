@@ -1,0 +1,245 @@
+"""From frames to tile images: four channels of one tile and cycle, cycles in order, nothing lost.
+
+No sockets and no threads: frames go in, tile images come out, time is an argument.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.runfolder import RunInfo, TileId
+from daemon.wire.codec import Refusal, WireError
+from daemon.wire.messages import Frame, Gone
+from engines.architecture import CHANNELS
+
+REQUEST_WINDOW = 32
+"""Frames that may be asked for again at once."""
+
+
+class Outcome(StrEnum):
+    """What became of a frame that was not refused."""
+
+    ACCEPTED = "accepted"
+    """It fills a place that was empty."""
+    DUPLICATE = "duplicate"
+    """It was there already."""
+    LATE = "late"
+    """Its tile-cycle has been called or given up."""
+
+
+@dataclass(frozen=True)
+class TileImage:
+    """All four channels of a tile in a cycle."""
+
+    tile: TileId
+    cycle: int
+    pixels: NDArray[np.uint16]
+    """(4, H, W)."""
+
+
+@dataclass(frozen=True)
+class MissingImage:
+    """A tile-cycle that did not come."""
+
+    tile: TileId
+    cycle: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class ChannelKey:
+    """Names one frame of a run."""
+
+    tile: TileId
+    cycle: int
+    channel: str
+
+
+@dataclass
+class _Assembly:
+    """The frames of one tile-cycle so far."""
+
+    pixels: NDArray[np.uint16]
+    present: set[str] = field(default_factory=set)
+
+    @property
+    def complete(self) -> bool:
+        return len(self.present) == len(CHANNELS)
+
+
+@dataclass
+class _Request:
+    """A frame that was asked for again."""
+
+    first_s: float
+    last_s: float
+    gone: bool = False
+
+
+class Assembler:
+    """Collects the frames of one run.
+
+    A tile-cycle is *due* when the controller has gone past it. The frames a due tile-cycle lacks
+    are asked for again, a bounded number at a time, oldest cycle first; one that stays away is
+    given up and the tile-cycle leaves as :class:`MissingImage`. Images leave in the order of
+    their cycles, tile by tile.
+    """
+
+    def __init__(
+        self,
+        info: RunInfo,
+        *,
+        next_cycle: dict[TileId, int],
+        refuse_above: int,
+        resend_after_s: float,
+        missing_after_s: float,
+    ) -> None:
+        self.info = info
+        self._next = {tile: next_cycle.get(tile, 1) for tile in info.tiles}
+        self._assemblies: dict[tuple[TileId, int], _Assembly] = {}
+        self._requests: dict[ChannelKey, _Request] = {}
+        self._refuse_above = refuse_above
+        self._resend_after_s = resend_after_s
+        self._missing_after_s = missing_after_s
+        self._image_bytes = 4 * info.height * info.width * 2
+        self._due = 0
+        self._due_since: dict[int, float] = {}
+
+    @property
+    def bytes_held(self) -> int:
+        """Memory of the frames that are here."""
+        return len(self._assemblies) * self._image_bytes
+
+    @property
+    def newest_cycle(self) -> int:
+        """Highest cycle the controller is known to have finished."""
+        return self._due
+
+    @property
+    def finished(self) -> bool:
+        """Whether every tile-cycle of the run has left."""
+        return all(cycle > self.info.cycles for cycle in self._next.values())
+
+    def add(self, frame: Frame, payload: bytes, now_s: float) -> Outcome:
+        """Take a frame in.
+
+        Raises
+        ------
+        WireError : it is of another run, tile, cycle or size, or no memory is left for it.
+        """
+        key = self._checked(frame)
+        self.mark_due(frame.cycle - 1, now_s)
+        if frame.cycle < self._next[key.tile]:
+            return Outcome.LATE
+        assembly = self._assemblies.get((key.tile, frame.cycle))
+        if assembly is None:
+            # The image a tile waits for is always let in, so that waiting ends.
+            if self.bytes_held + self._image_bytes > self._refuse_above and frame.cycle > self._next[key.tile]:
+                raise WireError(
+                    Refusal.MEMORY, f"tile {key.tile}, cycle {frame.cycle}: {self.bytes_held} bytes of frames are held"
+                )
+            shape = (len(CHANNELS), self.info.height, self.info.width)
+            assembly = self._assemblies[key.tile, frame.cycle] = _Assembly(np.empty(shape, np.uint16))
+        self._requests.pop(key, None)
+        if frame.channel in assembly.present:
+            return Outcome.DUPLICATE
+        pixels = np.frombuffer(payload, "<u2").reshape(frame.height, frame.width)
+        assembly.pixels[CHANNELS.index(frame.channel)] = pixels
+        assembly.present.add(frame.channel)
+        return Outcome.ACCEPTED
+
+    def mark_due(self, cycle: int, now_s: float) -> None:
+        """The controller is past ``cycle``: what is not here by now is overdue."""
+        for passed in range(self._due + 1, min(cycle, self.info.cycles) + 1):
+            self._due_since[passed] = now_s
+            self._due = passed
+
+    def gone(self, message: Gone) -> None:
+        """The controller no longer holds a frame."""
+        key = ChannelKey(TileId(lane=message.lane, tile=message.tile), message.cycle, message.channel)
+        if key in self._requests:
+            self._requests[key].gone = True
+
+    def requests(self, now_s: float) -> list[ChannelKey]:
+        """Frames to ask for now."""
+        asked = []
+        for key in self._lacking(now_s):
+            request = self._requests.get(key)
+            if request is None:
+                self._requests[key] = _Request(now_s, now_s)
+                asked.append(key)
+            elif not request.gone and now_s - request.last_s >= self._resend_after_s:
+                request.last_s = now_s
+                asked.append(key)
+        return asked
+
+    def ready(self, now_s: float) -> Iterator[TileImage | MissingImage]:
+        """Tile images that can go on, each tile's in the order of its cycles."""
+        for tile in self.info.tiles:
+            while (cycle := self._next[tile]) <= self.info.cycles:
+                leaving = self._leaving(tile, cycle, now_s)
+                if leaving is None:
+                    break
+                self._next[tile] = cycle + 1
+                self._assemblies.pop((tile, cycle), None)
+                for channel in CHANNELS:
+                    self._requests.pop(ChannelKey(tile, cycle, channel), None)
+                yield leaving
+
+    def _checked(self, frame: Frame) -> ChannelKey:
+        if frame.run != self.info.run:
+            raise WireError(Refusal.FOREIGN_RUN, f"frame of run {frame.run}, this is run {self.info.run}")
+        tile = TileId(lane=frame.lane, tile=frame.tile)
+        if tile not in self._next:
+            raise WireError(Refusal.UNKNOWN_TILE, f"tile {tile}: run {self.info.run} does not declare it")
+        if frame.cycle > self.info.cycles:
+            raise WireError(
+                Refusal.UNKNOWN_CYCLE, f"tile {tile}, cycle {frame.cycle}: the run declares {self.info.cycles} cycles"
+            )
+        if (frame.height, frame.width) != (self.info.height, self.info.width):
+            raise WireError(
+                Refusal.SIZE,
+                f"tile {tile}, cycle {frame.cycle}: frame is {frame.height}×{frame.width}, "
+                f"the run declares {self.info.height}×{self.info.width}",
+            )
+        return ChannelKey(tile, frame.cycle, frame.channel)
+
+    def _lacking(self, now_s: float) -> Iterator[ChannelKey]:
+        """Overdue frames, oldest cycle first, as many as may be asked for at once."""
+        left = REQUEST_WINDOW
+        oldest = min(self._next.values())
+        full = self.bytes_held + self._image_bytes > self._refuse_above
+        for cycle in range(oldest, self._due + 1):
+            if now_s - self._due_since[cycle] < self._resend_after_s:
+                return
+            for tile in self.info.tiles:
+                if full and cycle > self._next[tile]:
+                    continue
+                for channel in self._absent(tile, cycle):
+                    if left == 0:
+                        return
+                    left -= 1
+                    yield ChannelKey(tile, cycle, channel)
+
+    def _absent(self, tile: TileId, cycle: int) -> list[str]:
+        if cycle < self._next[tile]:
+            return []
+        assembly = self._assemblies.get((tile, cycle))
+        present = assembly.present if assembly else set()
+        return [channel for channel in CHANNELS if channel not in present]
+
+    def _leaving(self, tile: TileId, cycle: int, now_s: float) -> TileImage | MissingImage | None:
+        assembly = self._assemblies.get((tile, cycle))
+        if assembly and assembly.complete:
+            return TileImage(tile, cycle, assembly.pixels)
+        absent = self._absent(tile, cycle)
+        requests = [self._requests.get(ChannelKey(tile, cycle, channel)) for channel in absent]
+        names = ",".join(absent)
+        if any(request and request.gone for request in requests):
+            return MissingImage(tile, cycle, f"channel {names}: gone at the controller")
+        if any(request and now_s - request.first_s >= self._missing_after_s for request in requests):
+            return MissingImage(tile, cycle, f"channel {names}: not sent within {self._missing_after_s:g} s")
+        return None

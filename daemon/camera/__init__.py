@@ -1,0 +1,1 @@
+"""A simulated imaging controller; it replays archived images with the production encoder."""

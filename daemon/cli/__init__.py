@@ -1,0 +1,1 @@
+"""The command line. ``daemon.cli.app`` is the entry point of the ``seqd`` command."""

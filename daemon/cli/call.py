@@ -1,0 +1,136 @@
+"""``seqd call``: an archived run through the real daemon, controller and sockets, in one command."""
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import tomli_w
+import typer
+from rich.console import Console
+
+from calib.runfolder import RunInfo, read_run_info
+from daemon.camera.controller import check_archive
+from daemon.cli.progress import bar
+from daemon.cli.summary import show_summary
+from daemon.client import ControlClient
+from daemon.config import Config, ConfigError, load_config
+from daemon.errors import RunError, UnreachableError
+from daemon.status import Status
+from engines.errors import SeqdError
+
+POLL_S = 0.25
+STOP_S = 90.0
+"""Time the processes get to end."""
+
+
+class ChildError(SeqdError):
+    """The daemon or the controller ended with an error; carries its line and its exit code."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code  # type: ignore[misc]
+
+
+def call(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder with archived images.")],
+    output: Annotated[Path, typer.Option(help="Folder to write the run to; a run begun there is gone on with.")],
+    config: Annotated[Path | None, typer.Option(help="Configuration; its output and addresses are not used.")] = None,
+    faults: Annotated[str, typer.Option(help="Faults of the controller, see `seqd camera --help`.")] = "",
+) -> None:
+    """Call an archived run: starts a controller and a daemon, shows progress, prints where the FASTQ is."""
+    info = read_run_info(folder)
+    check_archive(folder, info)
+    settings = load_config(config) if config else Config()
+    run_folder = output / info.run
+    try:
+        run_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output folder {output}: {error.strerror}") from error
+    with tempfile.TemporaryDirectory(prefix="seqd-") as scratch:
+        local = _local(settings, Path(scratch), output)
+        path = Path(scratch) / "seqd.toml"
+        path.write_text(tomli_w.dumps(local.model_dump(mode="json")), "utf-8")
+        camera = ["camera", str(folder), "--frames", local.controller.frames, "--recovery", local.controller.recovery]
+        with (
+            _process(["run", "--config", str(path), "--once"], run_folder / "daemon.log") as daemon,
+            _process([*camera, "--faults", faults], run_folder / "controller.log") as controller,
+        ):
+            status = _watch(daemon, controller, local, info, run_folder)
+    show_summary(Console(), run_folder, info, status)
+
+
+def _local(settings: Config, scratch: Path, output: Path) -> Config:
+    """The configuration with private addresses and the output folder asked for."""
+    fresh = settings.model_dump()
+    fresh["output"] = output.resolve()
+    fresh["controller"] |= {"frames": f"ipc://{scratch}/frames", "recovery": f"ipc://{scratch}/recovery"}
+    fresh["stream"]["calls"] = f"ipc://{scratch}/calls"
+    fresh["control"]["endpoint"] = f"ipc://{scratch}/control"
+    fresh["log"]["format"] = "json"
+    return Config.model_validate(fresh)
+
+
+@contextmanager
+def _process(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A ``seqd`` process that writes to a log and does not outlive the block."""
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "daemon.cli", *arguments], stdin=subprocess.DEVNULL, stdout=file, stderr=file
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _watch(
+    daemon: "subprocess.Popen[bytes]",
+    controller: "subprocess.Popen[bytes]",
+    config: Config,
+    info: RunInfo,
+    run_folder: Path,
+) -> Status:
+    """Show progress until the daemon ends; its last status.
+
+    Raises
+    ------
+    ChildError : a process ended with an error.
+    """
+    status: Status | None = None
+    with ControlClient(config.control.endpoint, timeout_s=2) as client, bar(Console(stderr=True)) as progress:
+        task = progress.add_task(f"{info.run} tile-cycles", total=info.cycles * len(info.tiles))
+        while daemon.poll() is None:
+            if controller.poll():
+                raise ChildError(_last_line(run_folder / "controller.log"), controller.returncode)
+            try:
+                current = client.status()
+            except UnreachableError:
+                continue
+            if current.run == info.run:
+                status = current
+                counts = status.tile_cycles
+                progress.update(task, completed=counts.called + counts.missing + counts.failed)
+            time.sleep(POLL_S)
+    if daemon.returncode != 0:
+        raise ChildError(_last_line(run_folder / "daemon.log"), daemon.returncode)
+    if status is None:
+        raise RunError(f"run {info.run}: the daemon ended before it said anything; see {run_folder / 'daemon.log'}")
+    return status
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text("utf-8", "replace").strip().splitlines()
+    mine = [line.removeprefix("seqd: ") for line in lines if line.startswith("seqd: ")]
+    return mine[-1] if mine else f"it ended early; see {log}"

@@ -1,0 +1,71 @@
+"""``seqd status``: what the daemon is doing."""
+
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.table import Table
+
+from daemon.client import ControlClient
+from daemon.config import ControlConfig
+from daemon.status import Status
+
+REFRESH_S = 1.0
+
+
+def status(
+    control: Annotated[str, typer.Option(help="Control address of the daemon.")] = ControlConfig().endpoint,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it until interrupted.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON (docs/status.schema.json).")] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 5.0,
+) -> None:
+    """Show state, cycle, balance, lag and the engine in use."""
+    with ControlClient(control, timeout_s=timeout) as client:
+        if as_json:
+            typer.echo(client.status().model_dump_json(indent=2))
+            while watch:
+                time.sleep(REFRESH_S)
+                typer.echo(client.status().model_dump_json())
+            return
+        console = Console()
+        if not watch:
+            console.print(_table(client.status()))
+            return
+        with Live(_table(client.status()), console=console, auto_refresh=False) as live:
+            while True:
+                time.sleep(REFRESH_S)
+                live.update(_table(client.status()), refresh=True)
+
+
+def _table(status: Status) -> RenderableType:
+    counts, frames, lag = status.tile_cycles, status.frames, status.lag
+    table = Table(show_header=False, title=f"seqd {status.version}", title_justify="left")
+    table.add_row("state", f"{status.state} {status.reason}".strip())
+    table.add_row("run", status.run or "-")
+    table.add_row("cycle", f"{status.cycle} of {status.cycles}")
+    table.add_row(
+        "tile-cycles",
+        f"{counts.received} received = {counts.called} called + {counts.missing} missing + "
+        f"{counts.failed} failed + {counts.pending} pending; {counts.expected} expected",
+    )
+    table.add_row("speed", f"{status.tile_cycles_per_s:.2f} tile-cycles/s")
+    table.add_row(
+        "lag",
+        f"{lag.cycles} cycles, {lag.tile_cycles} tile-cycles, {lag.bytes / 2**20:.0f} MiB"
+        + (", holding the flow cell" if lag.holding else ""),
+    )
+    table.add_row(
+        "frames",
+        f"{frames.accepted} accepted, {frames.duplicate} duplicate, {frames.late} late, {frames.gaps} gaps, "
+        f"{frames.resend_requested} asked again, {frames.gone} gone",
+    )
+    refused = ", ".join(f"{reason} {count}" for reason, count in frames.refused.items())
+    table.add_row("refused", refused or "none")
+    table.add_row("clusters", f"{status.clusters}")
+    table.add_row("FASTQ files", f"{status.fastq_files}")
+    if engine := status.engine:
+        table.add_row("engine", f"{engine.backend} {engine.precision} on {engine.device}")
+        table.add_row("model", f"{engine.model} {engine.model_hash[:12]}")
+    return table

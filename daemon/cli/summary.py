@@ -1,0 +1,39 @@
+"""What a finished run came to, from its files."""
+
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from calib.quality import NO_CALL
+from calib.runfolder import RunInfo
+from daemon.runfiles import RunFiles
+from daemon.status import Status
+from daemon.tilefile import read_cycles
+
+
+def show_summary(console: Console, run_folder: Path, info: RunInfo, status: Status) -> None:
+    """Print FASTQ files, reads and %Q30 by tile, the balance, speed and engine."""
+    files = RunFiles(run_folder)
+    table = Table("tile", "reads", "%Q30", "% no-call", title=f"run {info.run}", title_justify="left")
+    for tile in info.tiles:
+        calls = read_cycles(files.calls_of(tile), range(1, info.cycles + 1))
+        called = calls != NO_CALL
+        q30 = np.count_nonzero((calls >> 2 >= 30) & called) / max(1, int(np.count_nonzero(called)))
+        table.add_row(
+            str(tile), str(calls.shape[1]), f"{100 * q30:.1f}", f"{100 * (1 - called.mean()) if called.size else 0:.2f}"
+        )
+    console.print(table)
+    counts, engine = status.tile_cycles, status.engine
+    ledger_total = counts.expected
+    console.print(
+        f"tile-cycles: {ledger_total} expected, {counts.missing} missing, {counts.failed} failed; "
+        f"{status.tile_cycles_per_s:.2f} tile-cycles/s"
+    )
+    if engine:
+        console.print(f"engine: {engine.backend} {engine.precision} on {engine.device}, model {engine.model_hash[:12]}")
+    console.print("FASTQ:")
+    for read in info.reads:
+        for tile in info.tiles:
+            console.print(f"  {files.fastq_of(tile, read)}", soft_wrap=True, highlight=False)

@@ -1,0 +1,133 @@
+"""A client of a running daemon: control requests, and the stream of calls in order."""
+
+import time
+from collections.abc import Iterator
+from types import TracebackType
+
+import zmq
+
+from calib.runfolder import TileId
+from daemon.errors import UnreachableError
+from daemon.sockets import connect
+from daemon.status import RunState, Status
+from daemon.wire.codec import WireError, decode, encode
+from daemon.wire.messages import Calls, Event, Message, Refused, Replay, StatusAnswer, StatusQuery, Template
+
+MESSAGE_LIMIT = 2**31
+ENDED = {RunState.FINISHED, RunState.STOPPED, RunState.FAILED}
+
+
+class ControlClient:
+    """Asks a daemon over its control socket; for one thread."""
+
+    def __init__(self, endpoint: str, *, timeout_s: float = 5.0) -> None:
+        self._endpoint, self._timeout_s = endpoint, timeout_s
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        connect(self._socket, endpoint)
+
+    def ask(self, request: Message) -> tuple[Message, bytes]:
+        """Send a request and wait for its answer.
+
+        Raises
+        ------
+        UnreachableError : no daemon answered in time.
+        """
+        while self._socket.poll(0):
+            self._socket.recv_multipart()  # an answer that came too late
+        self._socket.send_multipart(encode(request))
+        if not self._socket.poll(int(self._timeout_s * 1000)):
+            raise UnreachableError(
+                f"control socket {self._endpoint}: no answer within {self._timeout_s:g} s; is `seqd run` running?"
+            )
+        return decode(self._socket.recv_multipart())
+
+    def status(self) -> Status:
+        """The daemon's status."""
+        answer, payload = self.ask(StatusQuery())
+        if not isinstance(answer, StatusAnswer):
+            raise UnreachableError(f"control socket {self._endpoint}: answered {answer.topic} to a status request")
+        return Status.model_validate_json(payload)
+
+    def __enter__(self) -> "ControlClient":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+        self._context.term()
+
+
+class CallsStream:
+    """The committed calls of a daemon, every tile's cycles in order and none left out.
+
+    What was published before this consumer came, or was dropped for it, is asked for again.
+    """
+
+    def __init__(self, calls: str, control: ControlClient) -> None:
+        self._control = control
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.SUBSCRIBE, b"")
+        connect(self._socket, calls)
+        self._next: dict[TileId, int] = {}
+
+    def messages(self, *, timeout_s: float) -> Iterator[tuple[Message, bytes]]:
+        """Templates, calls and events until the run ends.
+
+        Raises
+        ------
+        UnreachableError : nothing came for ``timeout_s`` and the daemon does not answer.
+        """
+        heard = time.monotonic()
+        while True:
+            if not self._socket.poll(200):
+                if time.monotonic() - heard > timeout_s:
+                    heard = time.monotonic()
+                    if self._control.status().state in ENDED:
+                        return
+                continue
+            heard = time.monotonic()
+            try:
+                message, payload = decode(self._socket.recv_multipart())
+            except WireError:
+                continue
+            if isinstance(message, Calls):
+                yield from self._in_order(message, payload)
+            elif isinstance(message, Template):
+                if TileId(lane=message.lane, tile=message.tile) not in self._next:
+                    self._next[TileId(lane=message.lane, tile=message.tile)] = 1
+                    yield message, payload
+            else:
+                yield message, payload
+            if isinstance(message, Event) and message.text.split()[2:3] and message.text.split()[2] in ENDED:
+                return
+
+    def __enter__(self) -> "CallsStream":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+        self._context.term()
+
+    def _in_order(self, message: Calls, payload: bytes) -> Iterator[tuple[Message, bytes]]:
+        tile = TileId(lane=message.lane, tile=message.tile)
+        if tile not in self._next:
+            self._next[tile] = 1
+            yield self._replayed(tile, 0)
+        for cycle in range(self._next[tile], message.cycle):
+            yield self._replayed(tile, cycle)
+        if message.cycle >= self._next[tile]:
+            self._next[tile] = message.cycle + 1
+            yield message, payload
+
+    def _replayed(self, tile: TileId, cycle: int) -> tuple[Message, bytes]:
+        answer, payload = self._control.ask(Replay(lane=tile.lane, tile=tile.tile, cycle=cycle))
+        if isinstance(answer, Refused):
+            raise UnreachableError(f"replay of tile {tile}, cycle {cycle}: {answer.reason}")
+        return answer, payload

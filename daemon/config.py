@@ -1,0 +1,131 @@
+"""The configuration: one TOML file, closed and bounded. ``systemd/seqd.toml`` is the commented example."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engines.bundle import DEFAULT_BUNDLE
+from engines.errors import SeqdError
+
+Endpoint = Annotated[str, Field(pattern=r"^(ipc://.{1,100}|tcp://(127\.0\.0\.1|localhost|\[::1\]):\d{1,5})$")]
+"""A ZeroMQ address on this machine: ``ipc://PATH`` or ``tcp://127.0.0.1:PORT``."""
+
+
+class ConfigError(SeqdError):
+    """The configuration cannot be used."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ControllerConfig(_Section):
+    """The imaging controller."""
+
+    frames: Endpoint = "ipc:///run/seqd/frames"
+    """Where it publishes frames."""
+    recovery: Endpoint = "ipc:///run/seqd/recovery"
+    """Where it answers requests to send a frame again."""
+    resend_after_s: Annotated[float, Field(ge=0.05, le=600)] = 1.0
+    """A frame is asked for again when it is overdue by this long, and again each time this passes."""
+    missing_after_s: Annotated[float, Field(ge=0.1, le=86400)] = 30.0
+    """A frame that was asked for and did not come for this long is missing."""
+    silent_after_s: Annotated[float, Field(ge=1, le=10 * 86400)] = 6 * 3600.0
+    """A run is given up when nothing of it came for this long."""
+
+
+class MemoryConfig(_Section):
+    """Bounds on frames in memory, bytes."""
+
+    hold_above: Annotated[int, Field(ge=2**20)] = 2**30
+    """The controller is asked to hold the flow cell above this, and to go on below half of it."""
+    refuse_above: Annotated[int, Field(ge=2**21)] = 2 * 2**30
+    """New tiles are refused above this and asked for again later."""
+
+
+class EngineConfig(_Section):
+    """The network and its device."""
+
+    backend: Literal["auto", "openvino"] = "auto"
+    bundle: Path = DEFAULT_BUNDLE
+    """Folder of the bundle."""
+    precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
+    """``auto`` is the best the device computes natively."""
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Processor threads; 0 leaves it to the device."""
+    slots: Annotated[int, Field(ge=2, le=16)] = 2
+    """Tiles in the engine at once."""
+    strip_px: Annotated[int, Field(ge=4096, le=2**28)] = 512 * 512
+    """Tiles of more pixels are run in strips of about this size."""
+    timeout_s: Annotated[float, Field(ge=1, le=3600)] = 300.0
+    """A tile that takes longer has failed."""
+
+
+class CallingConfig(_Section):
+    """From images to calls."""
+
+    template_cycles: Annotated[int, Field(ge=1, le=25)] = 7
+    """Cycles that a tile's template is made from; they are called once it stands."""
+
+
+class StreamConfig(_Section):
+    """The stream of committed calls."""
+
+    calls: Endpoint = "ipc:///run/seqd/calls"
+    queue: Annotated[int, Field(ge=10, le=10**6)] = 1000
+    """Messages kept for a slow consumer; it can ask for older ones again."""
+
+
+class ControlConfig(_Section):
+    """The control socket."""
+
+    endpoint: Endpoint = "ipc:///run/seqd/control"
+
+
+class LogConfig(_Section):
+    """Logging to standard error."""
+
+    format: Literal["auto", "json", "console"] = "auto"
+    """``auto``: for people on a terminal, JSON elsewhere."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(_Section):
+    """Everything that can be set."""
+
+    output: Path = Path("/var/lib/seqd/runs")
+    """Folder that run folders are written to."""
+    controller: ControllerConfig = ControllerConfig()
+    memory: MemoryConfig = MemoryConfig()
+    engine: EngineConfig = EngineConfig()
+    calling: CallingConfig = CallingConfig()
+    stream: StreamConfig = StreamConfig()
+    control: ControlConfig = ControlConfig()
+    log: LogConfig = LogConfig()
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration file.
+
+    Raises
+    ------
+    ConfigError : one line that names the setting, its value and what is allowed.
+    """
+    try:
+        settings = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {path}: not TOML: {error}") from error
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        setting = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"configuration {path}: {setting} is not a setting; see systemd/seqd.toml") from error
+        raise ConfigError(f"configuration {path}: {setting} = {first['input']!r}: {first['msg']}") from error

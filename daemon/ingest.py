@@ -1,0 +1,125 @@
+"""Ingest: the sockets to the imaging controller."""
+
+import time
+from collections.abc import Iterator
+from types import TracebackType
+
+import structlog
+import zmq
+
+from daemon.config import ControllerConfig
+from daemon.sockets import connect
+from daemon.status import Progress
+from daemon.wire.codec import Refusal, WireError, decode, encode
+from daemon.wire.messages import (
+    CycleEnd,
+    Frame,
+    Gone,
+    Idle,
+    Message,
+    Position,
+    RunEnd,
+    RunStart,
+    Sync,
+)
+
+FRAME_QUEUE = 256
+"""Messages the socket keeps; frames beyond are dropped by it, noticed as a gap and asked for again."""
+
+MESSAGE_LIMIT = 16384 * 16384 * 2
+"""Bytes of a message's largest part."""
+
+SYNC_EVERY_S = 2.0
+"""The controller is asked where it is when it was silent for this long."""
+
+BATCH = 64
+"""Messages taken in before the rest of the loop has its turn."""
+
+PUBLISHED = (RunStart, Frame, CycleEnd, RunEnd)
+ANSWERS = (RunStart, Frame, Gone, Position, Idle)
+
+log = structlog.get_logger()
+
+
+class Ingest:
+    """Receives the controller's messages; everything that is refused is counted and logged."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], config: ControllerConfig, progress: Progress) -> None:
+        self._progress = progress
+        self._frames = context.socket(zmq.SUB)
+        self._frames.setsockopt(zmq.RCVHWM, FRAME_QUEUE)
+        self._frames.setsockopt(zmq.SUBSCRIBE, b"")
+        self._recovery = context.socket(zmq.DEALER)
+        self._recovery.setsockopt(zmq.SNDHWM, FRAME_QUEUE)
+        for socket, endpoint in ((self._frames, config.frames), (self._recovery, config.recovery)):
+            socket.setsockopt(zmq.LINGER, 200)
+            socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_LIMIT)
+            connect(socket, endpoint)
+        self._poller = zmq.Poller()
+        self._poller.register(self._frames, zmq.POLLIN)
+        self._poller.register(self._recovery, zmq.POLLIN)
+        self._run = ""
+        self._last_seq: int | None = None
+        self._synced_s = 0.0
+
+    def receive(self, timeout_s: float) -> Iterator[tuple[Message, bytes]]:
+        """Messages that came within the timeout, at most a batch of them."""
+        if self._progress.silent_s > SYNC_EVERY_S and time.monotonic() - self._synced_s > SYNC_EVERY_S:
+            self._synced_s = time.monotonic()
+            self.send(Sync())
+        ready = dict(self._poller.poll(int(timeout_s * 1000)))
+        for socket, allowed in ((self._recovery, ANSWERS), (self._frames, PUBLISHED)):
+            if socket not in ready:
+                continue
+            for _ in range(BATCH):
+                try:
+                    parts = socket.recv_multipart(zmq.NOBLOCK)
+                except zmq.Again:
+                    break
+                try:
+                    message, payload = decode(parts)
+                    if not isinstance(message, allowed):
+                        raise WireError(Refusal.TOPIC, f"{message.topic} does not belong on this socket")
+                except WireError as error:
+                    self.refuse(error)
+                    continue
+                self._progress.heard()
+                if socket is self._frames:
+                    self._watch_sequence(message)
+                yield message, payload
+
+    def send(self, message: Message) -> bool:
+        """Send to the controller's recovery socket; False when it takes no more for now."""
+        try:
+            self._recovery.send_multipart(encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def refuse(self, error: WireError) -> None:
+        """Count and log a refused message."""
+        self._progress.refused(error.refusal)
+        log.warning("message refused", reason=error.refusal.value, detail=str(error))
+
+    def follow(self, run: str) -> None:
+        """Watch the sequence numbers of this run."""
+        self._run, self._last_seq = run, None
+
+    def __enter__(self) -> "Ingest":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._frames.close()
+        self._recovery.close()
+
+    def _watch_sequence(self, message: Message) -> None:
+        if not isinstance(message, PUBLISHED) or message.run != self._run:
+            return
+        if self._last_seq is not None and message.seq > self._last_seq + 1:
+            missed = message.seq - self._last_seq - 1
+            self._progress.gap(missed)
+            log.warning("sequence gap", missed=missed, after=self._last_seq)
+        if self._last_seq is None or message.seq > self._last_seq:
+            self._last_seq = message.seq

@@ -1,0 +1,123 @@
+"""The ledger: one row for every tile-cycle that is committed, in SQLite.
+
+Guaranteed: when :meth:`Ledger.commit` returns, its rows are on the disk, all or none of them
+(write-ahead log, ``synchronous=FULL``). A tile file is synced before its row is written, so a row
+always names bytes that are there.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from calib.runfolder import TileId
+from daemon.errors import OutputError, RunError
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS tile (
+    lane INTEGER, tile INTEGER, clusters INTEGER NOT NULL, PRIMARY KEY (lane, tile)) STRICT;
+CREATE TABLE IF NOT EXISTS tile_cycle (
+    lane INTEGER, tile INTEGER, cycle INTEGER,
+    status TEXT NOT NULL, reason TEXT NOT NULL, crc32 INTEGER NOT NULL,
+    drift_y REAL, drift_x REAL, committed_ns INTEGER NOT NULL,
+    PRIMARY KEY (lane, tile, cycle)) STRICT;
+"""
+
+
+class CycleStatus(StrEnum):
+    """What became of a tile-cycle."""
+
+    CALLED = "called"
+    """Its images came and were called."""
+    MISSING = "missing"
+    """Its images did not come; all no-calls."""
+    FAILED = "failed"
+    """Its images came and could not be called; all no-calls."""
+
+
+@dataclass(frozen=True)
+class CycleRow:
+    """A committed tile-cycle, in the order of the table's columns."""
+
+    lane: int
+    tile: int
+    cycle: int
+    status: CycleStatus
+    reason: str
+    """Why it is missing or failed, else empty."""
+    crc32: int
+    """Of its bytes in the tile file."""
+    drift_y: float | None
+    drift_x: float | None
+    """Registration against the template, pixels."""
+    committed_ns: int
+
+
+class Ledger:
+    """A run's ledger, open for one writing thread."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._database = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=FULL")
+            self._database.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise OutputError(f"ledger {path}: {error}") from error
+        self.path = path
+        path.chmod(0o640)
+
+    def begin(self, facts: dict[str, object]) -> None:
+        """Record what the run is made with; a run that goes on must be made with the same.
+
+        Raises
+        ------
+        RunError : the ledger was begun with something else.
+        """
+        facts = {"schema": SCHEMA_VERSION, **facts}
+        fresh = {key: json.dumps(value, sort_keys=True) for key, value in facts.items()}
+        stored = dict(self._database.execute("SELECT key, value FROM run").fetchall())
+        for key in stored:
+            if stored[key] != fresh.get(key, stored[key]):
+                raise RunError(
+                    f"run in {self.path.parent}: begun with {key} {stored[key]:.80}, now it is {fresh[key]:.80}; "
+                    "go on with the same, or choose another output folder"
+                )
+        self._database.executemany("INSERT OR IGNORE INTO run VALUES (?, ?)", fresh.items())
+
+    def commit(self, rows: Iterable[CycleRow], *, tile: TileId | None = None, clusters: int = 0) -> None:
+        """Commit rows together; with ``tile``, the number of its clusters too."""
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            if tile is not None:
+                self._database.execute("INSERT INTO tile VALUES (?, ?, ?)", (tile.lane, tile.tile, clusters))
+            self._database.executemany(
+                "INSERT INTO tile_cycle VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [astuple(row) for row in rows]
+            )
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise OutputError(f"ledger {self.path}: {error}") from error
+
+    def tiles(self) -> dict[TileId, int]:
+        """Clusters of every tile that has a template."""
+        rows = self._database.execute("SELECT lane, tile, clusters FROM tile")
+        return {TileId(lane=lane, tile=tile): clusters for lane, tile, clusters in rows}
+
+    def committed_cycles(self) -> dict[TileId, int]:
+        """Last committed cycle of every tile that has one."""
+        rows = self._database.execute("SELECT lane, tile, max(cycle) FROM tile_cycle GROUP BY lane, tile")
+        return {TileId(lane=lane, tile=tile): cycle for lane, tile, cycle in rows}
+
+    def totals(self) -> dict[CycleStatus, int]:
+        """Number of tile-cycles by status."""
+        counted = dict(self._database.execute("SELECT status, count(*) FROM tile_cycle GROUP BY status"))
+        return {status: counted.get(status.value, 0) for status in CycleStatus}
+
+    def close(self) -> None:
+        """Close the ledger."""
+        self._database.close()

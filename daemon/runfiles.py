@@ -1,0 +1,54 @@
+"""Where the files of a run lie in its output folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from calib.runfolder import Read, TileId
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Paths of one run; the run id was checked to be a plain name."""
+
+    root: Path
+
+    def create(self) -> None:
+        """Make the folders."""
+        for folder in (self.root, self.tiles, self.fastq, self.spool):
+            folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "run.db"
+
+    @property
+    def provenance(self) -> Path:
+        return self.root / "provenance.json"
+
+    @property
+    def tiles(self) -> Path:
+        return self.root / "tiles"
+
+    @property
+    def fastq(self) -> Path:
+        return self.root / "fastq"
+
+    @property
+    def spool(self) -> Path:
+        """Images of template cycles until their tile's template stands."""
+        return self.root / "spool"
+
+    def calls_of(self, tile: TileId) -> Path:
+        return self.tiles / f"s_{tile}.bcls"
+
+    def locs_of(self, tile: TileId) -> Path:
+        return self.tiles / f"s_{tile}.locs"
+
+    def template_of(self, tile: TileId) -> Path:
+        return self.tiles / f"s_{tile}.template.npz"
+
+    def fastq_of(self, tile: TileId, read: Read) -> Path:
+        return self.fastq / f"s_{tile}_R{read.number}.fastq.gz"
+
+    def spooled(self, tile: TileId, cycle: int) -> Path:
+        return self.spool / f"s_{tile}_C{cycle}.npy"

@@ -1,0 +1,174 @@
+"""The daemon: waits for a run, carries it through the pipeline, waits for the next."""
+
+import json
+import signal
+import threading
+from contextlib import ExitStack
+
+import structlog
+import zmq
+
+from calib.runfolder import RunInfo
+from daemon import __version__
+from daemon.caller import Caller
+from daemon.config import Config
+from daemon.control import Control
+from daemon.ingest import Ingest
+from daemon.notify import Notifier
+from daemon.output import RunOutput
+from daemon.pipeline import Pipeline
+from daemon.runfiles import RunFiles
+from daemon.status import EngineStatus, Progress, RunState
+from daemon.stream import Stream
+from daemon.tilefile import write_durably
+from daemon.watchdog import Watchdog
+from daemon.wire.messages import RunStart
+from engines.backends import EngineOptions, open_engine
+from engines.bundle import Bundle, load_bundle
+from engines.contract import Engine
+from engines.errors import SeqdError
+
+WAIT_S = 0.2
+
+log = structlog.get_logger()
+
+
+class Service:
+    """One daemon with its sockets; lives until it is told to stop."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stop = threading.Event()
+        self.progress = Progress(__version__)
+        self._notifier = Notifier()
+        # The template cycles of a tile are one piece of work, however many there are.
+        self._watchdog = Watchdog(
+            self._notifier, self.progress, stalled_after_s=config.engine.timeout_s * config.calling.template_cycles
+        )
+
+    def stop(self) -> None:
+        """Drain: finish what is held, begin nothing new. Safe from signal handlers and threads."""
+        self._stop.set()
+
+    def run(self, *, once: bool) -> None:
+        """Serve runs until stopped; with ``once``, until the first run is finished.
+
+        Raises
+        ------
+        SeqdError : configuration, bundle, engine, output or run cannot be used.
+        """
+        config = self._config
+        bundle = load_bundle(config.engine.bundle)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop())
+        with ExitStack() as stack:
+            context = stack.enter_context(zmq.Context[zmq.Socket[bytes]]())
+            stream = stack.enter_context(Stream(context, config.stream.calls, config.stream.queue, self.progress))
+            control = stack.enter_context(Control(context, config.control.endpoint, self.progress, self.stop))
+            ingest = stack.enter_context(Ingest(context, config.controller, self.progress))
+            self._notifier.ready()
+            log.info("ready", version=__version__, frames=config.controller.frames, control=config.control.endpoint)
+            finished: set[str] = set()
+            while not self._stop.is_set():
+                start = self._next_run(ingest, finished)
+                if start is None:
+                    break
+                if self._carry(start.info, bundle, ingest, control, stream):
+                    finished.add(start.run)
+                    if once:
+                        break
+            self._notifier.stopping()
+
+    def _next_run(self, ingest: Ingest, finished: set[str]) -> RunStart | None:
+        """Wait for the start of a run that is not finished; None when told to stop."""
+        while not self._stop.is_set():
+            self._watchdog.tick()
+            for message, _ in ingest.receive(WAIT_S):
+                if isinstance(message, RunStart) and message.run not in finished:
+                    return message
+        return None
+
+    def _carry(self, info: RunInfo, bundle: Bundle, ingest: Ingest, control: Control, stream: Stream) -> bool:
+        """Carry one run as far as it goes; True when it is finished."""
+        config = self._config
+        try:
+            with ExitStack() as stack:
+                engine = open_engine(
+                    bundle,
+                    shape=(info.height, info.width),
+                    options=EngineOptions(
+                        precision=config.engine.precision,
+                        threads=config.engine.threads,
+                        slots=config.engine.slots,
+                        strip_px=config.engine.strip_px,
+                    ),
+                )
+                stack.callback(engine.close)
+                files = RunFiles(config.output / info.run)
+                output = RunOutput(files, info, self._facts(info, engine), self.progress, stream)
+                stack.callback(output.close)
+                self._begin(info, engine, output)
+                control.serve_run(info.run, files)
+                ingest.follow(info.run)
+                caller = Caller(
+                    engine,
+                    output,
+                    quality=bundle.model.quality,
+                    template_cycles=config.calling.template_cycles,
+                    timeout_s=config.engine.timeout_s,
+                )
+                stream.event(
+                    "info", f"run {info.run} started with {engine.info.backend} {engine.info.precision}", info.run
+                )
+                finished = Pipeline(config, info, output, caller, ingest, self.progress).run(
+                    self._stop.is_set, self._watchdog.tick
+                )
+        except SeqdError as error:
+            self._end(RunState.FAILED, str(error), info, stream)
+            raise
+        if finished:
+            self._end(RunState.FINISHED, "", info, stream)
+        else:
+            self._end(RunState.STOPPED, "asked to stop", info, stream)
+        return finished
+
+    def _begin(self, info: RunInfo, engine: Engine, output: RunOutput) -> None:
+        committed = {tile: output.committed.get(tile, 0) for tile in info.tiles}
+        self.progress.start_run(
+            run=info.run,
+            cycles=info.cycles,
+            committed=committed,
+            totals=output.ledger.totals(),
+            clusters=sum(output.ledger.tiles().values()),
+            fastq_files=len(list(output.files.fastq.glob("*.fastq.gz"))),
+        )
+        in_use = engine.info
+        self.progress.set_engine(EngineStatus(**vars(in_use)))
+        provenance = {
+            "seqd": __version__,
+            "engine": vars(in_use),
+            "configuration": self._config.model_dump(mode="json"),
+        }
+        write_durably(output.files.provenance, json.dumps(provenance, indent=2).encode())
+        log.info("run", run=info.run, tiles=len(info.tiles), cycles=info.cycles, resumed_at=min(committed.values()) + 1)
+        log.info(
+            "engine", backend=in_use.backend, precision=in_use.precision, device=in_use.device, strips=in_use.strips
+        )
+
+    def _facts(self, info: RunInfo, engine: Engine) -> dict[str, object]:
+        """What must be the same for a run to go on with the same bytes."""
+        return {
+            "info": info.model_dump(mode="json"),
+            "model": engine.info.model_hash,
+            "backend": engine.info.backend,
+            "precision": engine.info.precision,
+            "template_cycles": self._config.calling.template_cycles,
+        }
+
+    def _end(self, state: RunState, reason: str, info: RunInfo, stream: Stream) -> None:
+        self.progress.set_state(state, reason)
+        stream.event(
+            "error" if state is RunState.FAILED else "info", f"run {info.run} {state} {reason}".strip(), info.run
+        )
+        counts = self.progress.snapshot().tile_cycles
+        log.info("run ended", run=info.run, state=state.value, reason=reason, **counts.model_dump())

@@ -1,0 +1,1 @@
+"""Outputs made from committed calls alone; they can be made again at any time."""

@@ -1,0 +1,258 @@
+"""What ``seqd status`` shows: one versioned model, and the counters behind it."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from calib.runfolder import TileId
+from daemon.ledger import CycleStatus
+
+STATUS_VERSION = 1
+
+
+class RunState(StrEnum):
+    """Where the daemon is."""
+
+    WAITING = "waiting"
+    """No run is known yet."""
+    RUNNING = "running"
+    """Frames of a run are being called."""
+    DRAINING = "draining"
+    """Asked to stop: what is held is finished, nothing new is begun."""
+    FINISHED = "finished"
+    """Every tile-cycle of the run is committed and its FASTQ written."""
+    STOPPED = "stopped"
+    """Drained before the run was finished; the next start goes on."""
+    FAILED = "failed"
+    """The run cannot go on; ``reason`` says why."""
+
+
+class TileCycles(BaseModel):
+    """The balance: received = called + missing + failed + pending."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    expected: int = 0
+    """Of the whole run."""
+    received: int = 0
+    """Taken over from the controller, or given up as missing."""
+    called: int = 0
+    missing: int = 0
+    failed: int = 0
+    pending: int = 0
+    """Received and not committed yet; template cycles wait here."""
+
+
+class Frames(BaseModel):
+    """What came in."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    accepted: int = 0
+    duplicate: int = 0
+    late: int = 0
+    refused: dict[str, int] = {}
+    """By reason."""
+    gaps: int = 0
+    """Sequence numbers that did not come in order."""
+    resend_requested: int = 0
+    gone: int = 0
+    """Asked for again and no longer held by the controller."""
+
+
+class Lag(BaseModel):
+    """How far calling is behind imaging."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cycles: int = 0
+    tile_cycles: int = 0
+    bytes: int = 0
+    """Frames held in memory."""
+    silent_s: float = 0
+    """Since the last message of the controller."""
+    holding: bool = False
+    """Whether the controller was asked to hold the flow cell."""
+
+
+class EngineStatus(BaseModel):
+    """The engine that is really in use."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    backend: str
+    device: str
+    precision: str
+    model: str
+    model_hash: str
+    slots: int
+    strips: int
+
+
+class Status(BaseModel):
+    """The daemon's status."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    v: Literal[1] = 1
+    state: RunState = RunState.WAITING
+    reason: str = ""
+    """Why it stopped or failed, else empty."""
+    run: str = ""
+    cycle: int = 0
+    """Last cycle that every tile has committed."""
+    cycles: int = 0
+    """Of the run."""
+    tile_cycles: TileCycles = TileCycles()
+    frames: Frames = Frames()
+    lag: Lag = Lag()
+    engine: EngineStatus | None = None
+    clusters: int = 0
+    """In the templates that stand."""
+    fastq_files: int = 0
+    """Written."""
+    stream_dropped: int = 0
+    """Messages that were not streamed; consumers can ask for them again."""
+    tile_cycles_per_s: float = 0
+    """Committed since the run was taken up."""
+    version: str = ""
+    """Of seqd."""
+
+
+class Progress:
+    """The counters of the daemon; every thread may use it."""
+
+    def __init__(self, version: str) -> None:
+        self._lock = threading.Lock()
+        self._status = Status(version=version)
+        self._refused: Counter[str] = Counter()
+        self._committed: dict[TileId, int] = {}
+        self._since = time.monotonic()
+        self._committed_here = 0
+        self._heard = time.monotonic()
+        self._marks = 0
+
+    def start_run(
+        self,
+        *,
+        run: str,
+        cycles: int,
+        committed: Mapping[TileId, int],
+        totals: Mapping[CycleStatus, int],
+        clusters: int,
+        fastq_files: int,
+    ) -> None:
+        """Begin a run, or take it up where the ledger ends.
+
+        Parameters
+        ----------
+        committed : last committed cycle of every tile of the run.
+        """
+        with self._lock:
+            version = self._status.version
+            self._status = Status(version=version, state=RunState.RUNNING, run=run, cycles=cycles)
+            self._refused.clear()
+            self._committed = dict(committed)
+            self._status.clusters, self._status.fastq_files = clusters, fastq_files
+            counts = self._status.tile_cycles
+            counts.expected = cycles * len(committed)
+            counts.called = totals[CycleStatus.CALLED]
+            counts.missing = totals[CycleStatus.MISSING]
+            counts.failed = totals[CycleStatus.FAILED]
+            counts.received = sum(totals.values())
+            self._since, self._committed_here = time.monotonic(), 0
+
+    def set_engine(self, engine: EngineStatus) -> None:
+        """Say which engine is in use."""
+        with self._lock:
+            self._status.engine = engine
+
+    def set_state(self, state: RunState, reason: str = "") -> None:
+        """Change the state."""
+        with self._lock:
+            self._status.state, self._status.reason = state, reason
+
+    def heard(self) -> None:
+        """A message of the controller came."""
+        self._heard = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the controller was last heard."""
+        return time.monotonic() - self._heard
+
+    def frame(self, outcome: str) -> None:
+        """Count a frame: ``accepted``, ``duplicate``, ``late``, ``gone``, ``resend_requested``."""
+        with self._lock:
+            setattr(self._status.frames, outcome, getattr(self._status.frames, outcome) + 1)
+
+    def gap(self, messages: int) -> None:
+        """Count sequence numbers that were skipped."""
+        with self._lock:
+            self._status.frames.gaps += messages
+
+    def refused(self, reason: str) -> None:
+        """Count a message that was refused."""
+        with self._lock:
+            self._refused[reason] += 1
+
+    def received(self) -> None:
+        """A tile-cycle left the assembler."""
+        with self._lock:
+            self._status.tile_cycles.received += 1
+
+    def committed(self, tile: TileId, cycle: int, status: CycleStatus) -> None:
+        """A tile-cycle was committed."""
+        with self._lock:
+            counts = self._status.tile_cycles
+            setattr(counts, status.value, getattr(counts, status.value) + 1)
+            self._committed[tile] = cycle
+            self._committed_here += 1
+            self._marks += 1
+
+    def template(self, clusters: int) -> None:
+        """A template stands."""
+        with self._lock:
+            self._status.clusters += clusters
+
+    def fastq_written(self) -> None:
+        """A FASTQ file is in place."""
+        with self._lock:
+            self._status.fastq_files += 1
+            self._marks += 1
+
+    def stream_dropped(self) -> None:
+        """A message could not be queued for the stream."""
+        with self._lock:
+            self._status.stream_dropped += 1
+
+    def lag(self, *, newest_cycle: int, held_bytes: int, holding: bool) -> None:
+        """Say how far the controller is and what is held."""
+        with self._lock:
+            lag = self._status.lag
+            cycle = min(self._committed.values(), default=0)
+            lag.cycles, lag.bytes, lag.holding = max(0, newest_cycle - cycle), held_bytes, holding
+
+    @property
+    def marks(self) -> int:
+        """Grows with every piece of work that is finished; a watchdog compares it."""
+        return self._marks
+
+    def snapshot(self) -> Status:
+        """A consistent copy."""
+        with self._lock:
+            status = self._status.model_copy(deep=True)
+            counts = status.tile_cycles
+            counts.pending = counts.received - counts.called - counts.missing - counts.failed
+            status.frames.refused = dict(sorted(self._refused.items()))
+            status.lag.tile_cycles = counts.pending
+            status.lag.silent_s = round(self.silent_s, 1)
+            status.cycle = min(self._committed.values(), default=0)
+            elapsed = time.monotonic() - self._since
+            status.tile_cycles_per_s = round(self._committed_here / elapsed, 3) if elapsed > 0 else 0.0
+            return status

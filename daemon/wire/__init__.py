@@ -1,0 +1,1 @@
+"""What travels over ZeroMQ; ``docs/protocol.md`` is the specification."""

@@ -1,0 +1,248 @@
+"""Every message of the protocol as a closed, bounded model."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from calib.runfolder import Cycle, Lane, Name, Pixels, RunInfo, Tile
+
+VERSION = 1
+"""Protocol version, the ``v`` of every header."""
+
+Sequence = Annotated[int, Field(ge=0, lt=2**63)]
+Channel = Literal["A", "C", "G", "T"]
+
+
+class Message(BaseModel):
+    """A header; ``topic`` is the first part of the multipart message."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    topic: ClassVar[str]
+
+
+# Controller to daemon, PUB; the same frames answer on the recovery socket.
+
+
+class RunStart(Message):
+    """A run begins, or is under way when it answers a ``sync``."""
+
+    topic = "run_start"
+    run: Name
+    seq: Sequence
+    info: RunInfo
+
+
+class Frame(Message):
+    """One channel image; the payload is its pixels, rows first, little-endian."""
+
+    topic = "frame"
+    run: Name
+    seq: Sequence
+    lane: Lane
+    tile: Tile
+    cycle: Cycle
+    channel: Channel
+    height: Pixels
+    width: Pixels
+    dtype: Literal["uint16"] = "uint16"
+    t_ns: Annotated[int, Field(ge=0, lt=2**63)]
+    """Time of exposure, nanoseconds since 1970."""
+    crc32: Annotated[int, Field(ge=0, lt=2**32)]
+    """CRC-32 (zlib) of the payload."""
+
+
+class CycleEnd(Message):
+    """All frames of a cycle have been published."""
+
+    topic = "cycle_end"
+    run: Name
+    seq: Sequence
+    cycle: Cycle
+
+
+class RunEnd(Message):
+    """All frames of the run have been published."""
+
+    topic = "run_end"
+    run: Name
+    seq: Sequence
+
+
+# Daemon to controller, DEALER to ROUTER, and its answers.
+
+
+class Sync(Message):
+    """Asks where the controller is; answered by ``run_start`` and ``position``, or ``idle``."""
+
+    topic = "sync"
+
+
+class Position(Message):
+    """How far the controller has published."""
+
+    topic = "position"
+    run: Name
+    seq: Sequence
+    """Sequence number of the last message published."""
+    cycle: Annotated[int, Field(ge=0, le=5000)]
+    """Last cycle that was published wholly."""
+    ended: bool
+    """Whether ``run_end`` has been published."""
+
+
+class Idle(Message):
+    """The controller has no run."""
+
+    topic = "idle"
+
+
+class Resend(Message):
+    """Asks for one frame again; answered by the ``frame`` or ``gone``."""
+
+    topic = "resend"
+    run: Name
+    lane: Lane
+    tile: Tile
+    cycle: Cycle
+    channel: Channel
+
+
+class Gone(Message):
+    """The frame asked for is no longer held."""
+
+    topic = "gone"
+    run: Name
+    lane: Lane
+    tile: Tile
+    cycle: Cycle
+    channel: Channel
+
+
+class Hold(Message):
+    """Asks the controller to stop imaging and keep the flow cell safe."""
+
+    topic = "hold"
+    run: Name
+
+
+class Release(Message):
+    """Asks the controller to go on."""
+
+    topic = "release"
+    run: Name
+
+
+class Done(Message):
+    """The daemon needs nothing more of the run."""
+
+    topic = "done"
+    run: Name
+
+
+# Daemon to consumers, PUB.
+
+
+class Calls(Message):
+    """The committed calls of a tile-cycle; the payload is ``n`` bytes ``(Q << 2) | base``, 0 = no-call."""
+
+    topic = "calls"
+    run: Name
+    seq: Sequence
+    lane: Lane
+    tile: Tile
+    cycle: Cycle
+    n: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Template(Message):
+    """The positions of a tile's clusters; the payload is ``n`` pairs of float32 x and y, pixels."""
+
+    topic = "template"
+    run: Name
+    seq: Sequence
+    lane: Lane
+    tile: Tile
+    n: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Event(Message):
+    """Something an operator should know; the payload is empty."""
+
+    topic = "event"
+    run: Annotated[str, Field(max_length=128)]
+    seq: Sequence
+    t_ns: Annotated[int, Field(ge=0, lt=2**63)]
+    level: Literal["info", "warning", "error"]
+    text: Annotated[str, Field(max_length=2000)]
+
+
+# Control, DEALER to ROUTER.
+
+
+class StatusQuery(Message):
+    """Asks for the status; answered by ``status_answer``."""
+
+    topic = "status"
+
+
+class StatusAnswer(Message):
+    """The payload is the status as JSON (``docs/status.schema.json``)."""
+
+    topic = "status_answer"
+
+
+class Replay(Message):
+    """Asks for committed calls again; answered by the ``calls`` message or ``refused``."""
+
+    topic = "replay"
+    lane: Lane
+    tile: Tile
+    cycle: Annotated[int, Field(ge=0, le=5000)]
+    """1-based cycle; 0 asks for the ``template``."""
+
+
+class Drain(Message):
+    """Asks the daemon to finish what it holds and stop; answered by ``accepted``."""
+
+    topic = "drain"
+
+
+class Accepted(Message):
+    """The command is being carried out."""
+
+    topic = "accepted"
+
+
+class Refused(Message):
+    """The request cannot be answered, and why."""
+
+    topic = "refused"
+    reason: Annotated[str, Field(max_length=2000)]
+
+
+MESSAGES: dict[str, type[Message]] = {
+    message.topic: message
+    for message in (
+        RunStart,
+        Frame,
+        CycleEnd,
+        RunEnd,
+        Sync,
+        Position,
+        Idle,
+        Resend,
+        Gone,
+        Hold,
+        Release,
+        Done,
+        Calls,
+        Template,
+        Event,
+        StatusQuery,
+        StatusAnswer,
+        Replay,
+        Drain,
+        Accepted,
+        Refused,
+    )
+}

@@ -1,0 +1,1 @@
+"""The network on a device: its definition, its bundle, one contract, several backends."""

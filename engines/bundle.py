@@ -1,0 +1,114 @@
+"""The bundle: a trained network with everything needed to run it and to know where it came from.
+
+A folder of three files::
+
+    model.toml     architecture, quality table, training provenance, SHA-256 of the other two
+    network.onnx   FP16 graph: `images` (1, 4, H, W) float32 in normalised units ->
+                   `probabilities` (1, 5, H, W), `superresolved` (1, 4, 2H, 2W), both float32
+    weights.npz    the same weights by parameter name, float16
+"""
+
+import hashlib
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engines.architecture import Architecture
+from engines.errors import BundleError
+
+FORMAT = 1
+"""Version of the bundle's layout."""
+
+MODEL, NETWORK, WEIGHTS = "model.toml", "network.onnx", "weights.npz"
+
+DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "default"
+
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class QualityTable(BaseModel):
+    """Phred score by predictor; see :mod:`calib.quality` for the predictor."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    edges: tuple[float, ...]
+    """Rising lower edges of the bins after the first."""
+    scores: tuple[Annotated[int, Field(ge=2, le=50)], ...]
+    """Score of each bin; one more than edges."""
+
+
+class Hashes(BaseModel):
+    """SHA-256 of the bundle's binary files."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    network: _Sha256
+    weights: _Sha256
+
+
+class Model(BaseModel):
+    """What ``model.toml`` holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    architecture: Architecture
+    quality: QualityTable
+    training: dict[str, Any]
+    """Settings, data, software and final losses of the training; for people, not read by code."""
+    hashes: Hashes
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle."""
+
+    folder: Path
+    model: Model
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of ``model.toml``, which itself holds the hashes of the other files."""
+        return file_hash(self.folder / MODEL)
+
+    @property
+    def network(self) -> Path:
+        """The ONNX graph."""
+        return self.folder / NETWORK
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_bundle(folder: Path = DEFAULT_BUNDLE) -> Bundle:
+    """Read a bundle and check its files against their hashes.
+
+    Raises
+    ------
+    BundleError : a file is missing or altered, or ``model.toml`` is not of this format.
+    """
+    path = folder / MODEL
+    try:
+        model = Model.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise BundleError(f"bundle {folder}: cannot read {MODEL}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
+        raise BundleError(f"bundle {folder}: {MODEL} is not valid: {str(error).splitlines()[0]}") from error
+    if model.format != FORMAT:
+        raise BundleError(f"bundle {folder}: format {model.format}, this seqd reads format {FORMAT}")
+    for name, expected in ((NETWORK, model.hashes.network), (WEIGHTS, model.hashes.weights)):
+        try:
+            found = file_hash(folder / name)
+        except OSError as error:
+            raise BundleError(f"bundle {folder}: cannot read {name}: {error.strerror}") from error
+        if found != expected:
+            raise BundleError(f"bundle {folder}: {name} has SHA-256 {found[:12]}…, {MODEL} says {expected[:12]}…")
+    return Bundle(folder, model)
