@@ -11,7 +11,7 @@ EVIDENCE_FLOOR = 0.05
 NO_CALL = 0
 """The byte of a cluster that was not called."""
 
-NO_CALL_BELOW = 0.01
+NO_CALL_BELOW = 1e-4
 """Evidence for all bases together below which there is no call: the cluster is dark or out of the image."""
 
 
@@ -34,7 +34,8 @@ def call(centres: NDArray[np.float32], table: QualityTable) -> NDArray[np.uint8]
     scores = np.asarray(table.scores, np.uint8)
     bins = np.searchsorted(np.asarray(table.edges, np.float32), predictor(centres), side="right")
     calls = (scores[bins] << 2) | np.argmax(centres, axis=1).astype(np.uint8)
-    return np.where(centres.sum(axis=1) < NO_CALL_BELOW, np.uint8(NO_CALL), calls).astype(np.uint8)
+    # Evidence that is not a number compares false, and so is no call either.
+    return np.where(centres.sum(axis=1) >= NO_CALL_BELOW, calls, np.uint8(NO_CALL)).astype(np.uint8)
 
 
 def fit_table(
@@ -42,8 +43,9 @@ def fit_table(
 ) -> QualityTable:
     """Phred scores from calls whose truth is known: ``-10 log10`` of the error rate of each bin.
 
-    Bins hold equal numbers of calls; scores are made to rise with the predictor. One error is added
-    to every bin, so that a score is never above what its number of calls can show.
+    Bins hold equal numbers of calls; scores are made to rise with the predictor by lowering those
+    that stand above a later one. One error is added to every bin, so that a score is never above
+    what its number of calls can show.
 
     Parameters
     ----------
@@ -51,11 +53,13 @@ def fit_table(
     wrong : (n,) whether the call is wrong.
     cap : highest score given.
     """
-    edges = np.unique(np.quantile(predictors, np.linspace(0, 1, bins + 1)[1:-1]).astype(np.float32))
+    # Edges that are predictors themselves leave no bin but the first empty.
+    inner = np.linspace(0, 1, bins + 1)[1:-1]
+    edges = np.unique(np.quantile(predictors, inner, method="higher").astype(np.float32))
     index = np.searchsorted(edges, predictors, side="right")
     calls = np.bincount(index, minlength=len(edges) + 1)
     errors = np.bincount(index, wrong, minlength=len(edges) + 1)
     phred = -10 * np.log10(np.minimum((errors + 1) / (calls + 1), 1))
-    rising = np.maximum.accumulate(phred)
+    rising = np.minimum.accumulate(phred[::-1])[::-1]
     scores = np.clip(np.floor(rising), 2, cap).astype(int)
     return QualityTable(edges=tuple(float(edge) for edge in edges), scores=tuple(int(score) for score in scores))

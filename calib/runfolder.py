@@ -109,7 +109,7 @@ def read_image(path: Path) -> NDArray[np.uint16]:
         image = tifffile.imread(path)
     except OSError as error:
         raise RunFolderError(f"image {path}: {error.strerror or error}") from error
-    except (ValueError, tifffile.TiffFileError) as error:
+    except Exception as error:  # a damaged file makes the reader raise anything
         raise RunFolderError(f"image {path}: not a readable TIFF: {error}") from error
     if image.ndim != 2 or image.dtype != np.uint16:
         raise RunFolderError(f"image {path}: {image.ndim}-dimensional {image.dtype}, a frame is 2-dimensional uint16")
@@ -128,7 +128,7 @@ def read_run_info(root: Path) -> RunInfo:
         document = ElementTree.parse(path).getroot()
     except OSError as error:
         raise RunFolderError(f"run folder {root}: cannot read {RUN_INFO}: {error.strerror}") from error
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError) as error:
         raise RunFolderError(f"{path}: not XML: {error}") from error
     try:
         return _parsed(document, root)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from calib.runfolder import RunInfo, TileId
 from daemon.wire.codec import Refusal, WireError
 from daemon.wire.messages import Frame, Gone
-from engines.architecture import CHANNELS
+from engines.architecture import CHANNELS, Channel
 
 REQUEST_WINDOW = 32
 """Frames that may be asked for again at once."""
@@ -55,7 +55,7 @@ class ChannelKey:
 
     tile: TileId
     cycle: int
-    channel: str
+    channel: Channel
 
 
 @dataclass
@@ -63,7 +63,7 @@ class _Assembly:
     """The frames of one tile-cycle so far."""
 
     pixels: NDArray[np.uint16]
-    present: set[str] = field(default_factory=set)
+    present: set[Channel] = field(default_factory=set)
 
     @property
     def complete(self) -> bool:
@@ -137,7 +137,7 @@ class Assembler:
         assembly = self._assemblies.get((key.tile, frame.cycle))
         if assembly is None:
             # The image a tile waits for is always let in, so that waiting ends.
-            if self.bytes_held + self._image_bytes > self._refuse_above and frame.cycle > self._next[key.tile]:
+            if self._full and frame.cycle > self._next[key.tile]:
                 raise WireError(
                     Refusal.MEMORY, f"tile {key.tile}, cycle {frame.cycle}: {self.bytes_held} bytes of frames are held"
                 )
@@ -166,6 +166,10 @@ class Assembler:
     def requests(self, now_s: float) -> list[ChannelKey]:
         """Frames to ask for now."""
         asked = []
+        if self._full:
+            # What would be refused now is asked for afresh later; until then its time does not run.
+            for key in [key for key in self._requests if key.cycle > self._next[key.tile]]:
+                del self._requests[key]
         for key in self._lacking(now_s):
             request = self._requests.get(key)
             if request is None:
@@ -189,6 +193,10 @@ class Assembler:
                     self._requests.pop(ChannelKey(tile, cycle, channel), None)
                 yield leaving
 
+    @property
+    def _full(self) -> bool:
+        return self.bytes_held + self._image_bytes > self._refuse_above
+
     def _checked(self, frame: Frame) -> ChannelKey:
         if frame.run != self.info.run:
             raise WireError(Refusal.FOREIGN_RUN, f"frame of run {frame.run}, this is run {self.info.run}")
@@ -211,12 +219,11 @@ class Assembler:
         """Overdue frames, oldest cycle first, as many as may be asked for at once."""
         left = REQUEST_WINDOW
         oldest = min(self._next.values())
-        full = self.bytes_held + self._image_bytes > self._refuse_above
         for cycle in range(oldest, self._due + 1):
             if now_s - self._due_since[cycle] < self._resend_after_s:
                 return
             for tile in self.info.tiles:
-                if full and cycle > self._next[tile]:
+                if self._full and cycle > self._next[tile]:
                     continue
                 for channel in self._absent(tile, cycle):
                     if left == 0:
@@ -224,7 +231,7 @@ class Assembler:
                     left -= 1
                     yield ChannelKey(tile, cycle, channel)
 
-    def _absent(self, tile: TileId, cycle: int) -> list[str]:
+    def _absent(self, tile: TileId, cycle: int) -> list[Channel]:
         if cycle < self._next[tile]:
             return []
         assembly = self._assemblies.get((tile, cycle))

@@ -16,6 +16,7 @@ from calib.runfolder import TileId
 from daemon.assembler import MissingImage, TileImage
 from daemon.ledger import CycleStatus
 from daemon.output import CycleResult, RunOutput
+from daemon.status import Progress
 from daemon.templates import TileTemplate, make_template
 from engines.bundle import QualityTable
 from engines.contract import Engine, Request, Slot
@@ -54,9 +55,17 @@ class Caller:
     """
 
     def __init__(
-        self, engine: Engine, output: RunOutput, *, quality: QualityTable, template_cycles: int, timeout_s: float
+        self,
+        engine: Engine,
+        output: RunOutput,
+        progress: Progress,
+        *,
+        quality: QualityTable,
+        template_cycles: int,
+        timeout_s: float,
     ) -> None:
-        self._engine, self._output, self._quality = engine, output, quality
+        self._engine, self._output, self._progress = engine, output, progress
+        self._quality = quality
         self._template_cycles, self._timeout_s = template_cycles, timeout_s
         self._templates = output.templates()
         self._waiting: dict[TileId, _Waiting] = {}
@@ -156,6 +165,7 @@ class Caller:
     def _map(self, pixels: NDArray[np.uint16], normalisation: Normalisation) -> NDArray[np.float32]:
         slot = self._submitted(pixels, _request(normalisation, probabilities=True))
         answer = self._engine.collect(slot, self._timeout_s)
+        self._progress.worked()
         assert answer.probabilities is not None
         return answer.probabilities
 

@@ -9,12 +9,22 @@ import zmq
 from calib.runfolder import TileId
 from daemon.errors import UnreachableError
 from daemon.sockets import connect
-from daemon.status import RunState, Status
-from daemon.wire.codec import WireError, decode, encode
-from daemon.wire.messages import Calls, Event, Message, Refused, Replay, StatusAnswer, StatusQuery, Template
+from daemon.status import ENDED, Status
+from daemon.wire.codec import decode, encode
+from daemon.wire.messages import (
+    Calls,
+    Event,
+    Message,
+    Refused,
+    Replay,
+    StatusAnswer,
+    StatusQuery,
+    Template,
+    TilesAnswer,
+    TilesQuery,
+)
 
-MESSAGE_LIMIT = 2**31
-ENDED = {RunState.FINISHED, RunState.STOPPED, RunState.FAILED}
+POLL_MS = 200
 
 
 class ControlClient:
@@ -74,6 +84,7 @@ class CallsStream:
         self._socket.setsockopt(zmq.SUBSCRIBE, b"")
         connect(self._socket, calls)
         self._next: dict[TileId, int] = {}
+        self._seq: int | None = None
 
     def messages(self, *, timeout_s: float) -> Iterator[tuple[Message, bytes]]:
         """Templates, calls and events until the run ends.
@@ -82,29 +93,36 @@ class CallsStream:
         ------
         UnreachableError : nothing came for ``timeout_s`` and the daemon does not answer.
         """
+        yield from self._caught_up()
         heard = time.monotonic()
         while True:
-            if not self._socket.poll(200):
+            if not self._socket.poll(POLL_MS):
                 if time.monotonic() - heard > timeout_s:
                     heard = time.monotonic()
                     if self._control.status().state in ENDED:
+                        yield from self._caught_up()
                         return
                 continue
             heard = time.monotonic()
-            try:
-                message, payload = decode(self._socket.recv_multipart())
-            except WireError:
+            message, payload = decode(self._socket.recv_multipart())
+            if not isinstance(message, Calls | Template | Event):
                 continue
-            if isinstance(message, Calls):
-                yield from self._in_order(message, payload)
-            elif isinstance(message, Template):
-                if TileId(lane=message.lane, tile=message.tile) not in self._next:
-                    self._next[TileId(lane=message.lane, tile=message.tile)] = 1
+            # The first message shows that the subscription stands; a gap, that some were dropped.
+            if self._seq is None or message.seq != self._seq + 1:
+                yield from self._caught_up()
+            self._seq = message.seq
+            match message:
+                case Calls():
+                    yield from self._upto(TileId(lane=message.lane, tile=message.tile), message.cycle - 1)
+                    if message.cycle == self._next[TileId(lane=message.lane, tile=message.tile)]:
+                        self._next[TileId(lane=message.lane, tile=message.tile)] += 1
+                        yield message, payload
+                case Template():
+                    yield from self._upto(TileId(lane=message.lane, tile=message.tile), 0)
+                case Event():
                     yield message, payload
-            else:
-                yield message, payload
-            if isinstance(message, Event) and message.text.split()[2:3] and message.text.split()[2] in ENDED:
-                return
+                    if message.run_state in ENDED:
+                        return
 
     def __enter__(self) -> "CallsStream":
         return self
@@ -115,16 +133,22 @@ class CallsStream:
         self._socket.close()
         self._context.term()
 
-    def _in_order(self, message: Calls, payload: bytes) -> Iterator[tuple[Message, bytes]]:
-        tile = TileId(lane=message.lane, tile=message.tile)
+    def _caught_up(self) -> Iterator[tuple[Message, bytes]]:
+        """All that is committed and was not delivered."""
+        answer, _ = self._control.ask(TilesQuery())
+        if isinstance(answer, TilesAnswer):
+            for tile in answer.tiles:
+                if tile.cycle > 0:
+                    yield from self._upto(TileId(lane=tile.lane, tile=tile.tile), tile.cycle)
+
+    def _upto(self, tile: TileId, cycle: int) -> Iterator[tuple[Message, bytes]]:
+        """Template and cycles of a tile that were not delivered, up to a cycle."""
         if tile not in self._next:
-            self._next[tile] = 1
             yield self._replayed(tile, 0)
-        for cycle in range(self._next[tile], message.cycle):
-            yield self._replayed(tile, cycle)
-        if message.cycle >= self._next[tile]:
-            self._next[tile] = message.cycle + 1
-            yield message, payload
+            self._next[tile] = 1
+        while self._next[tile] <= cycle:
+            yield self._replayed(tile, self._next[tile])
+            self._next[tile] += 1
 
     def _replayed(self, tile: TileId, cycle: int) -> tuple[Message, bytes]:
         answer, payload = self._control.ask(Replay(lane=tile.lane, tile=tile.tile, cycle=cycle))

@@ -59,7 +59,7 @@ class EngineConfig(_Section):
     """Processor threads; 0 leaves it to the device."""
     slots: Annotated[int, Field(ge=2, le=16)] = 2
     """Tiles in the engine at once."""
-    strip_px: Annotated[int, Field(ge=4096, le=2**28)] = 512 * 512
+    strip_px: Annotated[int, Field(ge=4096, le=2**28)] = 768 * 768
     """Tiles of more pixels are run in strips of about this size."""
     timeout_s: Annotated[float, Field(ge=1, le=3600)] = 300.0
     """A tile that takes longer has failed."""

@@ -13,7 +13,7 @@ from daemon.runfiles import RunFiles
 from daemon.sockets import bind
 from daemon.status import Progress
 from daemon.tilefile import read_cycles
-from daemon.wire.codec import WireError, decode, encode
+from daemon.wire.codec import Refusal, WireError, decode, encode
 from daemon.wire.messages import (
     Accepted,
     Calls,
@@ -24,6 +24,9 @@ from daemon.wire.messages import (
     StatusAnswer,
     StatusQuery,
     Template,
+    TileProgress,
+    TilesAnswer,
+    TilesQuery,
 )
 
 POLL_MS = 200
@@ -82,16 +85,28 @@ class Control:
             case Drain():
                 self._drain()
                 return Accepted(), b""
+            case TilesQuery():
+                return self._tiles(), b""
             case Replay():
                 return self._replay(request)
             case _:
+                self._progress.refused(f"control_{Refusal.TOPIC}")
                 return Refused(reason=f"{request.topic} is not a control request"), b""
+
+    def _tiles(self) -> TilesAnswer:
+        run, committed = self._progress.committed_cycles()
+        tiles = tuple(TileProgress(lane=tile.lane, tile=tile.tile, cycle=cycle) for tile, cycle in committed.items())
+        return TilesAnswer(run=run, tiles=tiles)
 
     def _replay(self, request: Replay) -> tuple[Message, bytes]:
         if self._run is None:
             return Refused(reason="there is no run"), b""
         run, files = self._run
         tile = TileId(lane=request.lane, tile=request.tile)
+        refused = Refused(reason=f"tile {tile}, cycle {request.cycle}: not committed")
+        # The file may hold bytes that are not committed yet, and a tile without clusters holds none.
+        if self._progress.last_committed(tile) < max(request.cycle, 1):
+            return refused, b""
         try:
             if request.cycle == 0:
                 locs = read_locs(files.locs_of(tile))
@@ -99,6 +114,6 @@ class Control:
                 return Template(run=run, seq=0, lane=tile.lane, tile=tile.tile, n=len(locs)), payload
             calls = read_cycles(files.calls_of(tile), range(request.cycle, request.cycle + 1))[0]
         except (OSError, OutputError):
-            return Refused(reason=f"tile {tile}, cycle {request.cycle}: not committed"), b""
+            return refused, b""
         answer = Calls(run=run, seq=0, lane=tile.lane, tile=tile.tile, cycle=request.cycle, n=len(calls))
         return answer, calls.tobytes()

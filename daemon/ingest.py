@@ -30,7 +30,7 @@ MESSAGE_LIMIT = 16384 * 16384 * 2
 """Bytes of a message's largest part."""
 
 SYNC_EVERY_S = 2.0
-"""The controller is asked where it is when it was silent for this long."""
+"""The controller is asked where it is after such a silence, and so often while it sends frames of an unknown run."""
 
 BATCH = 64
 """Messages taken in before the rest of the loop has its turn."""
@@ -60,12 +60,14 @@ class Ingest:
         self._poller.register(self._recovery, zmq.POLLIN)
         self._run = ""
         self._last_seq: int | None = None
+        self._lost = False
         self._synced_s = 0.0
 
     def receive(self, timeout_s: float) -> Iterator[tuple[Message, bytes]]:
         """Messages that came within the timeout, at most a batch of them."""
-        if self._progress.silent_s > SYNC_EVERY_S and time.monotonic() - self._synced_s > SYNC_EVERY_S:
-            self._synced_s = time.monotonic()
+        unsure = self._lost or self._progress.silent_s > SYNC_EVERY_S
+        if unsure and time.monotonic() - self._synced_s > SYNC_EVERY_S:
+            self._lost, self._synced_s = False, time.monotonic()
             self.send(Sync())
         ready = dict(self._poller.poll(int(timeout_s * 1000)))
         for socket, allowed in ((self._recovery, ANSWERS), (self._frames, PUBLISHED)):
@@ -103,7 +105,7 @@ class Ingest:
 
     def follow(self, run: str) -> None:
         """Watch the sequence numbers of this run."""
-        self._run, self._last_seq = run, None
+        self._run, self._last_seq, self._lost = run, None, False
 
     def __enter__(self) -> "Ingest":
         return self
@@ -115,7 +117,11 @@ class Ingest:
         self._recovery.close()
 
     def _watch_sequence(self, message: Message) -> None:
-        if not isinstance(message, PUBLISHED) or message.run != self._run:
+        if not isinstance(message, PUBLISHED):
+            return
+        if message.run != self._run:
+            # A daemon that joins in the middle of a run never hears its run_start.
+            self._lost = not isinstance(message, RunStart)
             return
         if self._last_seq is not None and message.seq > self._last_seq + 1:
             missed = message.seq - self._last_seq - 1

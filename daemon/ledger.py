@@ -101,6 +101,8 @@ class Ledger:
             )
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
             raise OutputError(f"ledger {self.path}: {error}") from error
 
     def tiles(self) -> dict[TileId, int]:

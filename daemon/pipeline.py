@@ -177,13 +177,17 @@ class Pipeline:
         try:
             take_all(self._caller, self._tile_images())
         finally:
+            self._progress.set_working(False)
             self._calling_over.set()
 
     def _tile_images(self) -> Iterator[TileImage | MissingImage | None]:
         while True:
             try:
-                yield self._tiles.get(timeout=POLL_S if self._caller.busy else 4 * POLL_S)
+                item = self._tiles.get(timeout=POLL_S)
+                self._progress.set_working(True)
+                yield item
             except queue.Empty:
+                self._progress.set_working(self._caller.busy)
                 if self._no_more_tiles.is_set() and self._tiles.empty():
                     return
                 yield None

@@ -41,10 +41,7 @@ class Service:
         self._stop = threading.Event()
         self.progress = Progress(__version__)
         self._notifier = Notifier()
-        # The template cycles of a tile are one piece of work, however many there are.
-        self._watchdog = Watchdog(
-            self._notifier, self.progress, stalled_after_s=config.engine.timeout_s * config.calling.template_cycles
-        )
+        self._watchdog = Watchdog(self._notifier, self.progress, stalled_after_s=config.engine.timeout_s)
 
     def stop(self) -> None:
         """Drain: finish what is held, begin nothing new. Safe from signal handlers and threads."""
@@ -113,13 +110,12 @@ class Service:
                 caller = Caller(
                     engine,
                     output,
+                    self.progress,
                     quality=bundle.model.quality,
                     template_cycles=config.calling.template_cycles,
                     timeout_s=config.engine.timeout_s,
                 )
-                stream.event(
-                    "info", f"run {info.run} started with {engine.info.backend} {engine.info.precision}", info.run
-                )
+                stream.event("info", f"run {info.run} taken up with {engine.info.backend} {engine.info.precision}")
                 finished = Pipeline(config, info, output, caller, ingest, self.progress).run(
                     self._stop.is_set, self._watchdog.tick
                 )
@@ -167,8 +163,6 @@ class Service:
 
     def _end(self, state: RunState, reason: str, info: RunInfo, stream: Stream) -> None:
         self.progress.set_state(state, reason)
-        stream.event(
-            "error" if state is RunState.FAILED else "info", f"run {info.run} {state} {reason}".strip(), info.run
-        )
+        stream.event("error" if state is RunState.FAILED else "info", f"run {info.run} {state} {reason}".strip())
         counts = self.progress.snapshot().tile_cycles
         log.info("run ended", run=info.run, state=state.value, reason=reason, **counts.model_dump())

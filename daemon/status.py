@@ -32,6 +32,10 @@ class RunState(StrEnum):
     """The run cannot go on; ``reason`` says why."""
 
 
+ENDED = {RunState.FINISHED, RunState.STOPPED, RunState.FAILED}
+"""States that a run does not leave while this daemon lives."""
+
+
 class TileCycles(BaseModel):
     """The balance: received = called + missing + failed + pending."""
 
@@ -136,6 +140,7 @@ class Progress:
         self._committed_here = 0
         self._heard = time.monotonic()
         self._marks = 0
+        self._working = False
 
     def start_run(
         self,
@@ -215,6 +220,16 @@ class Progress:
             self._committed_here += 1
             self._marks += 1
 
+    def last_committed(self, tile: TileId) -> int:
+        """Last committed cycle of a tile, 0 if there is none."""
+        with self._lock:
+            return self._committed.get(tile, 0)
+
+    def committed_cycles(self) -> tuple[str, dict[TileId, int]]:
+        """The run, and the last committed cycle of each of its tiles."""
+        with self._lock:
+            return self._status.run, dict(self._committed)
+
     def template(self, clusters: int) -> None:
         """A template stands."""
         with self._lock:
@@ -237,6 +252,20 @@ class Progress:
             lag = self._status.lag
             cycle = min(self._committed.values(), default=0)
             lag.cycles, lag.bytes, lag.holding = max(0, newest_cycle - cycle), held_bytes, holding
+
+    def worked(self) -> None:
+        """A piece of work is done that is not committed yet."""
+        with self._lock:
+            self._marks += 1
+
+    def set_working(self, working: bool) -> None:
+        """Say whether the caller has anything to do."""
+        self._working = working
+
+    @property
+    def working(self) -> bool:
+        """Whether the caller has anything to do."""
+        return self._working
 
     @property
     def marks(self) -> int:

@@ -46,11 +46,11 @@ class Stream:
             except queue.Full:
                 self._progress.stream_dropped()
 
-    def event(self, level: str, text: str, run: str = "") -> None:
-        """Queue an event for operators."""
-        self.send(
-            Event.model_validate({"run": run, "seq": 0, "t_ns": time.time_ns(), "level": level, "text": text[:2000]})
-        )
+    def event(self, level: str, text: str) -> None:
+        """Queue an event for operators, about the run in hand."""
+        status = self._progress.snapshot()
+        facts = {"run": status.run, "run_state": status.state.value, "level": level, "text": text[:2000]}
+        self.send(Event.model_validate({"seq": 0, "t_ns": time.time_ns(), **facts}))
 
     def __enter__(self) -> "Stream":
         return self

@@ -10,9 +10,9 @@ FEED_S = 5.0
 
 
 class Watchdog:
-    """Feeds systemd's watchdog as long as tile-cycles get committed, or there is nothing to commit.
+    """Feeds systemd's watchdog as long as the caller gets work done, or has nothing to do.
 
-    A pipeline that holds tile-cycles and finishes none stops being fed, and systemd restarts it.
+    A caller that holds tile images and finishes none stops being fed, and systemd restarts the daemon.
     """
 
     def __init__(self, notifier: Notifier, progress: Progress, *, stalled_after_s: float) -> None:
@@ -26,12 +26,12 @@ class Watchdog:
         if now - self._fed_s < FEED_S:
             return
         marks = self._progress.marks
-        status = self._progress.snapshot()
-        if marks != self._marks or status.tile_cycles.pending == 0:
+        if marks != self._marks or not self._progress.working:
             self._marks, self._moved_s = marks, now
         if now - self._moved_s < self._stalled_after_s:
             self._fed_s = now
             self._notifier.alive()
+            status = self._progress.snapshot()
             counts = status.tile_cycles
             self._notifier.show(
                 f"{status.state} {status.run} cycle {status.cycle}/{status.cycles}, "

@@ -1,10 +1,12 @@
 """The network as data: every width and depth that shapes it, and nothing else."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-CHANNELS = ("A", "C", "G", "T")
+Channel = Literal["A", "C", "G", "T"]
+
+CHANNELS: tuple[Channel, ...] = ("A", "C", "G", "T")
 """Channel order of every image, matrix and probability in seqd."""
 
 BACKGROUND = 0

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engines.architecture import Architecture
 from engines.errors import BundleError
@@ -39,6 +39,14 @@ class QualityTable(BaseModel):
     """Rising lower edges of the bins after the first."""
     scores: tuple[Annotated[int, Field(ge=2, le=50)], ...]
     """Score of each bin; one more than edges."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "QualityTable":
+        if len(self.scores) != len(self.edges) + 1:
+            raise ValueError(f"{len(self.scores)} scores for {len(self.edges)} edges, one more than edges is needed")
+        if list(self.edges) != sorted(self.edges):
+            raise ValueError("edges do not rise")
+        return self
 
 
 class Hashes(BaseModel):
@@ -100,8 +108,12 @@ def load_bundle(folder: Path = DEFAULT_BUNDLE) -> Bundle:
         model = Model.model_validate(tomllib.loads(path.read_text("utf-8")))
     except OSError as error:
         raise BundleError(f"bundle {folder}: cannot read {MODEL}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
-        raise BundleError(f"bundle {folder}: {MODEL} is not valid: {str(error).splitlines()[0]}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise BundleError(f"bundle {folder}: {MODEL} is not valid: {place}: {first['msg']}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"bundle {folder}: {MODEL} is not valid: {error}") from error
     if model.format != FORMAT:
         raise BundleError(f"bundle {folder}: format {model.format}, this seqd reads format {FORMAT}")
     for name, expected in ((NETWORK, model.hashes.network), (WEIGHTS, model.hashes.weights)):

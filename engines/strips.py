@@ -1,5 +1,6 @@
 """Cutting a tile into strips of rows that give the same numbers as the whole."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -17,7 +18,7 @@ def plan_strips(*, height: int, width: int, halo: int, most_px: int) -> list[Str
     """Strips of equal height that cover a tile, each with ``halo`` rows of context on inner sides.
 
     Strips span the full width, so only rows need a halo. All strips have the same shape, which lets
-    an engine compile once; the last one overlaps its neighbour where rows do not divide evenly.
+    an engine compile once; they overlap a little more where rows do not divide evenly.
 
     Parameters
     ----------
@@ -25,19 +26,18 @@ def plan_strips(*, height: int, width: int, halo: int, most_px: int) -> list[Str
     most_px : pixels a strip should not exceed. A strip keeps at least ``2 * halo`` rows of its
         own all the same, so that the context never costs more than the content.
     """
-    if height * width <= most_px or height <= 4 * halo:
-        return [Strip(0, height, 0, height)]
-    rows = max(most_px // width, 4 * halo)
-    if rows >= height:
-        return [Strip(0, height, 0, height)]
-    kept = rows - 2 * halo
+    number, rows = 1, height
+    while rows * width > most_px:
+        # Every inner edge adds a halo to both of its strips.
+        fewer = math.ceil((height + 2 * halo * number) / (number + 1))
+        if fewer < 4 * halo:
+            break
+        number, rows = number + 1, fewer
     strips, first = [], 0
-    while first < height:
-        start = min(max(first - halo, 0), height - rows)
+    for index in range(number):
+        start = min(index * (rows - 2 * halo), height - rows)
         stop = start + rows
-        last = height if stop == height else min(stop - halo, height)
+        last = height if index == number - 1 else stop - halo
         strips.append(Strip(start, stop, first, last))
         first = last
-    assert kept > 0
-    assert strips[-1].last == height
     return strips

@@ -8,6 +8,7 @@
     +---------+----------------------------+-----------------+
 """
 
+import reprlib
 import zlib
 from enum import StrEnum
 from typing import Any
@@ -76,8 +77,8 @@ def decode(parts: list[bytes]) -> tuple[Message, bytes]:
     topic, header, payload = parts
     fields = _unpack(header)
     version = fields.pop("v", None)
-    if version != VERSION:
-        raise WireError(Refusal.VERSION, f"protocol version {version!r:.40}, this daemon speaks {VERSION}")
+    if type(version) is not int or version != VERSION:
+        raise WireError(Refusal.VERSION, f"protocol version {reprlib.repr(version)[:40]}, this daemon speaks {VERSION}")
     kind = MESSAGES.get(topic.decode("ascii", "replace"))
     if kind is None:
         raise WireError(Refusal.TOPIC, f"topic {topic[:40]!r} is unknown")
@@ -101,16 +102,14 @@ def _unpack(header: bytes) -> dict[str, Any]:
 
 def _validated(kind: type[Message], fields: dict[str, Any]) -> Message:
     try:
-        # Lists become tuples: msgpack has one kind of array, as JSON has.
-        return kind.model_validate(fields, strict=False)
+        return kind.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "header"
         refusal = {"channel": Refusal.CHANNEL, "dtype": Refusal.DTYPE} if kind is Frame else {}
-        value = repr(fields.get(field))[:60]
-        raise WireError(
-            refusal.get(field, Refusal.HEADER), f"{kind.topic}: {field} is {value}: {first['msg']}"
-        ) from error
+        # A value may be nested deeper than repr can go.
+        value = "" if first["type"] == "missing" else f" is {reprlib.repr(first['input'])[:60]}"
+        raise WireError(refusal.get(field, Refusal.HEADER), f"{kind.topic}: {field}{value}: {first['msg']}") from error
 
 
 def _check_payload(frame: Frame, payload: bytes) -> None:

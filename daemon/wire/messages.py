@@ -2,21 +2,21 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from calib.runfolder import Cycle, Lane, Name, Pixels, RunInfo, Tile
+from engines.architecture import Channel
 
 VERSION = 1
 """Protocol version, the ``v`` of every header."""
 
 Sequence = Annotated[int, Field(ge=0, lt=2**63)]
-Channel = Literal["A", "C", "G", "T"]
 
 
 class Message(BaseModel):
     """A header; ``topic`` is the first part of the multipart message."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     topic: ClassVar[str]
 
 
@@ -29,7 +29,14 @@ class RunStart(Message):
     topic = "run_start"
     run: Name
     seq: Sequence
-    info: RunInfo
+    # Lists become tuples: msgpack has one kind of array, as JSON has.
+    info: Annotated[RunInfo, Field(strict=False)]
+
+    @model_validator(mode="after")
+    def _one_run(self) -> "RunStart":
+        if self.run != self.info.run:
+            raise ValueError(f"run {self.run} is declared as {self.info.run}")
+        return self
 
 
 class Frame(Message):
@@ -173,6 +180,8 @@ class Event(Message):
     seq: Sequence
     t_ns: Annotated[int, Field(ge=0, lt=2**63)]
     level: Literal["info", "warning", "error"]
+    run_state: Annotated[str, Field(max_length=32)]
+    """State of the run, as in the status."""
     text: Annotated[str, Field(max_length=2000)]
 
 
@@ -189,6 +198,31 @@ class StatusAnswer(Message):
     """The payload is the status as JSON (``docs/status.schema.json``)."""
 
     topic = "status_answer"
+
+
+class TilesQuery(Message):
+    """Asks how far every tile is; answered by ``tiles_answer``."""
+
+    topic = "tiles"
+
+
+class TileProgress(BaseModel):
+    """How far one tile is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lane: Lane
+    tile: Tile
+    cycle: Annotated[int, Field(ge=0, le=5000)]
+    """Last cycle that is committed, 0 when none is."""
+
+
+class TilesAnswer(Message):
+    """The tiles of the run that the daemon last took up; none before the first."""
+
+    topic = "tiles_answer"
+    run: Annotated[str, Field(max_length=128)]
+    tiles: Annotated[tuple[TileProgress, ...], Field(strict=False)]
 
 
 class Replay(Message):
@@ -240,6 +274,8 @@ MESSAGES: dict[str, type[Message]] = {
         Event,
         StatusQuery,
         StatusAnswer,
+        TilesQuery,
+        TilesAnswer,
         Replay,
         Drain,
         Accepted,

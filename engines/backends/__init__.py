@@ -17,7 +17,7 @@ class EngineOptions:
     """Processor threads; 0 leaves it to the device."""
     slots: int = 2
     """Tiles in the engine at once: one computing, the others being filled or read."""
-    strip_px: int = 512 * 512
+    strip_px: int = 768 * 768
     """Pixels of a strip that a larger tile is cut into."""
 
 

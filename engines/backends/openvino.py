@@ -1,12 +1,12 @@
 """The embedded engine: OpenVINO on any CPU, double-buffered through asynchronous requests."""
 
 import queue
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
 from engines.bundle import Bundle
@@ -14,6 +14,10 @@ from engines.contract import Answer, EngineInfo, Request, Slot
 from engines.errors import EngineError
 from engines.readout import read_centres
 from engines.strips import Strip, plan_strips
+
+# OpenVINO reports every import to its makers if it can import its telemetry package; with this it cannot.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino  # noqa: E402
 
 PRECISIONS = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 """Precision by OpenVINO's name for it in the list of native capabilities."""
@@ -50,7 +54,7 @@ class OpenVinoEngine:
         precision: str = "auto",
         threads: int = 0,
         slots: int = 2,
-        strip_px: int = 512 * 512,
+        strip_px: int = 768 * 768,
     ) -> None:
         height, width = shape
         self._strips = plan_strips(height=height, width=width, halo=bundle.model.architecture.halo, most_px=strip_px)
@@ -98,6 +102,7 @@ class OpenVinoEngine:
         self._submitted.put(slot)
 
     def collect(self, slot: Slot, timeout_s: float) -> Answer:
+        self._check_open()
         assert isinstance(slot, _Slot)
         assert slot.request is not None
         if not slot.done.wait(timeout_s):
@@ -141,7 +146,7 @@ class OpenVinoEngine:
             try:
                 self._run(slot)
             except Exception as error:  # whatever the runtime raises belongs to this tile
-                slot.error = str(error).splitlines()[0]
+                slot.error = _first_line(error)
                 slot.done.set()
 
     def _run(self, slot: _Slot) -> None:
@@ -221,6 +226,11 @@ class _Requests:
                 fine = request.get_output_tensor(1).data[0, :, 2 * first : 2 * last]
                 slot.superresolved[:, 2 * strip.first : 2 * strip.last] = fine
         except Exception as error:  # a callback must not raise into the runtime
-            work.finish(str(error).splitlines()[0])
+            work.finish(_first_line(error))
         else:
             work.finish()
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, or its name where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -10,19 +10,12 @@ from pydantic import ValidationError
 from rich.progress import Progress
 
 from calib.learning.training.quality import fit_quality
-from calib.learning.training.settings import TrainingSettings
+from calib.learning.training.settings import SettingsError, TrainingSettings
 from calib.learning.training.train import Training
-from engines.errors import SeqdError
 from engines.export import write_bundle
 
 SMOOTH = 0.98
 """Memory of the losses shown."""
-
-
-class SettingsError(SeqdError):
-    """The training settings cannot be used."""
-
-    exit_code = 2
 
 
 def train_bundle(

@@ -70,13 +70,12 @@ def simulated_sample(*, seed: list[int], size: int) -> Sample:
 def _classes(tile: SimulatedTile, cycle: int) -> NDArray[np.int64]:
     """Class image; where two clusters share a pixel the brighter one has it."""
     classes = np.zeros(tile.shape, np.int64)
-    base = tile.reads[:, cycle - 1]
     order = np.argsort(tile.brightness, kind="stable")
-    for channel in range(4):
-        chosen = order[base[order] == channel]
-        pixels = np.rint(tile.channel_positions(cycle, channel)[chosen]).astype(np.int64)
-        inside = np.all((pixels >= 0) & (pixels < np.array(tile.shape)), axis=1)
-        classes[tuple(pixels[inside].T)] = channel + 1
+    base = tile.reads[order, cycle - 1]
+    positions = np.stack([tile.channel_positions(cycle, channel) for channel in range(4)])
+    pixels = np.rint(positions[base, order]).astype(np.int64)
+    inside = np.all((pixels >= 0) & (pixels < np.array(tile.shape)), axis=1)
+    classes[tuple(pixels[inside].T)] = base[inside] + 1
     return classes
 
 

@@ -4,6 +4,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from calib.learning.training.loss import LossWeights
 from engines.architecture import Architecture
+from engines.errors import SeqdError
+
+
+class SettingsError(SeqdError):
+    """The training settings cannot be used."""
+
+    exit_code = 2
 
 
 class TrainingSettings(BaseModel):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from calib.learning.training.loss import joint_loss
 from calib.learning.training.samples import simulated_sample
-from calib.learning.training.settings import TrainingSettings
+from calib.learning.training.settings import SettingsError, TrainingSettings
 from engines.network import Network
 
 GRADIENT_NORM = 1.0
@@ -42,11 +42,16 @@ class Training:
 
     @classmethod
     def resumed(cls, settings: TrainingSettings, checkpoint: Path) -> "Training":
-        """Go on from a checkpoint; ``settings`` may change the number of steps only."""
+        """Go on from a checkpoint; ``settings`` may change the number of steps only.
+
+        Raises
+        ------
+        SettingsError : another setting differs.
+        """
         state: dict[str, Any] = torch.load(checkpoint, weights_only=True)
         stored = TrainingSettings.model_validate(state["settings"])
         if stored.model_copy(update={"steps": settings.steps}) != settings:
-            raise ValueError(f"checkpoint {checkpoint} was trained with other settings: {stored}")
+            raise SettingsError(f"checkpoint {checkpoint} was trained with other settings: {stored}")
         training = cls(settings)
         training.network.load_state_dict(state["network"])
         training.average.load_state_dict(state["average"])

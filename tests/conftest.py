@@ -1,0 +1,56 @@
+import warnings
+from contextlib import ExitStack
+
+import pytest
+
+from engines.architecture import Architecture
+from engines.backends import EngineOptions, open_engine
+from engines.bundle import QualityTable, load_bundle
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A network small enough to train and run in milliseconds; its halo is 5 px."""
+    return Architecture(stem=8, blocks=1, layers=2, growth=4, hidden=8, upsampled=8)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny, tmp_path_factory):
+    """Folder of a bundle with random weights whose probabilities and images vary from pixel to pixel."""
+    # PyTorch takes seconds to import: only tests of this bundle pay for it.
+    import torch
+
+    from engines.export import write_bundle
+    from engines.network import Network
+
+    torch.manual_seed(1)
+    network = Network(tiny)
+    torch.nn.init.normal_(network.call.weight, std=0.3)
+    torch.nn.init.zeros_(network.call.bias)
+    torch.nn.init.normal_(network.reconstruct.weight, std=0.2)
+    folder = tmp_path_factory.mktemp("bundle")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter uses what its own libraries deprecate
+        write_bundle(
+            folder,
+            name="tiny",
+            architecture=tiny,
+            weights=network.state_dict(),
+            quality=QualityTable(edges=(0.4, 0.8), scores=(5, 15, 30)),
+            training={},
+        )
+    return folder
+
+
+@pytest.fixture
+def open_tiny(tiny_bundle):
+    """Opens an engine on the tiny bundle and closes it after the test."""
+    with ExitStack() as opened:
+
+        def open_one(shape, *, precision="f32", threads=1, **options):
+            options = EngineOptions(precision=precision, threads=threads, **options)
+            engine = open_engine(load_bundle(tiny_bundle), shape=shape, options=options)
+            opened.callback(engine.close)
+            return engine
+
+        yield open_one

@@ -1,0 +1,298 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from calib.learning.simulation.conditions import Conditions
+from calib.learning.simulation.optics import spots
+from calib.learning.simulation.tile import simulate_tile
+from calib.normalisation import estimate_normalisation
+from calib.quality import NO_CALL, call, fit_table, predictor
+from calib.registration import RegistrationError, align, draw_reference, measure_shift, register, spots_only
+from calib.template import Detections, detect, merge
+from engines.bundle import QualityTable
+
+CONDITIONS = Conditions(density_k_mm2=150, channel_yield=(1.5, 0.5, 0.8, 1.1), background_px=(10, 30, 20, 15))
+CYCLES = 5
+
+
+def images_of(tile):
+    return np.stack([tile.images(cycle) for cycle in range(1, tile.reads.shape[1] + 1)])
+
+
+def peak_of_a_typical_cluster(conditions):
+    """Counts above background of the brightest pixel of a median cluster, by channel."""
+    peaks = [
+        spots(positions_px=np.zeros((1, 2)), photons=np.array([conditions.photons * bright]), sigma_px=sigma, shape=(1, 1))
+        for bright, sigma in zip(conditions.channel_yield, conditions.sigma_px, strict=True)
+    ]  # fmt: skip
+    return np.array(peaks).ravel() * conditions.counts_per_e
+
+
+@pytest.mark.parametrize("density_k_mm2", [40, 150])
+def test_scale_is_found_however_unequal_the_channels(density_k_mm2):
+    conditions = CONDITIONS.model_copy(update={"density_k_mm2": density_k_mm2})
+    tile = simulate_tile(conditions, shape=(128, 128), cycles=CYCLES, seed=1)
+    found = estimate_normalisation(images_of(tile))
+    assert found.gain * peak_of_a_typical_cluster(conditions) == pytest.approx(1, abs=0.25)
+    background = conditions.offset + conditions.counts_per_e * np.array(conditions.background_px)
+    assert (found.offset - background) * found.gain == pytest.approx(0, abs=0.25)
+
+
+def test_scale_is_found_when_cycles_have_extreme_composition():
+    tile = simulate_tile(CONDITIONS, shape=(128, 128), cycles=CYCLES, seed=2)
+    tile.reads[:, 0], tile.reads[:, 1] = 0, 3
+    found = estimate_normalisation(images_of(tile))
+    assert found.gain * peak_of_a_typical_cluster(CONDITIONS) == pytest.approx(1, abs=0.25)
+
+
+@pytest.mark.parametrize("level", [0, 100, 65535])
+def test_scale_of_blank_images_is_finite(level):
+    found = estimate_normalisation(np.full((2, 4, 32, 40), level, np.uint16))
+    assert found.offset == pytest.approx(level)
+    assert np.isfinite(found.gain).all()
+    assert (found.gain > 0).all()
+
+
+def test_scale_of_dark_frames_leaves_their_noise_small():
+    frames = np.random.default_rng(3).normal(100, 3, (3, 4, 64, 64)).astype(np.uint16)
+    found = estimate_normalisation(frames)
+    assert np.isfinite(found.gain).all()
+    assert found.apply(frames[0]).std() < 0.5
+
+
+def test_normalisation_maps_background_to_zero_and_the_peak_to_one():
+    found = estimate_normalisation(np.zeros((1, 4, 16, 16), np.uint16))
+    known = replace(found, offset=np.full(4, 100, np.float32), gain=np.full(4, 0.01, np.float32))
+    pixels = np.full((4, 1, 2), (100, 200), np.uint16)
+    np.testing.assert_allclose(known.apply(pixels), np.broadcast_to((0.0, 1.0), (4, 1, 2)), atol=1e-6)
+
+
+def picture(positions, shape=(96, 112)):
+    lit = spots(positions_px=positions, photons=np.full(len(positions), 8.0), sigma_px=1.2, shape=shape)
+    return spots_only(lit.astype(np.float32))
+
+
+def scattered(seed, number=150):
+    return np.random.default_rng(seed).uniform(-10, 120, (number, 2))
+
+
+@pytest.mark.parametrize("shift_px", [(0, 0), (0.3, -1.7), (-0.55, 0.45), (5.25, -3.4)])
+def test_known_shift_is_measured_to_a_tenth_of_a_pixel(shift_px):
+    positions = scattered(1)
+    found = measure_shift(picture(positions), picture(positions + shift_px))
+    assert found == pytest.approx(shift_px, abs=0.1)
+
+
+def test_unrelated_images_do_not_register():
+    for seed in range(10):
+        with pytest.raises(RegistrationError, match=r"correlation 0\.\d+, at least"):
+            measure_shift(picture(scattered(seed)), picture(scattered(100 + seed)))
+
+
+def test_blank_images_do_not_register():
+    lit, blank = picture(scattered(1)), spots_only(np.full((96, 112), 0.3, np.float32))
+    for reference, moved in ((lit, blank), (blank, lit), (blank, blank)):
+        with pytest.raises(RegistrationError, match="blank"):
+            measure_shift(reference, moved)
+
+
+def test_cycle_registers_to_the_picture_of_its_template():
+    tile = simulate_tile(CONDITIONS, shape=(96, 112), cycles=1, seed=4)
+    tile = replace(tile, drift_px=np.array([[1.3, -2.6]]))
+    normalisation = estimate_normalisation(images_of(tile))
+    spots = spots_only(normalisation.apply(tile.images(1)))
+    reference = draw_reference(tile.positions_px[tile.inside].astype(np.float32), (96, 112))
+    assert register(reference, spots, np.zeros((4, 2), np.float32)) == pytest.approx([1.3, -2.6], abs=0.15)
+
+
+SHIFTS = ((0.6, -0.5), (-0.4, 0.6), (0.2, 0.1), (-0.4, -0.2))
+DRIFT = np.array([[0, 0], [2.0, -1.3], [-0.6, 0.4], [-2.0, 1.9], [0.5, 2.0]])
+
+
+def spots_of_drifting_tile():
+    conditions = CONDITIONS.model_copy(update={"channel_shift_px": SHIFTS})
+    tile = replace(simulate_tile(conditions, shape=(128, 120), cycles=CYCLES, seed=5), drift_px=DRIFT)
+    images = images_of(tile)
+    normalisation = estimate_normalisation(images)
+    return np.stack([spots_only(normalisation.apply(pixels)) for pixels in images])
+
+
+def test_alignment_recovers_drift_and_channel_shift():
+    found = align(spots_of_drifting_tile())
+    np.testing.assert_allclose(found.drift_px, DRIFT, atol=0.15)
+    np.testing.assert_allclose(found.channel_shift_px, SHIFTS, atol=0.15)
+
+
+@pytest.mark.parametrize("blank", [0, 2])
+def test_alignment_marks_a_blank_cycle_and_goes_on_without_it(blank):
+    spots = spots_of_drifting_tile()
+    spots[blank] = 0
+    found = align(spots)
+    assert np.isnan(found.drift_px[blank]).all()
+    seen = np.delete(np.arange(CYCLES), blank)
+    np.testing.assert_allclose(found.drift_px[seen], DRIFT[seen] - DRIFT[seen[0]], atol=0.15)
+    np.testing.assert_allclose(found.channel_shift_px, SHIFTS, atol=0.15)
+
+
+def test_alignment_leaves_a_dark_channel_where_it_is():
+    spots = spots_of_drifting_tile()
+    spots[:, 1] = 0
+    found = align(spots)
+    assert not found.channel_shift_px[1].any()
+    np.testing.assert_allclose(found.drift_px, DRIFT, atol=0.2)
+
+
+SHAPE = (64, 80)
+
+
+def grid_of_clusters(rng):
+    y, x = np.meshgrid(np.arange(4, 60, 5), np.arange(4, 76, 5), indexing="ij")
+    return np.stack([y.ravel(), x.ravel()], axis=1) + rng.uniform(-1, 1, (y.size, 2))
+
+
+def seen(positions, rng, *, spread_px=0.15):
+    return Detections(positions + rng.normal(0, spread_px, positions.shape), np.full(len(positions), 0.9))
+
+
+def test_template_finds_the_clusters_that_the_cycles_show():
+    rng = np.random.default_rng(6)
+    clusters = grid_of_clusters(rng)
+    found = merge([seen(clusters, rng) for _ in range(6)], shape=SHAPE)
+    assert found.dtype == np.float32
+    assert len(found) == len(clusters)
+    nearest = np.linalg.norm(found[:, None] - clusters[None], axis=2).min(axis=0)
+    assert nearest.max() < 0.3
+
+
+def test_template_is_ordered_and_inside_the_tile():
+    rng = np.random.default_rng(7)
+    clusters = np.concatenate([grid_of_clusters(rng), [[-2.0, 10], [10, 82], [-0.2, 20], [63.2, 30]]])
+    found = merge([seen(clusters, rng, spread_px=0.05) for _ in range(4)], shape=SHAPE)
+    assert len(found) == len(clusters) - 2
+    assert (found >= -0.5).all()
+    assert (found < np.array(SHAPE) - 0.5).all()
+    np.testing.assert_array_equal(found, found[np.lexsort((found[:, 1], found[:, 0]))])
+
+
+def test_template_separates_close_clusters_that_light_different_channels():
+    rng = np.random.default_rng(8)
+    pair = np.array([[20.0, 30.0], [20.7, 31.0]])
+    apart = [seen(pair, rng, spread_px=0.1) for _ in range(6)]
+    together = [seen(pair.mean(axis=0, keepdims=True), rng, spread_px=0.1) for _ in range(2)]
+    found = merge([*apart[:3], *together, *apart[3:]], shape=SHAPE)
+    np.testing.assert_allclose(found, pair, atol=0.3)
+
+
+def test_template_drops_what_one_cycle_alone_shows():
+    rng = np.random.default_rng(9)
+    cluster, stray = np.array([[20.0, 30.0]]), np.array([[40.0, 50.0]])
+    cycles = [seen(np.concatenate([cluster, stray]) if index == 2 else cluster, rng) for index in range(5)]
+    np.testing.assert_allclose(merge(cycles, shape=SHAPE), cluster, atol=0.3)
+
+
+def test_template_of_nothing_is_empty():
+    nothing = Detections(np.zeros((0, 2)), np.zeros(0))
+    for cycles in ([], [nothing], [nothing, nothing]):
+        assert merge(cycles, shape=SHAPE).shape == (0, 2)
+
+
+def found_in(probabilities, *, drift_px=(0, 0), channel_shift_px=((0, 0),) * 4):
+    return detect(
+        probabilities, drift_px=np.array(drift_px, np.float32), channel_shift_px=np.array(channel_shift_px, np.float32)
+    )
+
+
+def test_detection_stands_at_the_centre_of_mass_in_template_coordinates():
+    probabilities = np.zeros((5, 24, 32), np.float32)
+    probabilities[0] = 1
+    probabilities[2, 10, 12:14] = 0.6, 0.2
+    probabilities[4, 0, 31] = 0.5
+    found = found_in(probabilities)
+    np.testing.assert_allclose(found.positions, [[10, 12.25], [0, 31]], atol=1e-6)
+    np.testing.assert_allclose(found.mass, [0.8, 0.5], atol=1e-6)
+    shifts = ((9, 9), (0.5, -0.25), (9, 9), (0, 0.5))
+    moved = found_in(probabilities, drift_px=(1, -2), channel_shift_px=shifts)
+    np.testing.assert_allclose(moved.positions, [[8.5, 14.5], [-1, 32.5]], atol=1e-6)
+
+
+def test_detection_needs_some_probability_and_counts_as_one_cluster_at_most():
+    probabilities = np.zeros((5, 24, 32), np.float32)
+    probabilities[1, 5, 5] = 0.05
+    assert len(found_in(probabilities).mass) == 0
+    probabilities[1, 4:7, 4:7] = 0.3
+    probabilities[1, 5, 5] = 0.9
+    assert found_in(probabilities).mass == pytest.approx([1.0])
+
+
+TABLE = QualityTable(edges=(0.4, 0.8), scores=(2, 15, 40))
+
+
+def test_call_holds_the_strongest_base_and_the_score_of_its_share():
+    centres = np.array([[0.9, 0.0, 0.0, 0.0], [0.1, 0.1, 0.4, 0.1], [0.2, 0.2, 0.2, 0.25], [0, 0, 0, 0]], np.float32)
+    calls = call(centres, TABLE)
+    assert calls.dtype == np.uint8
+    assert calls.tolist() == [(40 << 2) | 0, (15 << 2) | 2, (2 << 2) | 3, NO_CALL]
+
+
+def test_called_base_never_has_a_score_below_two():
+    rng = np.random.default_rng(10)
+    centres = (rng.random((5000, 4)) * 10 ** rng.uniform(-6, 0, (5000, 1))).astype(np.float32)
+    calls = call(centres, TABLE)
+    called = calls != NO_CALL
+    assert 0 < called.sum() < 5000
+    assert (calls[called] >> 2 >= 2).all()
+    np.testing.assert_array_equal(calls[called] & 3, centres[called].argmax(axis=1))
+
+
+def test_evidence_that_is_not_a_number_is_no_call():
+    centres = np.array([[np.nan] * 4, [0.9, np.nan, 0, 0], [0.9, 0, 0, 0]], np.float32)
+    assert call(centres, TABLE).tolist() == [NO_CALL, NO_CALL, 40 << 2]
+
+
+def test_predictor_tells_faint_from_sure():
+    centres = np.array([[0, 0, 0, 0], [1e-3, 0, 0, 0], [1, 0, 0, 0], [0.5, 0.5, 0, 0]], np.float32)
+    shares = predictor(centres)
+    assert shares == pytest.approx([0, 0.02, 0.952, 0.476], abs=1e-3)
+
+
+def assert_monotone_and_supported(table, predictors, wrong):
+    assert list(table.scores) == sorted(table.scores)
+    index = np.searchsorted(np.array(table.edges, np.float32), predictors, side="right")
+    for bin_, score in enumerate(table.scores):
+        chosen = wrong[index == bin_]
+        shown = -10 * np.log10((chosen.sum() + 1) / (len(chosen) + 1))
+        assert score <= max(2, shown), f"bin {bin_}: {chosen.sum()} of {len(chosen)} wrong"
+
+
+@pytest.mark.parametrize("number", [30, 1000, 100_000])
+def test_quality_table_rises_and_claims_no_more_than_its_counts(number):
+    rng = np.random.default_rng(number)
+    predictors = rng.beta(4, 1, number).astype(np.float32)
+    wrong = rng.random(number) < 0.5 * (1 - predictors) ** 1.5
+    table = fit_table(predictors, wrong)
+    assert_monotone_and_supported(table, predictors, wrong)
+    if number == 100_000:
+        assert table.scores[0] < 12
+        assert table.scores[-1] > 25
+
+
+def test_quality_table_is_careful_where_the_predictor_misleads():
+    predictors = np.linspace(0, 1, 24_000, dtype=np.float32)
+    wrong = (predictors > 0.7) & (np.arange(24_000) % 2 == 0)
+    table = fit_table(predictors, wrong)
+    assert_monotone_and_supported(table, predictors, wrong)
+    assert table.scores[-1] == 3
+
+
+def test_quality_table_keeps_what_few_distinct_predictors_show():
+    predictors = np.repeat(np.array([0.2, 0.9], np.float32), (500, 5000))
+    wrong = np.arange(5500) < 250
+    table = fit_table(predictors, wrong)
+    assert_monotone_and_supported(table, predictors, wrong)
+    assert table.scores[np.searchsorted(table.edges, np.float32(0.9), side="right")] >= 36
+
+
+def test_quality_table_never_exceeds_its_cap():
+    table = fit_table(np.linspace(0, 1, 100_000, dtype=np.float32), np.zeros(100_000, bool), bins=2, cap=33)
+    assert set(table.scores) == {33}

@@ -1,0 +1,337 @@
+import hashlib
+import shutil
+import threading
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tomli_w
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.architecture import Architecture
+from engines.bundle import DEFAULT_BUNDLE, MODEL, NETWORK, WEIGHTS, load_bundle
+from engines.contract import Request
+from engines.errors import BundleError, EngineError
+from engines.export import load_weights
+from engines.network import Network
+from engines.readout import READ_SIGMA_PX, read_centres
+from engines.strips import plan_strips
+
+OFFSET = np.array([90, 100, 110, 120], np.float32)
+GAIN = np.array([0.01, 0.012, 0.008, 0.011], np.float32)
+TIMEOUT_S = 60
+
+
+def frames(shape, seed=1):
+    return np.random.default_rng(seed).integers(80, 320, (4, *shape), np.uint16)
+
+
+def request(**wanted):
+    return Request(OFFSET, GAIN, **wanted)
+
+
+def submitted(engine, pixels, wanted):
+    slot = engine.lease(TIMEOUT_S)
+    slot.pixels[...] = pixels
+    engine.submit(slot, wanted)
+    return slot
+
+
+def answered(engine, pixels, wanted):
+    return engine.collect(submitted(engine, pixels, wanted), TIMEOUT_S)
+
+
+@pytest.mark.parametrize("height", [41, 64, 77, 100])
+def test_strips_give_the_same_numbers_as_the_whole_tile(open_tiny, height):
+    shape, wanted = (height, 23), request(probabilities=True, superresolved=True)
+    whole, strips = open_tiny(shape), open_tiny(shape, strip_px=23 * 24)
+    assert whole.info.strips == 1
+    assert strips.info.strips > 1
+    pixels = frames(shape)
+    expected, found = answered(whole, pixels, wanted), answered(strips, pixels, wanted)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
+    np.testing.assert_allclose(found.superresolved, expected.superresolved, atol=1e-4)
+
+
+def test_engine_agrees_with_the_network_in_pytorch(open_tiny, tiny_bundle):
+    pixels = frames((40, 48))
+    network = Network(load_bundle(tiny_bundle).model.architecture)
+    network.load_state_dict(load_weights(tiny_bundle))
+    normalised = (pixels - OFFSET[:, None, None]) * GAIN[:, None, None]
+    with torch.no_grad():
+        logits, images = network(torch.from_numpy(normalised)[None])
+    probabilities = torch.softmax(logits, dim=1)[0].numpy()
+    assert probabilities.std(axis=(1, 2)).min() > 0.01, "a map without contrast shows nothing"
+    found = answered(open_tiny((40, 48)), pixels, request(probabilities=True, superresolved=True))
+    np.testing.assert_allclose(found.probabilities, probabilities, atol=2e-3)
+    np.testing.assert_allclose(found.superresolved, images[0].numpy(), atol=2e-3)
+
+
+def test_probabilities_sum_to_one_over_the_classes(open_tiny):
+    found = answered(open_tiny((24, 32)), frames((24, 32)), request(probabilities=True))
+    np.testing.assert_allclose(found.probabilities.sum(axis=0), 1, atol=1e-5)
+
+
+def test_only_what_was_asked_for_is_answered(open_tiny):
+    engine, pixels = open_tiny((24, 32)), frames((24, 32))
+    positions = np.full((4, 3, 2), 10, np.float32)
+    for wanted in (
+        {"positions": positions},
+        {"superresolved": True},
+        {"probabilities": True},
+        {"positions": positions, "probabilities": True, "superresolved": True},
+        {},
+    ):
+        answer = answered(engine, pixels, request(**wanted))
+        assert (answer.centres is not None) == ("positions" in wanted)
+        assert (answer.probabilities is not None) == ("probabilities" in wanted)
+        assert (answer.superresolved is not None) == ("superresolved" in wanted)
+
+
+def test_positions_are_read_from_the_map(open_tiny):
+    positions = np.random.default_rng(2).uniform(-3, 35, (4, 50, 2)).astype(np.float32)
+    answer = answered(open_tiny((24, 32)), frames((24, 32)), request(positions=positions, probabilities=True))
+    assert answer.centres.shape == (50, 4)
+    np.testing.assert_array_equal(answer.centres, read_centres(answer.probabilities, positions))
+
+
+def test_two_tiles_in_flight_keep_their_own_answers(open_tiny):
+    engine = open_tiny((60, 32), strip_px=32 * 24)
+    tiles = [frames((60, 32), seed) for seed in (3, 4, 5)]
+    requests = [
+        request(probabilities=True),
+        Request(OFFSET, 2 * GAIN, probabilities=True, superresolved=True),
+        Request(OFFSET + 20, GAIN, probabilities=True),
+    ]
+    alone = [answered(engine, *tile).probabilities for tile in zip(tiles, requests, strict=True)]
+    assert np.abs(alone[0] - alone[1]).max() > 0.01
+    first = submitted(engine, tiles[0], requests[0])
+    second = submitted(engine, tiles[1], requests[1])
+    together = [engine.collect(first, TIMEOUT_S)]
+    third = submitted(engine, tiles[2], requests[2])
+    together += [engine.collect(slot, TIMEOUT_S) for slot in (second, third)]
+    for answer, expected in zip(together, alone, strict=True):
+        np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
+
+
+def test_answer_stays_when_its_slot_is_used_again(open_tiny):
+    engine = open_tiny((24, 32), slots=1)
+    wanted = request(probabilities=True, superresolved=True)
+    answer = answered(engine, frames((24, 32), 6), wanted)
+    probabilities, superresolved = answer.probabilities.copy(), answer.superresolved.copy()
+    answered(engine, frames((24, 32), 7), wanted)
+    np.testing.assert_array_equal(answer.probabilities, probabilities)
+    np.testing.assert_array_equal(answer.superresolved, superresolved)
+
+
+def test_the_same_tile_gives_the_same_bits_again(open_tiny):
+    engine, pixels = open_tiny((60, 32), strip_px=32 * 24), frames((60, 32))
+    first, again = (answered(engine, pixels, request(probabilities=True)) for _ in range(2))
+    np.testing.assert_array_equal(first.probabilities, again.probabilities)
+
+
+def test_lease_times_out_when_all_slots_are_out(open_tiny):
+    engine = open_tiny((24, 32), slots=2)
+    first, _ = engine.lease(1), engine.lease(1)
+    with pytest.raises(EngineError, match=r"none of 2 slots came free in 0\.05 s"):
+        engine.lease(0.05)
+    engine.submit(first, request())
+    engine.collect(first, TIMEOUT_S)
+    assert engine.lease(1) is first
+
+
+def test_closed_engine_refuses_everything_and_leaves_no_thread(open_tiny):
+    engine = open_tiny((24, 32))
+    slot = submitted(engine, frames((24, 32)), request())
+    threads = [thread for thread in threading.enumerate() if thread.name == "engine"]
+    assert len(threads) == 1
+    engine.close()
+    engine.close()
+    assert not threads[0].is_alive()
+    for use in (lambda: engine.lease(1), lambda: engine.submit(slot, request()), lambda: engine.collect(slot, 1)):
+        with pytest.raises(EngineError, match="closed"):
+            use()
+
+
+def test_engine_survives_an_error_in_flight(open_tiny):
+    engine, pixels = open_tiny((60, 32), strip_px=32 * 24), frames((60, 32))
+    wanted = request(probabilities=True)
+    expected = answered(engine, pixels, wanted).probabilities
+    bad = submitted(engine, pixels, Request(np.zeros(3, np.float32), GAIN))
+    good = submitted(engine, pixels, wanted)
+    with pytest.raises(EngineError, match=r"engine openvino: .*broadcast"):
+        engine.collect(bad, TIMEOUT_S)
+    for answer in (engine.collect(good, TIMEOUT_S), answered(engine, pixels, wanted), answered(engine, pixels, wanted)):
+        np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
+
+
+def test_tile_that_takes_too_long_fails_and_the_next_one_is_computed(open_tiny):
+    engine = open_tiny((24, 32), slots=1)
+    # The first super-resolved tile waits for its graph to be compiled.
+    slow = submitted(engine, frames((24, 32)), request(superresolved=True))
+    with pytest.raises(EngineError, match="longer than 0 s"):
+        engine.collect(slow, 0)
+    assert answered(engine, frames((24, 32)), request(superresolved=True)).superresolved is not None
+
+
+def test_info_says_what_is_in_use(open_tiny, tiny_bundle):
+    info = open_tiny((60, 32), slots=3, strip_px=32 * 24).info
+    assert (info.backend, info.precision, info.model, info.slots) == ("openvino", "f32", "tiny", 3)
+    assert info.strips == len(plan_strips(height=60, width=32, halo=5, most_px=32 * 24))
+    assert info.model_hash == hashlib.sha256((tiny_bundle / MODEL).read_bytes()).hexdigest()
+    assert info.device
+
+
+def test_best_precision_is_one_that_the_device_has(open_tiny):
+    assert open_tiny((24, 32), precision="auto").info.precision in ("f32", "bf16", "f16")
+
+
+def test_precision_that_the_device_lacks_is_refused(open_tiny):
+    with pytest.raises(EngineError, match=r"does not compute in f8; it does in .*f32"):
+        open_tiny((24, 32), precision="f8")
+
+
+def test_default_bundle_is_whole_and_small():
+    bundle = load_bundle()
+    assert bundle.model.architecture == Architecture()
+    assert bundle.folder == DEFAULT_BUNDLE
+    assert sum(path.stat().st_size for path in DEFAULT_BUNDLE.iterdir()) < 5e6
+    for name, expected in ((NETWORK, bundle.model.hashes.network), (WEIGHTS, bundle.model.hashes.weights)):
+        assert hashlib.sha256((DEFAULT_BUNDLE / name).read_bytes()).hexdigest() == expected
+    assert sum(weight.numel() for weight in load_weights(DEFAULT_BUNDLE).values()) == 839_241
+
+
+@pytest.fixture
+def copied(tiny_bundle, tmp_path):
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))
+
+
+def rewritten(folder, change):
+    model = tomllib.loads((folder / MODEL).read_text())
+    change(model)
+    (folder / MODEL).write_text(tomli_w.dumps(model))
+
+
+@pytest.mark.parametrize("name", [NETWORK, WEIGHTS])
+def test_altered_bundle_is_refused(copied, name):
+    content = bytearray((copied / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copied / name).write_bytes(content)
+    with pytest.raises(BundleError, match=rf"{name} has SHA-256 [0-9a-f]{{12}}…, model\.toml says"):
+        load_bundle(copied)
+
+
+@pytest.mark.parametrize("name", [MODEL, NETWORK, WEIGHTS])
+def test_missing_bundle_file_is_named(copied, name):
+    (copied / name).unlink()
+    with pytest.raises(BundleError, match=rf"cannot read {name}: No such file"):
+        load_bundle(copied)
+
+
+def test_bundle_of_another_format_is_refused(copied):
+    rewritten(copied, lambda model: model.update(format=99))
+    with pytest.raises(BundleError, match="format 99, this seqd reads format 1"):
+        load_bundle(copied)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda model: model.pop("hashes"), "hashes: Field required"),
+        (lambda model: model["architecture"].update(depth=3), r"architecture\.depth: Extra inputs"),
+        (lambda model: model["quality"]["scores"].pop(), "2 scores for 2 edges, one more than edges is needed"),
+        (lambda model: model["quality"].update(edges=[0.8, 0.4]), "edges do not rise"),
+    ],
+)
+def test_bundle_whose_model_is_not_valid_says_why(copied, change, message):
+    rewritten(copied, change)
+    with pytest.raises(BundleError, match=rf"model\.toml is not valid: .*{message}"):
+        load_bundle(copied)
+
+
+@pytest.mark.parametrize("content", [b"format = ", b"\xff\xfe"])
+def test_bundle_whose_model_is_not_toml_is_refused(copied, content):
+    (copied / MODEL).write_bytes(content)
+    with pytest.raises(BundleError, match=r"model\.toml is not valid"):
+        load_bundle(copied)
+
+
+@given(
+    height=st.integers(8, 5000), width=st.integers(8, 5000), halo=st.integers(4, 60), most_px=st.integers(4096, 2**22)
+)
+def test_strips_cover_every_row_once_with_their_halo(height, width, halo, most_px):
+    strips = plan_strips(height=height, width=width, halo=halo, most_px=most_px)
+    assert [strip.first for strip in strips] == [0, *(strip.last for strip in strips[:-1])]
+    assert strips[-1].last == height
+    assert len({strip.stop - strip.start for strip in strips}) == 1
+    for strip in strips:
+        assert 0 <= strip.start <= strip.first < strip.last <= strip.stop <= height
+        assert strip.start == 0 or strip.first - strip.start >= halo
+        assert strip.stop == height or strip.stop - strip.last >= halo
+
+
+@given(height=st.integers(8, 5000), width=st.integers(8, 5000))
+def test_tile_that_fits_is_one_strip(height, width):
+    (strip,) = plan_strips(height=height, width=width, halo=39, most_px=height * width)
+    assert (strip.start, strip.stop, strip.first, strip.last) == (0, height, 0, height)
+
+
+@given(height=st.integers(400, 5000), width=st.integers(400, 5000))
+def test_strips_stay_within_the_pixels_allowed(height, width):
+    most_px = 768 * 768
+    strips = plan_strips(height=height, width=width, halo=39, most_px=most_px)
+    rows = strips[0].stop - strips[0].start
+    assert rows * width <= most_px or rows < 8 * 39
+
+
+def lit(base, y, x, shape=(12, 16)):
+    probabilities = np.zeros((5, *shape), np.float32)
+    probabilities[base + 1, y, x] = 1
+    return probabilities
+
+
+def everywhere(*position):
+    """(4, 1, 2) the same position in every channel."""
+    return np.array([[position]] * 4, np.float32)
+
+
+def test_centre_is_read_in_full_at_its_place_and_less_beside_it():
+    probabilities = lit(2, 5, 7)
+    assert read_centres(probabilities, everywhere(5, 7)).tolist() == [[0, 0, 1, 0]]
+    beside = read_centres(probabilities, everywhere(5.4, 6.3))
+    assert beside[0, 2] == pytest.approx(np.exp(-(0.4**2 + 0.7**2) / (2 * READ_SIGMA_PX**2)), rel=1e-5)
+    assert read_centres(probabilities, everywhere(5, 10)).max() == 0
+
+
+def test_each_base_is_read_where_its_channel_shows_the_cluster():
+    probabilities = lit(0, 5, 7) + lit(3, 6, 8)
+    positions = np.array([[[5, 7]], [[5, 7]], [[6, 8]], [[6, 8]]], np.float32)
+    assert read_centres(probabilities, positions).tolist() == [[1, 0, 0, 1]]
+
+
+def test_background_is_no_evidence():
+    probabilities = np.zeros((5, 12, 16), np.float32)
+    probabilities[0] = 1
+    assert not read_centres(probabilities, everywhere(5, 7)).any()
+
+
+def test_positions_at_the_edge_read_the_pixels_there_are():
+    probabilities = np.ones((5, 12, 16), np.float32)
+    inside, corner = (read_centres(probabilities, everywhere(*at))[0] for at in ((5, 7), (0, 0)))
+    assert 0.3 < corner[0] / inside[0] < 0.8
+    assert read_centres(lit(1, 11, 15), everywhere(11.4, 15.4))[0, 1] == pytest.approx(
+        np.exp(-(0.4**2) / 0.36), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("at", [(-4, 5), (5, -3), (14, 5), (5, 18), (-1e6, 1e6), (1e9, -1e9)])
+def test_positions_outside_the_image_have_no_evidence(at):
+    probabilities = np.ones((5, 12, 16), np.float32)
+    assert not read_centres(probabilities, everywhere(*at)).any()
+
+
+def test_no_positions_give_no_evidence():
+    assert read_centres(lit(0, 1, 1), np.zeros((4, 0, 2), np.float32)).shape == (0, 4)

@@ -1,0 +1,214 @@
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from calib.learning.evaluation import compare, on_codebook, read_fastq
+from calib.learning.simulation.conditions import Conditions
+from calib.learning.simulation.folder import write_simulated_run
+from calib.runfolder import TileId, image_path
+from daemon.status import RunState
+from tests.processes import SEQD, bench, finish, outputs
+
+CROP = Path(__file__).parent / "data" / "iss_mouse_brain_crop"
+CYCLES = 12
+TILES = 2
+RUN = "SIM_A"
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """A simulated run: other optics than the default, channel shifts and a drifting stage."""
+    root = tmp_path_factory.mktemp("images")
+    conditions = Conditions(
+        density_k_mm2=70,
+        sigma_px=(1.2, 1.3, 1.25, 1.4),
+        channel_yield=(0.5, 1.0, 1.6, 0.8),
+        drift_px=0.8,
+        channel_shift_px=((0.3, -0.5), (-0.2, 0.1), (0.5, 0.2), (-0.6, 0.2)),
+    )
+    write_simulated_run(
+        root, conditions, run=RUN, tiles=TILES, cycles=CYCLES, shape=(128, 112), seed=4, progress=lambda done: None
+    )
+    return root
+
+
+@pytest.fixture(scope="session")
+def undisturbed(images, tmp_path_factory):
+    """Output folder of a run that nothing went wrong in."""
+    there = bench(tmp_path_factory.mktemp("undisturbed"))
+    with there.camera(images), there.daemon("--once") as daemon:
+        assert finish(daemon) == 0
+    return there.runs / RUN
+
+
+def test_clusters_are_found_and_called(images, undisturbed):
+    for number in (1101, 1102):
+        tile = TileId(lane=1, tile=number)
+        agreement = compare(images, tile, read_fastq(undisturbed / "fastq" / f"s_{tile}_R1.fastq.gz"))
+        assert agreement.found > 0.9
+        assert agreement.yielded > 0.8
+        assert agreement.real > 0.97
+
+
+def test_ledger_has_every_tile_cycle_and_the_checksum_of_its_bytes(undisturbed):
+    import zlib
+
+    database = sqlite3.connect(undisturbed / "run.db")
+    rows = database.execute("SELECT lane, tile, cycle, status, crc32 FROM tile_cycle ORDER BY tile, cycle").fetchall()
+    database.close()
+    assert len(rows) == TILES * CYCLES
+    for lane, tile, cycle, status, crc32 in rows:
+        content = (undisturbed / "tiles" / f"s_{lane}_{tile}.bcls").read_bytes()
+        clusters = int.from_bytes(content[:4], "little")
+        start = 4 + clusters * (cycle - 1)
+        assert status == "called"
+        assert zlib.crc32(content[start : start + clusters]) == crc32
+
+
+def test_killed_daemon_resumes_with_the_same_bytes(images, undisturbed, tmp_path):
+    here = bench(tmp_path)
+    with here.camera(images) as camera:
+        for cycle in (4, 8):
+            with here.daemon("--once") as daemon:
+                here.wait_for(lambda status, cycle=cycle: status.cycle >= cycle)
+                daemon.send_signal(signal.SIGKILL)
+                assert finish(daemon) == -signal.SIGKILL
+        with here.daemon("--once") as daemon:
+            assert finish(daemon) == 0
+        assert finish(camera) == 0
+    assert outputs(here.runs / RUN) == outputs(undisturbed)
+
+
+def test_daemon_killed_before_its_template_stands_resumes(images, undisturbed, tmp_path):
+    here = bench(tmp_path)
+    with here.camera(images, "--tile-seconds", "0.4"):
+        with here.daemon("--once") as daemon:
+            here.wait_for(lambda status: status.tile_cycles.pending >= 3)
+            daemon.send_signal(signal.SIGKILL)
+            finish(daemon)
+        with here.daemon("--once") as daemon:
+            assert finish(daemon) == 0
+    assert outputs(here.runs / RUN) == outputs(undisturbed)
+
+
+def test_sigterm_drains_and_the_next_start_goes_on(images, undisturbed, tmp_path):
+    here = bench(tmp_path)
+    with here.camera(images):
+        with here.daemon("--once") as daemon:
+            here.wait_for(lambda status: status.cycle >= 5)
+            daemon.send_signal(signal.SIGTERM)
+            assert finish(daemon) == 0
+        assert '"state": "stopped"' in (tmp_path / "daemon.log").read_text()
+        with here.daemon("--once") as daemon:
+            assert finish(daemon) == 0
+    assert outputs(here.runs / RUN) == outputs(undisturbed)
+
+
+def test_dropped_corrupt_doubled_and_reordered_frames_change_nothing(images, undisturbed, tmp_path):
+    here = bench(tmp_path)
+    faults = "drop=0.1,corrupt=0.05,duplicate=0.1,reorder=0.1,seed=2"
+    with here.camera(images, "--faults", faults), here.daemon() as daemon:
+        status = here.wait_for(lambda status: status.state == RunState.FINISHED)
+        daemon.send_signal(signal.SIGTERM)
+        assert finish(daemon) == 0
+    assert status.frames.gaps > 0
+    assert status.frames.duplicate > 0
+    assert status.frames.refused["checksum"] > 0
+    assert status.frames.resend_requested > 0
+    assert status.tile_cycles.called == TILES * CYCLES
+    assert outputs(here.runs / RUN) == outputs(undisturbed)
+
+
+def test_frames_that_never_come_become_no_calls_with_a_reason(images, tmp_path):
+    gappy = tmp_path / "images"
+    shutil.copytree(images, gappy)
+    image_path(gappy, TileId(lane=1, tile=1101), 7, "G").unlink()
+    for channel in "ACGT":
+        image_path(gappy, TileId(lane=1, tile=1102), 2, channel).unlink()
+    here = bench(tmp_path)
+    with here.camera(gappy), here.daemon() as daemon:
+        status = here.wait_for(lambda status: status.state == RunState.FINISHED)
+        daemon.send_signal(signal.SIGTERM)
+        assert finish(daemon) == 0
+    counts = status.tile_cycles
+    assert (counts.called, counts.missing, counts.failed, counts.pending) == (TILES * CYCLES - 2, 2, 0, 0)
+    assert counts.received == counts.called + counts.missing + counts.failed
+    for tile, cycle in (("1_1101", 7), ("1_1102", 2)):
+        reads = read_fastq(here.runs / RUN / "fastq" / f"s_{tile}_R1.fastq.gz")
+        assert len(reads.positions) > 30
+        assert (reads.sequences[:, cycle - 1] == ord("N")).all()
+        assert (reads.qualities[:, cycle - 1] == 2).all()
+        assert (reads.sequences[:, cycle] != ord("N")).mean() > 0.95
+    database = sqlite3.connect(here.runs / RUN / "run.db")
+    reasons = database.execute("SELECT tile, reason FROM tile_cycle WHERE status = 'missing' ORDER BY tile").fetchall()
+    database.close()
+    assert reasons == [(1101, "channel G: gone at the controller"), (1102, "channel A,C,G,T: gone at the controller")]
+
+
+def test_tail_writes_the_bytes_of_the_tile_files(images, undisturbed, tmp_path):
+    here = bench(tmp_path)
+    addresses = ["--calls", here.endpoint("calls"), "--control", here.endpoint("control")]
+    with here.daemon() as daemon, here.camera(images):
+        # Comes late: the first cycles have to be fetched.
+        here.wait_for(lambda status: status.cycle >= 5)
+        tail = subprocess.run(
+            [*SEQD, "tail", *addresses, "--write", str(tmp_path / "tail"), "--timeout", "2"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert tail.returncode == 0, tail.stderr
+        daemon.send_signal(signal.SIGTERM)
+        assert finish(daemon) == 0
+    for number in (1101, 1102):
+        for ending in ("bcls", "locs"):
+            name = f"s_1_{number}.{ending}"
+            assert (tmp_path / "tail" / name).read_bytes() == (undisturbed / "tiles" / name).read_bytes()
+    assert f"{RUN} tile 1_1101 cycle   12" in tail.stdout
+
+
+def test_status_shows_balance_engine_and_model(images, tmp_path):
+    here = bench(tmp_path)
+    with here.daemon() as daemon, here.camera(images):
+        here.wait_for(lambda status: status.cycle >= 5)
+        command = [*SEQD, "status", "--control", here.endpoint("control")]
+        shown = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60, check=True)
+        table = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        daemon.send_signal(signal.SIGTERM)
+        assert finish(daemon) == 0
+    status = json.loads(shown.stdout)
+    counts = status["tile_cycles"]
+    assert status["state"] in ("running", "finished")
+    assert counts["received"] == counts["called"] + counts["missing"] + counts["failed"] + counts["pending"]
+    assert counts["expected"] == TILES * CYCLES
+    assert status["engine"]["backend"] == "openvino"
+    assert status["engine"]["precision"] in ("f32", "bf16", "f16")
+    assert len(status["engine"]["model_hash"]) == 64
+    assert "tile-cycles" in table.stdout
+
+
+def test_call_runs_real_images_in_one_command(tmp_path):
+    done = subprocess.run(
+        [*SEQD, "call", str(CROP), "--output", str(tmp_path)], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert "s_1_1101_R1.fastq.gz" in done.stdout
+    reads = read_fastq(tmp_path / "ISS_CROP" / "fastq" / "s_1_1101_R1.fastq.gz")
+    hits = on_codebook(CROP / "codebook.csv", reads)
+    assert hits >= 180
+    assert hits >= 0.85 * len(reads.positions)
+
+
+def test_run_begun_with_other_settings_is_refused(images, undisturbed, tmp_path):
+    here = bench(tmp_path, calling={"template_cycles": 5})
+    shutil.copytree(undisturbed, here.runs / RUN)
+    with here.camera(images), here.daemon("--once") as daemon:
+        assert finish(daemon) == 8
+    last = (tmp_path / "daemon.log").read_text().strip().splitlines()[-1]
+    assert last.startswith("seqd: run in ")
+    assert "begun with template_cycles 4, now it is 5" in last
