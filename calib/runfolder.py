@@ -23,7 +23,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 
 Lane = Annotated[int, Field(ge=1, le=64)]
 Tile = Annotated[int, Field(ge=1, le=999_999)]
-Cycle = Annotated[int, Field(ge=1, le=5000)]
+MOST_CYCLES = 5000
+Cycle = Annotated[int, Field(ge=1, le=MOST_CYCLES)]
 Pixels = Annotated[int, Field(ge=8, le=16384)]
 
 RUN_INFO = "RunInfo.xml"
@@ -79,6 +80,8 @@ class RunInfo(BaseModel):
             raise ValueError("a tile is listed twice")
         if len({read.number for read in self.reads}) != len(self.reads):
             raise ValueError("a read number is used twice")
+        if self.cycles > MOST_CYCLES:
+            raise ValueError(f"{self.cycles} cycles, at most {MOST_CYCLES} are allowed")
         return self
 
     @property

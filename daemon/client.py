@@ -10,7 +10,7 @@ from calib.runfolder import TileId
 from daemon.errors import UnreachableError
 from daemon.sockets import connect
 from daemon.status import ENDED, Status
-from daemon.wire.codec import decode, encode
+from daemon.wire.codec import WireError, decode, encode
 from daemon.wire.messages import (
     Calls,
     Event,
@@ -51,7 +51,12 @@ class ControlClient:
             raise UnreachableError(
                 f"control socket {self._endpoint}: no answer within {self._timeout_s:g} s; is `seqd run` running?"
             )
-        return decode(self._socket.recv_multipart())
+        try:
+            return decode(self._socket.recv_multipart())
+        except WireError as error:
+            raise UnreachableError(
+                f"control socket {self._endpoint}: {error}; is it a seqd of this version?"
+            ) from error
 
     def status(self) -> Status:
         """The daemon's status."""
@@ -104,7 +109,10 @@ class CallsStream:
                         return
                 continue
             heard = time.monotonic()
-            message, payload = decode(self._socket.recv_multipart())
+            try:
+                message, payload = decode(self._socket.recv_multipart())
+            except WireError as error:
+                raise UnreachableError(f"stream of calls: {error}; is it a seqd of this version?") from error
             if not isinstance(message, Calls | Template | Event):
                 continue
             # The first message shows that the subscription stands; a gap, that some were dropped.

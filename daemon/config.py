@@ -1,15 +1,30 @@
 """The configuration: one TOML file, closed and bounded. ``systemd/seqd.toml`` is the commented example."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engines.bundle import DEFAULT_BUNDLE
 from engines.errors import SeqdError
 
-Endpoint = Annotated[str, Field(pattern=r"^(ipc://.{1,100}|tcp://(127\.0\.0\.1|localhost|\[::1\]):\d{1,5})$")]
+
+def _local_address(address: str) -> str:
+    ipc = address.startswith("ipc://") and 0 < len(address.removeprefix("ipc://").encode()) <= IPC_PATH_BYTES
+    port = re.fullmatch(r"tcp://(?:127\.0\.0\.1|localhost|\[::1\]):(\d{1,5})", address)
+    if not ipc and not (port and 0 < int(port[1]) < 2**16):
+        raise ValueError(
+            f"an address on this machine is needed: ipc://PATH of at most {IPC_PATH_BYTES} bytes, or tcp://127.0.0.1:PORT"
+        )
+    return address
+
+
+IPC_PATH_BYTES = 107
+"""The system's limit for a socket's path."""
+
+Endpoint = Annotated[str, AfterValidator(_local_address)]
 """A ZeroMQ address on this machine: ``ipc://PATH`` or ``tcp://127.0.0.1:PORT``."""
 
 
@@ -45,6 +60,12 @@ class MemoryConfig(_Section):
     """The controller is asked to hold the flow cell above this, and to go on below half of it."""
     refuse_above: Annotated[int, Field(ge=2**21)] = 2 * 2**30
     """New tiles are refused above this and asked for again later."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "MemoryConfig":
+        if self.hold_above >= self.refuse_above:
+            raise ValueError("hold_above must be less than refuse_above")
+        return self
 
 
 class EngineConfig(_Section):
@@ -107,6 +128,13 @@ class Config(_Section):
     control: ControlConfig = ControlConfig()
     log: LogConfig = LogConfig()
 
+    @model_validator(mode="after")
+    def _four_addresses(self) -> "Config":
+        addresses = (self.controller.frames, self.controller.recovery, self.stream.calls, self.control.endpoint)
+        if len(set(addresses)) < len(addresses):
+            raise ValueError("frames, recovery, calls and control need an address each; one is used twice")
+        return self
+
 
 def load_config(path: Path) -> Config:
     """Read a configuration file.
@@ -124,8 +152,21 @@ def load_config(path: Path) -> Config:
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        setting = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise ConfigError(f"configuration {path}: {setting} is not a setting; see systemd/seqd.toml") from error
-        raise ConfigError(f"configuration {path}: {setting} = {first['input']!r}: {first['msg']}") from error
+        raise ConfigError(f"configuration {path}: {_explained(error)}") from error
+
+
+def _explained(error: ValidationError) -> str:
+    """The first of the errors: setting, value, and what is allowed."""
+    first = error.errors(include_url=False)[0]
+    setting = ".".join(str(part) for part in first["loc"])
+    match first["type"]:
+        case "extra_forbidden":
+            return f"{setting} is not a setting; see systemd/seqd.toml"
+        case "model_type":
+            return f"{setting} = {first['input']!r}: it is a section, written [{setting}]"
+        case "value_error" if isinstance(first["input"], dict):
+            return f"{setting + ': ' if setting else ''}{first['ctx']['error']}"
+        case "value_error":
+            return f"{setting} = {first['input']!r}: {first['ctx']['error']}"
+        case _:
+            return f"{setting} = {first['input']!r}: {first['msg']}"

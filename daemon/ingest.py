@@ -51,6 +51,8 @@ class Ingest:
         self._frames.setsockopt(zmq.SUBSCRIBE, b"")
         self._recovery = context.socket(zmq.DEALER)
         self._recovery.setsockopt(zmq.SNDHWM, FRAME_QUEUE)
+        # Without it, questions would pile up while no controller is there.
+        self._recovery.setsockopt(zmq.IMMEDIATE, 1)
         for socket, endpoint in ((self._frames, config.frames), (self._recovery, config.recovery)):
             socket.setsockopt(zmq.LINGER, 200)
             socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_LIMIT)
@@ -85,7 +87,8 @@ class Ingest:
                 except WireError as error:
                     self.refuse(error)
                     continue
-                self._progress.heard()
+                if not self._run or getattr(message, "run", None) == self._run:
+                    self._progress.heard()
                 if socket is self._frames:
                     self._watch_sequence(message)
                 yield message, payload

@@ -7,7 +7,8 @@ always names bytes that are there.
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -62,14 +63,12 @@ class Ledger:
     """A run's ledger, open for one writing thread."""
 
     def __init__(self, path: Path) -> None:
-        try:
+        self.path = path
+        with self._failures():
             self._database = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            raise OutputError(f"ledger {path}: {error}") from error
-        self.path = path
         path.chmod(0o640)
 
     def begin(self, facts: dict[str, object]) -> None:
@@ -81,18 +80,20 @@ class Ledger:
         """
         facts = {"schema": SCHEMA_VERSION, **facts}
         fresh = {key: json.dumps(value, sort_keys=True) for key, value in facts.items()}
-        stored = dict(self._database.execute("SELECT key, value FROM run").fetchall())
+        with self._failures():
+            stored = dict(self._database.execute("SELECT key, value FROM run").fetchall())
         for key in stored:
             if stored[key] != fresh.get(key, stored[key]):
                 raise RunError(
                     f"run in {self.path.parent}: begun with {key} {stored[key]:.80}, now it is {fresh[key]:.80}; "
                     "go on with the same, or choose another output folder"
                 )
-        self._database.executemany("INSERT OR IGNORE INTO run VALUES (?, ?)", fresh.items())
+        with self._failures():
+            self._database.executemany("INSERT OR IGNORE INTO run VALUES (?, ?)", fresh.items())
 
     def commit(self, rows: Iterable[CycleRow], *, tile: TileId | None = None, clusters: int = 0) -> None:
         """Commit rows together; with ``tile``, the number of its clusters too."""
-        try:
+        with self._failures():
             self._database.execute("BEGIN IMMEDIATE")
             if tile is not None:
                 self._database.execute("INSERT INTO tile VALUES (?, ?, ?)", (tile.lane, tile.tile, clusters))
@@ -100,10 +101,6 @@ class Ledger:
                 "INSERT INTO tile_cycle VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [astuple(row) for row in rows]
             )
             self._database.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise OutputError(f"ledger {self.path}: {error}") from error
 
     def tiles(self) -> dict[TileId, int]:
         """Clusters of every tile that has a template."""
@@ -123,3 +120,13 @@ class Ledger:
     def close(self) -> None:
         """Close the ledger."""
         self._database.close()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn the database's errors into ours, with nothing half done."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            with suppress(sqlite3.Error, AttributeError):
+                self._database.rollback()
+            raise OutputError(f"ledger {self.path}: {error}") from error

@@ -63,7 +63,8 @@ class Pipeline:
         self._tiles: queue.Queue[TileImage | MissingImage] = queue.Queue(TILE_QUEUE)
         self._no_more_tiles = threading.Event()
         self._calling_over = threading.Event()
-        self._holding = False
+        # A daemon that was killed may have left the controller holding.
+        self._holding = True
         self._shown_cycle = min((output.committed.get(tile, 0) for tile in info.tiles), default=0)
 
     def run(self, stopping: Callable[[], bool], tick: Callable[[], None]) -> bool:

@@ -13,6 +13,7 @@ from daemon import __version__
 from daemon.caller import Caller
 from daemon.config import Config
 from daemon.control import Control
+from daemon.errors import OutputError
 from daemon.ingest import Ingest
 from daemon.notify import Notifier
 from daemon.output import RunOutput
@@ -22,7 +23,7 @@ from daemon.status import EngineStatus, Progress, RunState
 from daemon.stream import Stream
 from daemon.tilefile import write_durably
 from daemon.watchdog import Watchdog
-from daemon.wire.messages import RunStart
+from daemon.wire.messages import Done, RunStart
 from engines.backends import EngineOptions, open_engine
 from engines.bundle import Bundle, load_bundle
 from engines.contract import Engine
@@ -81,8 +82,10 @@ class Service:
         while not self._stop.is_set():
             self._watchdog.tick()
             for message, _ in ingest.receive(WAIT_S):
-                if isinstance(message, RunStart) and message.run not in finished:
-                    return message
+                if isinstance(message, RunStart):
+                    if message.run not in finished:
+                        return message
+                    ingest.send(Done(run=message.run))
         return None
 
     def _carry(self, info: RunInfo, bundle: Bundle, ingest: Ingest, control: Control, stream: Stream) -> bool:
@@ -119,9 +122,11 @@ class Service:
                 finished = Pipeline(config, info, output, caller, ingest, self.progress).run(
                     self._stop.is_set, self._watchdog.tick
                 )
-        except SeqdError as error:
+        except (SeqdError, OSError) as error:
+            if isinstance(error, OSError):
+                error = OutputError(f"output folder {config.output / info.run}: {error}")
             self._end(RunState.FAILED, str(error), info, stream)
-            raise
+            raise error from None
         if finished:
             self._end(RunState.FINISHED, "", info, stream)
         else:

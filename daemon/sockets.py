@@ -22,6 +22,7 @@ def bind(socket: "zmq.Socket[bytes]", endpoint: str) -> None:
         if endpoint.startswith("ipc://"):
             path.chmod(0o660)
     except (zmq.ZMQError, OSError) as error:
+        socket.close()
         raise RunError(f"socket {endpoint}: {getattr(error, 'strerror', None) or error}") from error
 
 

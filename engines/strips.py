@@ -35,7 +35,7 @@ def plan_strips(*, height: int, width: int, halo: int, most_px: int) -> list[Str
         number, rows = number + 1, fewer
     strips, first = [], 0
     for index in range(number):
-        start = min(index * (rows - 2 * halo), height - rows)
+        start = index * (height - rows) // max(1, number - 1)
         stop = start + rows
         last = height if index == number - 1 else stop - halo
         strips.append(Strip(start, stop, first, last))

@@ -22,11 +22,9 @@ def images_of(tile):
 
 def peak_of_a_typical_cluster(conditions):
     """Counts above background of the brightest pixel of a median cluster, by channel."""
-    peaks = [
-        spots(positions_px=np.zeros((1, 2)), photons=np.array([conditions.photons * bright]), sigma_px=sigma, shape=(1, 1))
-        for bright, sigma in zip(conditions.channel_yield, conditions.sigma_px, strict=True)
-    ]  # fmt: skip
-    return np.array(peaks).ravel() * conditions.counts_per_e
+    photons, centre = np.array([conditions.photons]), np.zeros((1, 2))
+    peaks = [spots(positions_px=centre, photons=photons, sigma_px=sigma, shape=(1, 1)) for sigma in conditions.sigma_px]
+    return np.array(peaks).ravel() * conditions.channel_yield * conditions.counts_per_e
 
 
 @pytest.mark.parametrize("density_k_mm2", [40, 150])

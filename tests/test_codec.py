@@ -224,10 +224,9 @@ def test_run_of_many_tiles_fits_a_header():
 def decodes_or_is_refused(parts):
     try:
         message, payload = decode(parts)
-    except WireError as error:
-        assert isinstance(error.refusal, Refusal)
-    else:
-        assert decode(encode(message, payload)) == (message, payload)
+    except WireError:
+        return
+    assert decode(encode(message, payload)) == (message, payload)
 
 
 @settings(deadline=None)

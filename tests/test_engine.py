@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.architecture import Architecture
@@ -259,6 +259,7 @@ def test_bundle_whose_model_is_not_toml_is_refused(copied, content):
         load_bundle(copied)
 
 
+@settings(deadline=None)
 @given(
     height=st.integers(8, 5000), width=st.integers(8, 5000), halo=st.integers(4, 60), most_px=st.integers(4096, 2**22)
 )
@@ -273,12 +274,14 @@ def test_strips_cover_every_row_once_with_their_halo(height, width, halo, most_p
         assert strip.stop == height or strip.stop - strip.last >= halo
 
 
+@settings(deadline=None)
 @given(height=st.integers(8, 5000), width=st.integers(8, 5000))
 def test_tile_that_fits_is_one_strip(height, width):
     (strip,) = plan_strips(height=height, width=width, halo=39, most_px=height * width)
     assert (strip.start, strip.stop, strip.first, strip.last) == (0, height, 0, height)
 
 
+@settings(deadline=None)
 @given(height=st.integers(400, 5000), width=st.integers(400, 5000))
 def test_strips_stay_within_the_pixels_allowed(height, width):
     most_px = 768 * 768

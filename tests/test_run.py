@@ -3,6 +3,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import zlib
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.folder import write_simulated_run
 from calib.runfolder import TileId, image_path
 from daemon.status import RunState
-from tests.processes import SEQD, bench, finish, outputs
+from tests.processes import SEQD, bench, finish, outputs, process
 
 CROP = Path(__file__).parent / "data" / "iss_mouse_brain_crop"
 CYCLES = 12
@@ -56,8 +57,6 @@ def test_clusters_are_found_and_called(images, undisturbed):
 
 
 def test_ledger_has_every_tile_cycle_and_the_checksum_of_its_bytes(undisturbed):
-    import zlib
-
     database = sqlite3.connect(undisturbed / "run.db")
     rows = database.execute("SELECT lane, tile, cycle, status, crc32 FROM tile_cycle ORDER BY tile, cycle").fetchall()
     database.close()
@@ -212,3 +211,40 @@ def test_run_begun_with_other_settings_is_refused(images, undisturbed, tmp_path)
     last = (tmp_path / "daemon.log").read_text().strip().splitlines()[-1]
     assert last.startswith("seqd: run in ")
     assert "begun with template_cycles 4, now it is 5" in last
+
+
+def test_full_disk_ends_the_run_with_one_clear_line(images, tmp_path):
+    here = bench(tmp_path)
+    # A file size limit fails writes as a full disk does.
+    limited = ["bash", "-c", f"ulimit -f 100; exec {SEQD[0]} -m daemon.cli run --once --config {here.config}"]
+    with here.camera(images), process(limited, tmp_path / "daemon.log", None) as daemon:
+        assert finish(daemon) == 7
+    log = (tmp_path / "daemon.log").read_text("utf-8")
+    assert log.strip().splitlines()[-1].startswith("seqd: output folder ")
+    assert "Traceback" not in log
+
+
+def test_images_of_another_size_than_declared_are_refused(images, tmp_path):
+    odd = tmp_path / "odd"
+    shutil.copytree(images, odd)
+    text = (odd / "RunInfo.xml").read_text().replace('Width="112"', 'Width="111"')
+    (odd / "RunInfo.xml").write_text(text)
+    done = subprocess.run(
+        [*SEQD, "call", str(odd), "--output", str(tmp_path / "out")], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 3
+    assert "128×112 px, RunInfo.xml declares 128×111" in done.stderr
+
+
+def test_two_daemons_cannot_write_one_run(images, tmp_path):
+    here = bench(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    there = bench(other)
+    settings = here.config.read_text().replace(f"{tmp_path}/control", f"{other}/control")
+    there.config.write_text(settings.replace(f"{tmp_path}/calls", f"{other}/calls"))
+    with here.camera(images, "--tile-seconds", "0.5"), here.daemon():
+        here.wait_for(lambda status: status.run == RUN)
+        with there.daemon() as second:
+            assert finish(second) == 8
+    assert "another seqd writes to it" in (other / "daemon.log").read_text()

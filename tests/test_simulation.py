@@ -38,7 +38,10 @@ def test_spots_add_up():
     rng = np.random.default_rng(1)
     positions, photons = rng.uniform(0, 32, (7, 2)), rng.uniform(10, 1000, 7)
     together = spots(positions_px=positions, photons=photons, sigma_px=1.1, shape=(32, 32))
-    alone = sum(one_spot(*at, photons=light, sigma_px=1.1, shape=(32, 32)) for at, light in zip(positions, photons))
+    alone = sum(
+        one_spot(y, x, photons=light, sigma_px=1.1, shape=(32, 32))
+        for (y, x), light in zip(positions, photons, strict=True)
+    )
     np.testing.assert_allclose(together, alone, atol=1e-9)
 
 
@@ -166,10 +169,8 @@ def lone_cluster(conditions, *, base, cycles=2):
 def test_drift_and_channel_shift_move_what_the_frames_show():
     shifts = ((0.4, -0.3), (-0.5, 0.2), (0.0, 0.6), (0.1, -0.5))
     everywhere = ((1.0, 1.0, 1.0, 1.0),) * 4
-    conditions = Conditions(
-        photons=50_000, counts_per_e=0.5, read_noise_e=0, background_px=(0, 0, 0, 0), crosstalk=everywhere,
-        channel_shift_px=shifts, falloff=0,
-    )  # fmt: skip
+    noiseless = {"photons": 50_000, "counts_per_e": 0.5, "read_noise_e": 0, "background_px": (0, 0, 0, 0), "falloff": 0}
+    conditions = Conditions(crosstalk=everywhere, channel_shift_px=shifts, **noiseless)
     drift = np.array([[0, 0], [1.7, -2.2]])
     tile = replace(lone_cluster(conditions, base=1), drift_px=drift)
     for cycle in (1, 2):

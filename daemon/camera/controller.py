@@ -196,11 +196,11 @@ class Controller:
                 return [[bytes(part) for part in encode(message)] for message in (start, position)]
             case Resend() if request.run == run:
                 return [self._again(request)]
-            case Hold():
+            case Hold() if request.run == run:
                 self._holding = True
-            case Release():
+            case Release() if request.run == run:
                 self._holding = False
-            case Done():
+            case Done() if request.run == run:
                 self._done = True
             case _:
                 pass
@@ -219,7 +219,18 @@ class Controller:
 
 
 def check_archive(root: Path, info: RunInfo) -> None:
-    """Raise :class:`RunFolderError` when there is no image at all, the sign of a wrong folder."""
+    """Look at the first image before a run is begun with a wrong folder.
+
+    Raises
+    ------
+    RunFolderError : cycle 1 has no image, or its first one is not of the size that ``RunInfo.xml`` says.
+    """
     first = [image_path(root, tile, 1, channel) for tile in info.tiles for channel in CHANNELS]
-    if not any(path.exists() for path in first):
+    present = next((path for path in first if path.exists()), None)
+    if present is None:
         raise RunFolderError(f"run folder {root}: no image of cycle 1, expected {first[0].relative_to(root)}")
+    height, width = read_image(present).shape
+    if (height, width) != (info.height, info.width):
+        raise RunFolderError(
+            f"image {present}: {height}×{width} px, RunInfo.xml declares {info.height}×{info.width}; mend ImageDimensions"
+        )

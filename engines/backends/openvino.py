@@ -4,6 +4,7 @@ import queue
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -121,6 +122,8 @@ class OpenVinoEngine:
         self._closed = True
         self._submitted.put(None)
         self._feeder.join(timeout=60)
+        for requests in self._graphs.values():
+            requests.finish()
 
     def _precision(self, wanted: str) -> str:
         native = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -213,6 +216,11 @@ class _Requests:
         np.subtract(pixels, request.offset[:, None, None], out=inputs[0])
         inputs[0] *= request.gain[:, None, None]
         self._queue.start_async(openvino.Tensor(inputs, shared_memory=True), (work, strip))
+
+    def finish(self) -> None:
+        """Wait for what is computing: the runtime crashes when requests go while they run."""
+        with suppress(RuntimeError):  # their tiles have been told
+            self._queue.wait_all()
 
     @staticmethod
     def _finished(request: openvino.InferRequest, userdata: tuple[_Work, Strip]) -> None:

@@ -33,6 +33,9 @@ from daemon.wire.messages import (
     StatusQuery,
     Sync,
     Template,
+    TileProgress,
+    TilesAnswer,
+    TilesQuery,
 )
 
 RUN = "20260301_SEQ1_0042_FC7"
@@ -47,7 +50,8 @@ INFO = RunInfo(
     height=8,
     width=10,
 )
-TILE = {"run": RUN, "lane": 1, "tile": 1101}
+A_TILE = {"lane": 1, "tile": 1101}
+TILE = {"run": RUN, **A_TILE}
 FRAME = {**TILE, "cycle": 7, "channel": "G"}
 NOON = 1772366400_000000000
 PIXELS = struct.pack("<80H", *(100 + 257 * index for index in range(80)))
@@ -69,10 +73,17 @@ EXAMPLES: list[tuple[Message, bytes]] = [
     (Done(run=RUN), b""),
     (Calls(**TILE, seq=17, cycle=7, n=4), bytes([40 << 2 | 0, 37 << 2 | 3, 0, 12 << 2 | 1])),
     (Template(**TILE, seq=9, n=3), POSITIONS),
-    (Event(run=RUN, seq=2, t_ns=NOON, level="info", text=f"run {RUN} started with openvino f32"), b""),
+    (
+        Event(
+            run=RUN, seq=2, t_ns=NOON, level="info", run_state="running", text=f"run {RUN} taken up with openvino f32"
+        ),
+        b"",
+    ),
     (StatusQuery(), b""),
     (StatusAnswer(), STATUS),
-    (Replay(lane=1, tile=1101, cycle=7), b""),
+    (TilesQuery(), b""),
+    (TilesAnswer(run=RUN, tiles=(TileProgress(**A_TILE, cycle=7), TileProgress(lane=1, tile=1102, cycle=0))), b""),
+    (Replay(**A_TILE, cycle=7), b""),
     (Drain(), b""),
     (Accepted(), b""),
     (Refused(reason="tile 1_1101, cycle 7: not committed"), b""),

@@ -1,0 +1,90 @@
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from calib.runfolder import TileId
+from daemon.errors import OutputError, RunError
+from daemon.ledger import CycleRow, CycleStatus, Ledger
+
+FIRST, SECOND = TileId(lane=1, tile=1101), TileId(lane=2, tile=1101)
+FACTS = {"model": "abc", "template_cycles": 7, "info": {"reads": [100, 8], "run": "R1"}}
+
+
+def row(cycle, tile=FIRST, status=CycleStatus.CALLED):
+    return CycleRow(tile.lane, tile.tile, cycle, status, "", 2**32 - 1, 0.5, None, 1_700_000_000_000_000_000)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.db"
+
+
+def test_new_ledger_is_empty(path):
+    with closing(Ledger(path)) as ledger:
+        assert ledger.tiles() == {}
+        assert ledger.committed_cycles() == {}
+        assert ledger.totals() == {CycleStatus.CALLED: 0, CycleStatus.MISSING: 0, CycleStatus.FAILED: 0}
+
+
+def test_committed_rows_are_there_after_reopening(path):
+    with closing(Ledger(path)) as ledger:
+        ledger.commit([row(1), row(2)], tile=FIRST, clusters=40)
+        ledger.commit([row(3)])
+        ledger.commit([row(1, SECOND)], tile=SECOND, clusters=0)
+    with closing(Ledger(path)) as ledger:
+        assert ledger.tiles() == {FIRST: 40, SECOND: 0}
+        assert ledger.committed_cycles() == {FIRST: 3, SECOND: 1}
+
+
+def test_committed_rows_are_there_after_the_process_is_gone_without_closing(path):
+    with closing(Ledger(path)) as left_open:
+        left_open.commit([row(1)], tile=FIRST, clusters=40)
+        with closing(Ledger(path)) as ledger:
+            assert ledger.committed_cycles() == {FIRST: 1}
+
+
+def test_totals_count_by_status(path):
+    with closing(Ledger(path)) as ledger:
+        statuses = [CycleStatus.CALLED, CycleStatus.MISSING, CycleStatus.CALLED, CycleStatus.FAILED, CycleStatus.CALLED]
+        ledger.commit([row(cycle, status=status) for cycle, status in enumerate(statuses, 1)])
+        assert ledger.totals() == {CycleStatus.CALLED: 3, CycleStatus.MISSING: 1, CycleStatus.FAILED: 1}
+
+
+@pytest.mark.parametrize("bad", [row(1), replace(row(3), reason=None)])
+def test_commit_is_all_or_nothing(path, bad):
+    with closing(Ledger(path)) as ledger:
+        ledger.commit([row(1)])
+        with pytest.raises(OutputError, match=r"run\.db: .*constraint failed"):
+            ledger.commit([row(2), bad], tile=FIRST, clusters=9)
+        assert ledger.committed_cycles() == {FIRST: 1}
+        assert ledger.tiles() == {}
+        ledger.commit([row(2)], tile=FIRST, clusters=9)
+        assert ledger.committed_cycles() == {FIRST: 2}
+
+
+def test_run_goes_on_with_the_same_facts(path):
+    with closing(Ledger(path)) as ledger:
+        ledger.begin(FACTS)
+    with closing(Ledger(path)) as ledger:
+        ledger.begin({**FACTS, "info": {"run": "R1", "reads": [100, 8]}})
+
+
+@pytest.mark.parametrize(("fact", "now"), [("model", "def"), ("template_cycles", 5), ("info", {"run": "R1"})])
+def test_run_does_not_go_on_with_other_facts(path, fact, now):
+    with closing(Ledger(path)) as ledger:
+        ledger.begin(FACTS)
+        with pytest.raises(RunError, match=f"begun with {fact} .*, now it is "):
+            ledger.begin({**FACTS, fact: now})
+        ledger.begin(FACTS)
+
+
+def test_file_that_is_no_ledger_is_refused(path):
+    path.write_bytes(b"not a database, but long enough to be looked at" * 100)
+    with pytest.raises(OutputError, match=r"run\.db: file is not a database"):
+        Ledger(path)
+
+
+def test_ledger_in_a_folder_that_is_missing_is_refused(tmp_path):
+    with pytest.raises(OutputError, match="unable to open database file"):
+        Ledger(tmp_path / "missing" / "run.db")

@@ -1,0 +1,77 @@
+import json
+from pathlib import Path
+
+from calib.runfolder import TileId
+from daemon.ledger import CycleStatus
+from daemon.status import Progress, RunState, Status
+
+REGENERATE = "python tests/regenerate_status_schema.py"
+SCHEMA = Path(__file__).parents[1] / "docs" / "status.schema.json"
+FIRST, SECOND = TileId(lane=1, tile=1101), TileId(lane=1, tile=1102)
+
+
+def started(**committed):
+    progress = Progress("1.2.3")
+    progress.start_run(
+        run="R1",
+        cycles=5,
+        committed={FIRST: committed.get("first", 0), SECOND: committed.get("second", 0)},
+        totals={CycleStatus.CALLED: sum(committed.values()), CycleStatus.MISSING: 0, CycleStatus.FAILED: 0},
+        clusters=0,
+        fastq_files=0,
+    )
+    return progress
+
+
+def test_schema_of_the_status_is_fresh():
+    assert json.loads(SCHEMA.read_text("utf-8")) == Status.model_json_schema(), f"write it anew with: {REGENERATE}"
+
+
+def test_status_comes_back_from_its_json():
+    progress = started(first=2)
+    progress.refused("checksum")
+    status = progress.snapshot()
+    assert Status.model_validate_json(status.model_dump_json()) == status
+    assert status.version == "1.2.3"
+    assert status.frames.refused == {"checksum": 1}
+
+
+def test_new_daemon_waits():
+    status = Progress("1").snapshot()
+    assert (status.state, status.run, status.cycle, status.tile_cycles.expected) == (RunState.WAITING, "", 0, 0)
+
+
+def test_received_is_called_and_missing_and_failed_and_pending():
+    progress = started()
+    for _ in range(4):
+        progress.received()
+    progress.committed(FIRST, 1, CycleStatus.CALLED)
+    progress.committed(FIRST, 2, CycleStatus.MISSING)
+    progress.committed(SECOND, 1, CycleStatus.FAILED)
+    status = progress.snapshot()
+    counts = status.tile_cycles
+    assert (counts.expected, counts.received, counts.pending) == (10, 4, 1)
+    assert (counts.called, counts.missing, counts.failed) == (1, 1, 1)
+    assert status.lag.tile_cycles == 1
+    assert status.cycle == 1
+
+
+def test_run_that_is_taken_up_counts_what_was_committed_before():
+    status = started(first=3, second=2).snapshot()
+    assert (status.state, status.cycle) == (RunState.RUNNING, 2)
+    assert (status.tile_cycles.received, status.tile_cycles.called, status.tile_cycles.pending) == (5, 5, 0)
+
+
+def test_last_committed_cycle_is_kept_by_tile():
+    progress = started(first=3)
+    assert [progress.last_committed(tile) for tile in (FIRST, SECOND, TileId(lane=2, tile=1))] == [3, 0, 0]
+
+
+def test_snapshot_does_not_change_afterwards():
+    progress = started()
+    before = progress.snapshot()
+    progress.frame("accepted")
+    progress.refused("size")
+    assert before.frames.accepted == 0
+    assert before.frames.refused == {}
+    assert progress.snapshot().frames.accepted == 1

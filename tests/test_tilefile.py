@@ -1,0 +1,124 @@
+import struct
+
+import numpy as np
+import pytest
+
+from daemon.errors import OutputError
+from daemon.tilefile import open_tile_file, read_cycles, write_durably
+
+CLUSTERS = 5
+
+
+def calls(cycle, clusters=CLUSTERS):
+    return np.arange(clusters, dtype=np.uint8) + np.uint8(16 * cycle)
+
+
+def written(path, cycles, clusters=CLUSTERS):
+    """The path of a tile file with so many cycles."""
+    file = open_tile_file(path, clusters=clusters, cycles=0)
+    for cycle in range(1, cycles + 1):
+        file.append(calls(cycle, clusters))
+    file.close()
+    return path
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "s_1_1101.bcls"
+
+
+def test_layout_is_the_number_of_clusters_and_then_a_byte_for_each_and_cycle(path):
+    written(path, 2)
+    assert path.read_bytes() == struct.pack("<I", CLUSTERS) + calls(1).tobytes() + calls(2).tobytes()
+
+
+def test_appended_cycles_are_read_back(path):
+    written(path, 4)
+    read = read_cycles(path, range(2, 4))
+    assert read.tolist() == [calls(2).tolist(), calls(3).tolist()]
+
+
+def test_bytes_are_in_the_file_when_append_returns(path):
+    file = open_tile_file(path, clusters=CLUSTERS, cycles=0)
+    file.append(calls(1))
+    assert read_cycles(path, range(1, 2)).tolist() == [calls(1).tolist()]
+    file.close()
+
+
+@pytest.mark.parametrize("tail", [b"", b"\x01", bytes(CLUSTERS - 1), bytes(3 * CLUSTERS + 2)])
+def test_reopened_file_is_cut_after_what_was_committed_and_goes_on(path, tail):
+    whole = written(path, 3).read_bytes()
+    path.write_bytes(whole[: 4 + 2 * CLUSTERS] + tail)
+    file = open_tile_file(path, clusters=CLUSTERS, cycles=2)
+    assert path.read_bytes() == whole[: 4 + 2 * CLUSTERS]
+    file.append(calls(3))
+    file.close()
+    assert path.read_bytes() == whole
+
+
+def test_file_without_committed_cycles_is_begun_anew(path):
+    path.write_bytes(b"torn")
+    open_tile_file(path, clusters=7, cycles=0).close()
+    assert path.read_bytes() == struct.pack("<I", 7)
+
+
+def test_file_shorter_than_the_ledger_says_is_refused_and_left_alone(path):
+    content = written(path, 3).read_bytes()[:-1]
+    path.write_bytes(content)
+    with pytest.raises(OutputError, match=r"s_1_1101\.bcls: 18 bytes, the ledger has 3 cycles of 5 clusters"):
+        open_tile_file(path, clusters=CLUSTERS, cycles=3)
+    assert path.read_bytes() == content
+
+
+def test_missing_file_is_refused_when_the_ledger_has_cycles(path):
+    with pytest.raises(OutputError, match="0 bytes, the ledger has 1 cycles"):
+        open_tile_file(path, clusters=CLUSTERS, cycles=1)
+
+
+def test_file_of_another_number_of_clusters_is_refused(path):
+    written(path, 4, clusters=6)
+    with pytest.raises(OutputError, match="changed from outside"):
+        open_tile_file(path, clusters=CLUSTERS, cycles=2)
+
+
+def test_calls_of_another_number_of_clusters_are_not_written(path):
+    file = open_tile_file(path, clusters=CLUSTERS, cycles=0)
+    with pytest.raises(ValueError, match=r"calls of shape \(4,\), the tile has 5 clusters"):
+        file.append(calls(1, clusters=4))
+    file.close()
+    assert path.stat().st_size == 4
+
+
+@pytest.mark.parametrize("cycles", [range(3, 4), range(1, 4), range(2, 5)])
+def test_cycles_that_are_not_there_are_not_read(path, cycles):
+    written(path, 2)
+    with pytest.raises(OutputError, match=f"cycles {cycles[0]}-{cycles[-1]} are not all there"):
+        read_cycles(path, cycles)
+
+
+def test_file_without_header_is_not_read(path):
+    path.write_bytes(b"\x05\x00")
+    with pytest.raises(OutputError, match="no header"):
+        read_cycles(path, range(1, 2))
+
+
+def test_tile_without_clusters_has_cycles_of_no_bytes(path):
+    written(path, 3, clusters=0)
+    open_tile_file(path, clusters=0, cycles=3).close()
+    assert read_cycles(path, range(1, 4)).shape == (3, 0)
+    assert path.stat().st_size == 4
+
+
+def test_durable_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "provenance.json"
+    for content in (b"one", b"another", b""):
+        write_durably(path, content)
+        assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_leftover_of_a_killed_write_does_not_matter(tmp_path):
+    (tmp_path / ".provenance.json.tmp").write_bytes(b"half of something long")
+    write_durably(tmp_path / "provenance.json", b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["provenance.json"]
+    assert (tmp_path / "provenance.json").read_bytes() == b"whole"
