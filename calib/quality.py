@@ -38,12 +38,14 @@ def call(centres: NDArray[np.float32], table: QualityTable) -> NDArray[np.uint8]
     return np.where(centres.sum(axis=1) >= NO_CALL_BELOW, calls, np.uint8(NO_CALL)).astype(np.uint8)
 
 
-def fit_table(
-    predictors: NDArray[np.float32], wrong: NDArray[np.bool_], *, bins: int = 24, cap: int = 40
-) -> QualityTable:
+QUANTILES = np.concatenate([np.arange(0.05, 0.9, 0.05), [0.9, 0.92, 0.94, 0.955, 0.97, 0.98, 0.99]])
+"""Shares of the calls below the bins' edges: finer where calls are good, since scores are logarithmic."""
+
+
+def fit_table(predictors: NDArray[np.float32], wrong: NDArray[np.bool_], *, cap: int = 40) -> QualityTable:
     """Phred scores from calls whose truth is known: ``-10 log10`` of the error rate of each bin.
 
-    Bins hold equal numbers of calls; scores are made to rise with the predictor by lowering those
+    Scores are made to rise with the predictor by lowering those
     that stand above a later one. One error is added to every bin, so that a score is never above
     what its number of calls can show.
 
@@ -54,8 +56,7 @@ def fit_table(
     cap : highest score given.
     """
     # Edges that are predictors themselves leave no bin but the first empty.
-    inner = np.linspace(0, 1, bins + 1)[1:-1]
-    edges = np.unique(np.quantile(predictors, inner, method="higher").astype(np.float32))
+    edges = np.unique(np.quantile(predictors, QUANTILES, method="higher").astype(np.float32))
     index = np.searchsorted(edges, predictors, side="right")
     calls = np.bincount(index, minlength=len(edges) + 1)
     errors = np.bincount(index, wrong, minlength=len(edges) + 1)

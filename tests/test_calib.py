@@ -292,5 +292,5 @@ def test_quality_table_keeps_what_few_distinct_predictors_show():
 
 
 def test_quality_table_never_exceeds_its_cap():
-    table = fit_table(np.linspace(0, 1, 100_000, dtype=np.float32), np.zeros(100_000, bool), bins=2, cap=33)
+    table = fit_table(np.linspace(0, 1, 100_000, dtype=np.float32), np.zeros(100_000, bool), cap=33)
     assert set(table.scores) == {33}

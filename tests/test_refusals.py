@@ -11,7 +11,7 @@ from calib.learning.simulation.tile import simulate_tile
 from calib.runfolder import Read, RunInfo, TileId
 from daemon.status import RunState
 from daemon.wire.codec import encode
-from daemon.wire.messages import CycleEnd, Frame, RunEnd, RunStart
+from daemon.wire.messages import CycleEnd, RunEnd, RunStart
 from tests.processes import bench, finish
 
 HEIGHT, WIDTH, CYCLES = 64, 80, 3

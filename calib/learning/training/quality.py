@@ -9,8 +9,8 @@ from engines.bundle import QualityTable
 from engines.network import Network
 from engines.readout import read_centres
 
-PATCHES = 150
-PATCH_PX = 128
+PATCHES = 500
+PATCH_PX = 112
 POSITION_ERROR_PX = 0.15
 """Positions are read this far (standard deviation) from the truth, as a template has them."""
 

@@ -20,7 +20,7 @@ class TrainingSettings(BaseModel):
 
     architecture: Architecture = Architecture()
     loss: LossWeights = LossWeights()
-    steps: int = Field(4000, ge=1)
+    steps: int = Field(2500, ge=1)
     """Optimiser steps."""
     batch: int = Field(3, ge=1, le=1024)
     """Patches a step."""
