@@ -11,8 +11,8 @@ EVIDENCE_FLOOR = 0.05
 NO_CALL = 0
 """The byte of a cluster that was not called."""
 
-NO_CALL_BELOW = 1e-4
-"""Evidence for all bases together below which there is no call: the cluster is dark or out of the image."""
+QUANTILES = np.append(np.arange(0.05, 0.825, 0.05), 0.9)
+"""Shares of the calls below the bins' edges; the best bins are wide, since only many calls prove a high score."""
 
 
 def predictor(centres: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -30,16 +30,15 @@ def predictor(centres: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def call(centres: NDArray[np.float32], table: QualityTable) -> NDArray[np.uint8]:
-    """Bytes ``(Q << 2) | base`` of every cluster, 0 for a no-call; called bases have Q >= 2."""
+    """Bytes ``(Q << 2) | base`` of every cluster; called bases have Q >= 2.
+
+    A cluster without any evidence lies outside the image and is a no-call, 0.
+    """
     scores = np.asarray(table.scores, np.uint8)
     bins = np.searchsorted(np.asarray(table.edges, np.float32), predictor(centres), side="right")
     calls = (scores[bins] << 2) | np.argmax(centres, axis=1).astype(np.uint8)
     # Evidence that is not a number compares false, and so is no call either.
-    return np.where(centres.sum(axis=1) >= NO_CALL_BELOW, calls, np.uint8(NO_CALL)).astype(np.uint8)
-
-
-QUANTILES = np.concatenate([np.arange(0.05, 0.9, 0.05), [0.9, 0.92, 0.94, 0.955, 0.97, 0.98, 0.99]])
-"""Shares of the calls below the bins' edges: finer where calls are good, since scores are logarithmic."""
+    return np.where(centres.sum(axis=1) > 0, calls, np.uint8(NO_CALL)).astype(np.uint8)
 
 
 def fit_table(predictors: NDArray[np.float32], wrong: NDArray[np.bool_], *, cap: int = 40) -> QualityTable:

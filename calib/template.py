@@ -19,7 +19,7 @@ RESOLUTION_PX = 0.8
 REACH_PX = 1.2
 """A detection farther than this from every cluster belongs to none."""
 
-SUPPORT_LEAST = 0.4
+SUPPORT_LEAST = 0.45
 """Share of the cycles that must show a cluster."""
 
 ROUNDS = 3

@@ -11,6 +11,15 @@ from engines.architecture import Architecture
 from engines.network import Network
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks this small lose more by waiting for a second thread than they gain by it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def test_default_network_has_the_parameters_and_halo_of_the_method():
     architecture = Architecture()
     assert sum(weight.numel() for weight in Network(architecture).parameters()) == 839_241

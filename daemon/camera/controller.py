@@ -231,6 +231,4 @@ def check_archive(root: Path, info: RunInfo) -> None:
         raise RunFolderError(f"run folder {root}: no image of cycle 1, expected {first[0].relative_to(root)}")
     height, width = read_image(present).shape
     if (height, width) != (info.height, info.width):
-        raise RunFolderError(
-            f"image {present}: {height}×{width} px, RunInfo.xml declares {info.height}×{info.width}; mend ImageDimensions"
-        )
+        raise RunFolderError(f"image {present}: {height}×{width} px, RunInfo.xml declares {info.height}×{info.width}")
