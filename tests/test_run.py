@@ -201,6 +201,13 @@ def test_call_runs_real_images_in_one_command(tmp_path):
     hits = on_codebook(CROP / "codebook.csv", reads)
     assert hits >= 180
     assert hits >= 0.85 * len(reads.positions)
+    before = outputs(tmp_path / "ISS_CROP")
+    again = subprocess.run(
+        [*SEQD, "call", str(CROP), "--output", str(tmp_path)], capture_output=True, text=True, timeout=200
+    )
+    assert again.returncode == 0, again.stderr
+    assert "4 called, 0 missing, 0 failed" in again.stdout
+    assert outputs(tmp_path / "ISS_CROP") == before
 
 
 def test_run_begun_with_other_settings_is_refused(images, undisturbed, tmp_path):

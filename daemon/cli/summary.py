@@ -1,5 +1,7 @@
 """What a finished run came to, from its files."""
 
+import json
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +10,13 @@ from rich.table import Table
 
 from calib.quality import NO_CALL
 from calib.runfolder import RunInfo
+from daemon.ledger import CycleStatus, Ledger
 from daemon.runfiles import RunFiles
-from daemon.status import Status
 from daemon.tilefile import read_cycles
 
 
-def show_summary(console: Console, run_folder: Path, info: RunInfo, status: Status) -> None:
-    """Print FASTQ files, reads and %Q30 by tile, the balance, speed and engine."""
+def show_summary(console: Console, run_folder: Path, info: RunInfo, speed: float) -> None:
+    """Print FASTQ files, reads and %Q30 by tile, the balance, speed (tile-cycles a second, 0 when unknown) and engine."""
     files = RunFiles(run_folder)
     table = Table("tile", "reads", "%Q30", "% no-call", title=f"run {info.run}", title_justify="left")
     for tile in info.tiles:
@@ -25,14 +27,16 @@ def show_summary(console: Console, run_folder: Path, info: RunInfo, status: Stat
             str(tile), str(calls.shape[1]), f"{100 * q30:.1f}", f"{100 * (1 - called.mean()) if called.size else 0:.2f}"
         )
     console.print(table)
-    counts, engine = status.tile_cycles, status.engine
-    ledger_total = counts.expected
+    with closing(Ledger(files.ledger)) as ledger:
+        totals = ledger.totals()
     console.print(
-        f"tile-cycles: {ledger_total} expected, {counts.missing} missing, {counts.failed} failed; "
-        f"{status.tile_cycles_per_s:.2f} tile-cycles/s"
+        f"tile-cycles: {totals[CycleStatus.CALLED]} called, {totals[CycleStatus.MISSING]} missing, "
+        f"{totals[CycleStatus.FAILED]} failed" + (f"; {speed:.2f} a second" if speed else "")
     )
-    if engine:
-        console.print(f"engine: {engine.backend} {engine.precision} on {engine.device}, model {engine.model_hash[:12]}")
+    engine = json.loads(files.provenance.read_bytes())["engine"]
+    console.print(
+        f"engine: {engine['backend']} {engine['precision']} on {engine['device']}, model {engine['model_hash'][:12]}"
+    )
     console.print("FASTQ:")
     for read in info.reads:
         for tile in info.tiles:
