@@ -69,6 +69,8 @@ def align(spots: NDArray[np.float32]) -> Alignment:
         sums = [_merged(frames, channel_shift) for frames in spots]
         drift = _drift(sums)
         matched = np.flatnonzero(np.isfinite(drift[:, 0]))
+        if len(matched) == 0:
+            break
         # Over several cycles most clusters light up in every channel, in one cycle a quarter does.
         lit = [np.mean([_moved(spots[i, c], -drift[i]) for i in matched], axis=0) for c in range(4)]
         reference = np.mean([_moved(lit[c], -channel_shift[c]) for c in range(4)], axis=0)
@@ -134,11 +136,12 @@ def measure_shift(reference: NDArray[np.float32], moved: NDArray[np.float32]) ->
 def _drift(sums: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     """(cycles, 2) drift against the first image that at least half of the others match."""
     best = np.full((len(sums), 2), np.nan, np.float32)
-    for origin, reference in enumerate(sums):
+    for reference in sums:
         drift = np.full((len(sums), 2), np.nan, np.float32)
         for index, moved in enumerate(sums):
             try:
-                drift[index] = 0 if index == origin else measure_shift(reference, moved)
+                # Against itself too: a blank image does not even match itself.
+                drift[index] = measure_shift(reference, moved)
             except RegistrationError:
                 continue
         if np.isfinite(drift).sum() > np.isfinite(best).sum():

@@ -301,3 +301,15 @@ def test_quality_table_has_no_empty_bin_between_calls():
 def test_quality_table_never_exceeds_its_cap():
     table = fit_table(np.linspace(0, 1, 100_000, dtype=np.float32), np.zeros(100_000, bool), cap=25)
     assert set(table.scores) == {25}
+
+
+def test_a_blank_cycle_is_never_the_origin_of_a_template():
+    tile = simulate_tile(Conditions(density_k_mm2=80), shape=(96, 96), cycles=2, seed=1)
+    spots = spots_only(estimate_normalisation(tile.images(2)[None]).apply(tile.images(2)))
+    alignment = align(np.stack([np.zeros_like(spots), spots]))
+    assert np.isnan(alignment.drift_px[0]).all()
+    assert (alignment.drift_px[1] == 0).all()
+
+
+def test_blank_cycles_alone_match_nothing():
+    assert np.isnan(align(np.zeros((2, 4, 64, 64), np.float32)).drift_px).all()

@@ -32,7 +32,9 @@ def simulate(
     tiles: Annotated[int, typer.Option(min=1, max=96)] = 1,
     cycles: Annotated[int, typer.Option(min=1, max=1000)] = 30,
     size: Annotated[int, typer.Option(min=32, max=8192, help="Edge of a tile, pixels.")] = 256,
-    density: Annotated[float, typer.Option(min=0, max=3000, help="Clusters, thousands a square millimetre.")] = 120,
+    density: Annotated[
+        float | None, typer.Option(min=0, max=3000, help="Clusters, thousands a square millimetre.")
+    ] = None,
     conditions: Annotated[
         Path | None, typer.Option(help="JSON with any of the physical conditions; --density stands above it.")
     ] = None,
@@ -58,7 +60,7 @@ def simulate(
             seed=seed,
             progress=lambda done: progress.update(task, completed=done),
         )
-    typer.echo(f"{folder}: {tiles} tiles × {cycles} cycles, {density:g} K clusters/mm²")
+    typer.echo(f"{folder}: {tiles} tiles × {cycles} cycles, {physics.density_k_mm2:g} K clusters/mm²")
 
 
 @app.command()
@@ -117,17 +119,15 @@ def train(
     typer.echo(f"bundle written to {bundle}")
 
 
-def _conditions(path: Path | None, density: float) -> Conditions:
-    if path is None:
-        return Conditions(density_k_mm2=density)
+def _conditions(path: Path | None, density: float | None) -> Conditions:
     try:
-        physics = Conditions.model_validate_json(path.read_bytes())
+        physics = Conditions.model_validate_json(path.read_bytes()) if path else Conditions()
     except OSError as error:
         raise RunFolderError(f"conditions {path}: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UsageError(f"conditions {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    return physics.model_copy(update={"density_k_mm2": density})
+    return physics if density is None else physics.model_copy(update={"density_k_mm2": density})
 
 
 def _bar() -> Progress:

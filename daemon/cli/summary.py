@@ -16,7 +16,7 @@ from daemon.tilefile import read_cycles
 
 
 def show_summary(console: Console, run_folder: Path, info: RunInfo, speed: float) -> None:
-    """Print FASTQ files, reads and %Q30 by tile, the balance, speed (tile-cycles a second, 0 when unknown) and engine."""
+    """Print reads and %Q30 by tile, the balance, speed (tile-cycles a second, 0 if unknown), engine and FASTQ files."""
     files = RunFiles(run_folder)
     table = Table("tile", "reads", "%Q30", "% no-call", title=f"run {info.run}", title_justify="left")
     for tile in info.tiles:

@@ -149,6 +149,8 @@ class OpenVinoEngine:
             try:
                 self._run(slot)
             except Exception as error:  # whatever the runtime raises belongs to this tile
+                for requests in self._graphs.values():
+                    requests.finish()  # strips that were started still write to the slot
                 slot.error = _first_line(error)
                 slot.done.set()
 

@@ -3,12 +3,13 @@
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Four = tuple[float, float, float, float]
-Shifts = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Positive = Annotated[float, Field(gt=0)]
+_Amount = Annotated[float, Field(ge=0)]
+Four = tuple[_Amount, _Amount, _Amount, _Amount]
+Shifts = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 
 IDEAL_CROSSTALK: tuple[Four, Four, Four, Four] = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
 
@@ -22,7 +23,7 @@ class Conditions(BaseModel):
     """Clusters, thousands a square millimetre."""
     pixel_um: _Positive = 0.375
     """Edge of a camera pixel in the sample, micrometres."""
-    sigma_px: Four = (1.05, 1.1, 1.15, 1.2)
+    sigma_px: tuple[_Positive, _Positive, _Positive, _Positive] = (1.05, 1.1, 1.15, 1.2)
     """Standard deviation of each channel's point-spread function."""
     crosstalk: tuple[Four, Four, Four, Four] = (
         (1.0, 0.35, 0.01, 0.02),
@@ -62,6 +63,12 @@ class Conditions(BaseModel):
     counts_per_e: _Positive = 2.0
     offset: Annotated[float, Field(ge=0)] = 100
     """Camera: read noise in electrons, counts an electron, counts without light."""
+
+    @model_validator(mode="after")
+    def _whole_composition(self) -> "Conditions":
+        if abs(sum(self.composition) - 1) > 1e-6:
+            raise ValueError(f"composition sums to {sum(self.composition):g}, not to 1")
+        return self
 
     @property
     def density_px2(self) -> float:

@@ -1,6 +1,7 @@
 """The training loop: simulate a batch, step both branches, keep a checkpoint."""
 
 import copy
+import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,8 +49,11 @@ class Training:
         ------
         SettingsError : another setting differs.
         """
-        state: dict[str, Any] = torch.load(checkpoint, weights_only=True)
-        stored = TrainingSettings.model_validate(state["settings"])
+        try:
+            state: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+            stored = TrainingSettings.model_validate(state["settings"])
+        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+            raise SettingsError(f"checkpoint {checkpoint}: not a checkpoint of this seqd; move it away") from error
         if stored.model_copy(update={"steps": settings.steps}) != settings:
             raise SettingsError(f"checkpoint {checkpoint} was trained with other settings: {stored}")
         training = cls(settings)
