@@ -1,3 +1,5 @@
+import threading
+import time
 import warnings
 from contextlib import ExitStack
 
@@ -6,6 +8,16 @@ import pytest
 from engines.architecture import Architecture
 from engines.backends import EngineOptions, open_engine
 from engines.bundle import QualityTable, load_bundle
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 5
+    while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left, f"threads left running: {left}"
 
 
 @pytest.fixture(scope="session")
