@@ -12,9 +12,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from engines.backends.openvino import OpenVinoEngine, openvino
+from engines.backends.openvino import OpenVinoEngine
+from engines.backends.quiet import openvino
 from engines.bundle import load_bundle
-from engines.contract import Request
+from engines.contract import Request, Slot
 from engines.export import load_weights
 from engines.network import Network
 
@@ -44,7 +45,7 @@ def main() -> None:
     compiled = core.compile_model(bare, "CPU", {"PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
 
     def through_engine() -> None:
-        slots = []
+        slots: list[Slot] = []
         for _ in range(TILES):
             if len(slots) == engine.info.slots:
                 engine.collect(slots.pop(0), 60)

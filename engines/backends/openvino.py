@@ -1,7 +1,6 @@
 """The embedded engine: OpenVINO on any CPU, double-buffered through asynchronous requests."""
 
 import queue
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,15 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.backends.quiet import openvino
 from engines.bundle import Bundle
 from engines.contract import Answer, EngineInfo, Request, Slot
 from engines.errors import EngineError
 from engines.readout import read_centres
 from engines.strips import Strip, plan_strips
-
-# OpenVINO reports every import to its makers if it can import its telemetry package; with this it cannot.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-import openvino  # noqa: E402
 
 PRECISIONS = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 """Precision by OpenVINO's name for it in the list of native capabilities."""

@@ -1,0 +1,11 @@
+"""OpenVINO without its telemetry: import it from here.
+
+OpenVINO reports every import to its makers if it can import its telemetry package; with this it cannot.
+"""
+
+import sys
+
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino  # noqa: E402
+
+__all__ = ["openvino"]
