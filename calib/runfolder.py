@@ -143,8 +143,8 @@ def read_run_info(root: Path) -> RunInfo:
         raise RunFolderError(f"{path}: {error}") from error
 
 
-def write_run_info(root: Path, info: RunInfo) -> None:
-    """Write ``RunInfo.xml`` (version 2, as Illumina's software reads it)."""
+def run_info_xml(info: RunInfo) -> bytes:
+    """Content of ``RunInfo.xml`` (version 2, as Illumina's software reads it)."""
     document = ElementTree.Element("RunInfo", Version="2")
     run = ElementTree.SubElement(document, "Run", Id=info.run, Number=str(info.number))
     for tag, text in (("Flowcell", info.flowcell), ("Instrument", info.instrument), ("Date", info.date)):
@@ -175,7 +175,7 @@ def write_run_info(root: Path, info: RunInfo) -> None:
     for channel in CHANNELS:
         ElementTree.SubElement(channels, "Name").text = channel
     ElementTree.indent(document)
-    ElementTree.ElementTree(document).write(root / RUN_INFO, encoding="utf-8", xml_declaration=True)
+    return bytes(ElementTree.tostring(document, encoding="utf-8", xml_declaration=True))
 
 
 def _parsed(document: ElementTree.Element, root: Path) -> RunInfo:

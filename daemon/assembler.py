@@ -114,6 +114,12 @@ class Assembler:
         return len(self._assemblies) * self._image_bytes
 
     @property
+    def bytes_waiting(self) -> int:
+        """Memory that calling, or a frame sent again, will free; a cycle still being imaged is not in it."""
+        waiting = sum(held.complete or cycle <= self._due for (_, cycle), held in self._assemblies.items())
+        return waiting * self._image_bytes
+
+    @property
     def newest_cycle(self) -> int:
         """Highest cycle the controller is known to have finished."""
         return self._due

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from types import TracebackType
 
 import zmq
+from pydantic import ValidationError
 
 from calib.runfolder import TileId
 from daemon.errors import UnreachableError
@@ -63,7 +64,12 @@ class ControlClient:
         answer, payload = self.ask(StatusQuery())
         if not isinstance(answer, StatusAnswer):
             raise UnreachableError(f"control socket {self._endpoint}: answered {answer.topic} to a status request")
-        return Status.model_validate_json(payload)
+        try:
+            return Status.model_validate_json(payload)
+        except ValidationError as error:
+            raise UnreachableError(
+                f"control socket {self._endpoint}: the status is of another version of seqd"
+            ) from error
 
     def __enter__(self) -> "ControlClient":
         return self
@@ -90,6 +96,7 @@ class CallsStream:
         connect(self._socket, calls)
         self._next: dict[TileId, int] = {}
         self._seq: int | None = None
+        self._run = ""
 
     def messages(self, *, timeout_s: float) -> Iterator[tuple[Message, bytes]]:
         """Templates, calls and events until the run ends.
@@ -115,6 +122,7 @@ class CallsStream:
                 raise UnreachableError(f"stream of calls: {error}; is it a seqd of this version?") from error
             if not isinstance(message, Calls | Template | Event):
                 continue
+            self._follow(message.run)
             # The first message shows that the subscription stands; a gap, that some were dropped.
             if self._seq is None or message.seq != self._seq + 1:
                 yield from self._caught_up()
@@ -141,10 +149,17 @@ class CallsStream:
         self._socket.close()
         self._context.term()
 
+    def _follow(self, run: str) -> None:
+        """Another run's tiles begin anew."""
+        if run != self._run:
+            self._run = run
+            self._next.clear()
+
     def _caught_up(self) -> Iterator[tuple[Message, bytes]]:
         """All that is committed and was not delivered."""
         answer, _ = self._control.ask(TilesQuery())
         if isinstance(answer, TilesAnswer):
+            self._follow(answer.run)
             for tile in answer.tiles:
                 if tile.cycle > 0:
                     yield from self._upto(TileId(lane=tile.lane, tile=tile.tile), tile.cycle)

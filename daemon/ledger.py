@@ -104,17 +104,22 @@ class Ledger:
 
     def tiles(self) -> dict[TileId, int]:
         """Clusters of every tile that has a template."""
-        rows = self._database.execute("SELECT lane, tile, clusters FROM tile")
+        with self._failures():
+            rows = self._database.execute("SELECT lane, tile, clusters FROM tile").fetchall()
         return {TileId(lane=lane, tile=tile): clusters for lane, tile, clusters in rows}
 
     def committed_cycles(self) -> dict[TileId, int]:
         """Last committed cycle of every tile that has one."""
-        rows = self._database.execute("SELECT lane, tile, max(cycle) FROM tile_cycle GROUP BY lane, tile")
+        with self._failures():
+            rows = self._database.execute(
+                "SELECT lane, tile, max(cycle) FROM tile_cycle GROUP BY lane, tile"
+            ).fetchall()
         return {TileId(lane=lane, tile=tile): cycle for lane, tile, cycle in rows}
 
     def totals(self) -> dict[CycleStatus, int]:
         """Number of tile-cycles by status."""
-        counted = dict(self._database.execute("SELECT status, count(*) FROM tile_cycle GROUP BY status"))
+        with self._failures():
+            counted = dict(self._database.execute("SELECT status, count(*) FROM tile_cycle GROUP BY status"))
         return {status: counted.get(status.value, 0) for status in CycleStatus}
 
     def close(self) -> None:

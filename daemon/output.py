@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.quality import NO_CALL
-from calib.runfolder import RunInfo, TileId, write_run_info
+from calib.runfolder import RUN_INFO, RunInfo, TileId, run_info_xml
 from daemon.errors import RunError
 from daemon.ledger import CycleRow, CycleStatus, Ledger
 from daemon.locs import encode_locs
@@ -47,12 +47,15 @@ class RunOutput:
     ) -> None:
         self.files, self.info = files, info
         self._progress, self._stream = progress, stream
+        self._abandoned = False
         files.create()
         self._lock = _locked(files.root)
-        write_run_info(files.root, info)
         self.ledger = Ledger(files.ledger)
         try:
             self.ledger.begin(facts)
+            write_durably(files.root / RUN_INFO, run_info_xml(info))
+            for stale in files.spool.iterdir():
+                stale.unlink()  # their frames are asked for again
             self.committed = self.ledger.committed_cycles()
             self._clusters = self.ledger.tiles()
             self._tile_files: dict[TileId, TileFile] = {
@@ -89,8 +92,14 @@ class RunOutput:
         self.ledger.commit([row])
         self._announce(tile, row, calls)
 
+    def abandon(self) -> None:
+        """Leave the files open when closing: a thread that cannot be stopped may still write."""
+        self._abandoned = True
+
     def close(self) -> None:
         """Close the files."""
+        if self._abandoned:
+            return
         for file in self._tile_files.values():
             file.close()
         self.ledger.close()

@@ -9,18 +9,19 @@
 edge       bound               when full
 =========  ==================  ==========================================================================
 frames     socket, 256         dropped by the socket, seen as a gap, asked for again
-assembler  memory.hold_above   the controller is asked to hold the flow cell
-assembler  memory.refuse_above frames of later cycles are refused, counted, and asked for again
+assembler  memory.hold_above   (images that wait to be called) the controller is asked to hold the flow cell
+assembler  memory.refuse_above frames are refused, counted and asked for again, but for the one cycle that
+                               each tile waits for
 tiles      ``TILE_QUEUE``      images stay in the assembler
 reads      tiles × reads       never full
-stream     10,000              dropped, counted; consumers ask for a replay
+stream     ``stream.queue``    dropped for that consumer, which sees the gap and asks for a replay
 =========  ==================  ==========================================================================
 """
 
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
@@ -32,15 +33,15 @@ from daemon.errors import RunError
 from daemon.ingest import Ingest
 from daemon.output import RunOutput
 from daemon.sinks.fastq import write_fastq
-from daemon.status import Progress
+from daemon.status import Progress, RunState
 from daemon.wire.codec import Refusal, WireError
 from daemon.wire.messages import CycleEnd, Done, Frame, Gone, Hold, Message, Position, Release, Resend, RunEnd, RunStart
 from daemon.worker import Worker
 
 TILE_QUEUE = 4
 POLL_S = 0.05
-DRAIN_S = 60.0
-"""Time that work in hand gets when the daemon is asked to stop."""
+DRAIN_S = 120.0
+"""Time without any progress after which work in hand is given up when the daemon stops."""
 
 log = structlog.get_logger()
 
@@ -65,6 +66,7 @@ class Pipeline:
         self._calling_over = threading.Event()
         # A daemon that was killed may have left the controller holding.
         self._holding = True
+        self._sink_failed = False
         self._shown_cycle = min((output.committed.get(tile, 0) for tile in info.tiles), default=0)
 
     def run(self, stopping: Callable[[], bool], tick: Callable[[], None]) -> bool:
@@ -80,27 +82,35 @@ class Pipeline:
             while calling.alive and not stopping():
                 self._take_in()
                 self._hand_over()
-                self._watch()
+                self._watch(writing)
                 tick()
-            self._no_more_tiles.set()
-            deadline = time.monotonic() + DRAIN_S
-            while (calling.alive or writing.alive) and time.monotonic() < deadline:
-                tick()
-                (calling if calling.alive else writing).join(POLL_S)
-                if not stopping():
-                    deadline = time.monotonic() + DRAIN_S
-            for worker in (calling, writing):
-                worker.check()
-                if worker.alive:
-                    raise RunError(f"run {self._info.run}: the {worker.name} did not end within {DRAIN_S:g} s")
+            if stopping():
+                self._progress.set_state(RunState.DRAINING)
         finally:
             self._no_more_tiles.set()
-            calling.join(DRAIN_S)
-            writing.join(DRAIN_S)
+            stuck = self._left_working((calling, writing), tick)
+        for worker in (calling, writing):
+            worker.check()
+        if stuck:
+            raise RunError(f"run {self._info.run}: {', '.join(stuck)} did nothing for {DRAIN_S:g} s and is given up")
         finished = self._assembler.finished and self._committed_all()
         if finished:
             self._ingest.send(Done(run=self._info.run))
         return finished
+
+    def _left_working(self, workers: Sequence[Worker], tick: Callable[[], None]) -> list[str]:
+        """Wait for workers as long as they get anything done; names of those given up."""
+        marks, deadline = self._progress.marks, time.monotonic() + DRAIN_S
+        while alive := [worker for worker in workers if worker.alive]:
+            if self._progress.marks != marks:
+                marks, deadline = self._progress.marks, time.monotonic() + DRAIN_S
+            if time.monotonic() > deadline:
+                # They may still write: the process ends with their files open, which a restart can take.
+                self._output.abandon()
+                break
+            tick()
+            alive[0].join(POLL_S)
+        return [worker.name for worker in alive]
 
     def _take_in(self) -> None:
         for message, payload in self._ingest.receive(POLL_S):
@@ -146,16 +156,24 @@ class Pipeline:
         if self._assembler.finished:
             self._no_more_tiles.set()
 
-    def _watch(self) -> None:
+    def _watch(self, writing: Worker) -> None:
         """Ask for a hold or a release, and keep the numbers of the status."""
-        held = self._assembler.bytes_held
+        waiting = self._assembler.bytes_waiting
         above = self._config.memory.hold_above
-        if not self._holding and held > above:
+        if not self._holding and waiting > above:
             self._holding = self._ingest.send(Hold(run=self._info.run))
-        elif self._holding and held < above / 2:
+        elif self._holding and waiting < above / 2:
             self._holding = not self._ingest.send(Release(run=self._info.run))
-        self._progress.lag(newest_cycle=self._assembler.newest_cycle, held_bytes=held, holding=self._holding)
-        if self._progress.silent_s > self._config.controller.silent_after_s:
+        self._progress.lag(
+            newest_cycle=self._assembler.newest_cycle, held_bytes=self._assembler.bytes_held, holding=self._holding
+        )
+        if writing.error is not None and not self._sink_failed:
+            # Calling goes on: FASTQ can be written again from what is committed.
+            self._sink_failed = True
+            self._progress.set_state(RunState.RUNNING, f"FASTQ failed: {writing.error}")
+            log.error("FASTQ failed", run=self._info.run, error=str(writing.error))
+        silent = self._progress.silent_s > self._config.controller.silent_after_s
+        if silent and not self._assembler.finished:
             raise RunError(
                 f"run {self._info.run}: nothing came from the controller at {self._config.controller.frames} "
                 f"for {self._config.controller.silent_after_s:g} s"

@@ -107,8 +107,8 @@ class Service:
                 files = RunFiles(config.output / info.run)
                 output = RunOutput(files, info, self._facts(info, engine), self.progress, stream)
                 stack.callback(output.close)
-                self._begin(info, engine, output)
                 control.serve_run(info.run, files)
+                self._begin(info, engine, output)
                 ingest.follow(info.run)
                 caller = Caller(
                     engine,
@@ -163,6 +163,8 @@ class Service:
             "model": engine.info.model_hash,
             "backend": engine.info.backend,
             "precision": engine.info.precision,
+            "strip_px": self._config.engine.strip_px,
+            "threads": self._config.engine.threads,
             "template_cycles": self._config.calling.template_cycles,
         }
 

@@ -18,6 +18,7 @@ def bind(socket: "zmq.Socket[bytes]", endpoint: str) -> None:
         if endpoint.startswith("ipc://"):
             path = Path(endpoint.removeprefix("ipc://"))
             path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        socket.setsockopt(zmq.IPV6, 1)
         socket.bind(endpoint)
         if endpoint.startswith("ipc://"):
             path.chmod(0o660)
@@ -34,6 +35,7 @@ def connect(socket: "zmq.Socket[bytes]", endpoint: str) -> None:
     RunError : the address is not one.
     """
     try:
+        socket.setsockopt(zmq.IPV6, 1)
         socket.connect(endpoint)
     except zmq.ZMQError as error:
         raise RunError(f"socket {endpoint}: {error.strerror}") from error

@@ -1,6 +1,7 @@
 """Making a tile's template from its first cycles, and keeping it."""
 
 import io
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from calib.normalisation import Normalisation, estimate_normalisation
 from calib.registration import align, draw_reference, register, spots_only
 from calib.template import Detections, detect, merge
+from daemon.errors import OutputError
 from daemon.tilefile import write_durably
 
 MapOf = Callable[[NDArray[np.uint16], Normalisation], NDArray[np.float32]]
@@ -22,7 +24,7 @@ class TileTemplate:
     """What is known of a tile: clusters, brightness and geometry."""
 
     positions: NDArray[np.float32]
-    """(n, 2) y and x in the first cycle, between the channels."""
+    """(n, 2) y and x in the cycle that the others were aligned to (the first, if it was fit), mean of the channels."""
     normalisation: Normalisation
     channel_shift_px: NDArray[np.float32]
     """(4, 2)."""
@@ -83,12 +85,20 @@ def save_template(path: Path, template: TileTemplate) -> None:
 
 
 def load_template(path: Path, shape: tuple[int, int]) -> TileTemplate:
-    """Read a template written by :func:`save_template`."""
-    with np.load(path) as stored:
-        positions = stored["positions"]
-        return TileTemplate(
-            positions,
-            Normalisation(stored["offset"], stored["gain"]),
-            stored["channel_shift_px"],
-            draw_reference(positions, shape),
-        )
+    """Read a template written by :func:`save_template`.
+
+    Raises
+    ------
+    OutputError : the file is missing or damaged.
+    """
+    try:
+        with np.load(path) as stored:
+            positions = stored["positions"]
+            return TileTemplate(
+                positions,
+                Normalisation(stored["offset"], stored["gain"]),
+                stored["channel_shift_px"],
+                draw_reference(positions, shape),
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise OutputError(f"template {path}: {error}; the file was changed from outside") from error

@@ -317,3 +317,14 @@ def test_whatever_the_order_and_the_faults_nothing_is_lost(seed):
     assert left == {FIRST: [1, 2, 3, 4, 5], SECOND: [1, 2, 3, 4, 5]}
     assert waiting.finished
     assert waiting.bytes_held == 0
+
+
+def test_a_cycle_that_is_still_imaged_does_not_count_as_waiting():
+    collecting = assembler(tiles=(FIRST, SECOND))
+    add(collecting, 1, "ACG")
+    add(collecting, 1, "A", tile=SECOND)
+    assert (collecting.bytes_held, collecting.bytes_waiting) == (2 * IMAGE, 0)
+    add(collecting, 1, "T")
+    assert collecting.bytes_waiting == IMAGE
+    collecting.mark_due(1, 0.0)
+    assert collecting.bytes_waiting == 2 * IMAGE

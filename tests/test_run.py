@@ -227,7 +227,7 @@ def test_full_disk_ends_the_run_with_one_clear_line(images, tmp_path):
     with here.camera(images), process(limited, tmp_path / "daemon.log", None) as daemon:
         assert finish(daemon) == 7
     log = (tmp_path / "daemon.log").read_text("utf-8")
-    assert log.strip().splitlines()[-1].startswith("seqd: output folder ")
+    assert log.strip().splitlines()[-1].startswith(("seqd: output folder ", "seqd: ledger "))
     assert "Traceback" not in log
 
 
@@ -255,3 +255,12 @@ def test_two_daemons_cannot_write_one_run(images, tmp_path):
         with there.daemon() as second:
             assert finish(second) == 8
     assert "another seqd writes to it" in (other / "daemon.log").read_text()
+
+
+def test_a_controller_faster_than_calling_is_held_and_released(images, undisturbed, tmp_path):
+    # A tile image is 115 kB and all 24 come at once.
+    here = bench(tmp_path, memory={"hold_above": 2**20, "refuse_above": 2**21})
+    with here.camera(images, "--faults", "drop=0.3,seed=3"), here.daemon("--once") as daemon:
+        here.wait_for(lambda status: status.lag.holding and status.lag.bytes > 2**20)
+        assert finish(daemon) == 0
+    assert outputs(here.runs / RUN) == outputs(undisturbed)

@@ -14,7 +14,7 @@ from calib.runfolder import (
     image_path,
     read_image,
     read_run_info,
-    write_run_info,
+    run_info_xml,
 )
 
 
@@ -35,7 +35,7 @@ def run_info(**changes):
 
 def edited(root, edit):
     """Write a good RunInfo.xml, then change its tree."""
-    write_run_info(root, run_info())
+    (root / RUN_INFO).write_bytes(run_info_xml(run_info()))
     tree = ElementTree.parse(root / RUN_INFO)
     edit(tree.getroot())
     tree.write(root / RUN_INFO)
@@ -55,7 +55,7 @@ def write_frame(root, cycle=1, shape=(48, 56)):
 
 @pytest.mark.parametrize("changes", [{}, {"date": ""}, {"number": 0}, {"reads": (Read(number=1, cycles=1),)}])
 def test_run_info_reads_back_as_written(tmp_path, changes):
-    write_run_info(tmp_path, run_info(**changes))
+    (tmp_path / RUN_INFO).write_bytes(run_info_xml(run_info(**changes)))
     assert read_run_info(tmp_path) == run_info(**changes)
 
 

@@ -114,7 +114,7 @@ class Controller:
             if self._frames.poll(POLL_MS):
                 self._frames.recv()
                 return
-            self._serve(0)
+            self._answer_requests(0)
         raise UnreachableError(
             f"controller: no daemon subscribed within {self._pace.wait_s:g} s; start `seqd run` with the same addresses"
         )
@@ -176,6 +176,9 @@ class Controller:
         """Answer what came on the recovery socket; waits at most so long for the first request."""
         while self._frames.poll(0):
             self._frames.recv()  # subscriptions come and go
+        self._answer_requests(timeout_ms)
+
+    def _answer_requests(self, timeout_ms: int) -> None:
         while self._recovery.poll(timeout_ms):
             timeout_ms = 0
             identity, *parts = self._recovery.recv_multipart()

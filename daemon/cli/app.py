@@ -57,6 +57,9 @@ def main() -> None:
     except SeqdError as error:
         Console(stderr=True, soft_wrap=True).print(f"[bold red]seqd:[/] {_plain(str(error))}", highlight=False)
         sys.exit(error.exit_code)
+    except OSError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]seqd:[/] {_plain(str(error))}", highlight=False)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +20,14 @@ from daemon.cli.progress import bar
 from daemon.cli.summary import show_summary
 from daemon.client import ControlClient
 from daemon.config import Config, ConfigError, load_config
-from daemon.errors import UnreachableError
+from daemon.errors import RunError, UnreachableError
+from daemon.ledger import Ledger
+from daemon.runfiles import RunFiles
 from engines.errors import SeqdError
 
 POLL_S = 0.25
+SHALLOW = 64
+"""Characters of a temporary folder that sockets can lie in."""
 STOP_S = 90.0
 """Time the processes get to end."""
 
@@ -51,7 +55,9 @@ def call(
         run_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"output folder {output}: {error.strerror}") from error
-    with tempfile.TemporaryDirectory(prefix="seqd-") as scratch:
+    # Paths of sockets are short: a deep temporary folder would not do.
+    shallow = tempfile.gettempdir() if len(tempfile.gettempdir()) < SHALLOW else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="seqd-", dir=shallow) as scratch:
         local = _local(settings, Path(scratch), output)
         path = Path(scratch) / "seqd.toml"
         path.write_text(tomli_w.dumps(local.model_dump(mode="json")), "utf-8")
@@ -61,6 +67,12 @@ def call(
             _process([*camera, "--faults", faults], run_folder / "controller.log") as controller,
         ):
             speed = _watch(daemon, controller, local, info, run_folder)
+    with closing(Ledger(RunFiles(run_folder).ledger)) as ledger:
+        committed, expected = sum(ledger.totals().values()), info.cycles * len(info.tiles)
+    if committed < expected:
+        raise RunError(
+            f"run {info.run}: stopped at {committed} of {expected} tile-cycles; run the same command again to go on"
+        )
     show_summary(Console(), run_folder, info, speed)
 
 

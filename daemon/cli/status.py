@@ -24,7 +24,7 @@ def status(
     """Show state, cycle, balance, lag and the engine in use."""
     with ControlClient(control, timeout_s=timeout) as client:
         if as_json:
-            typer.echo(client.status().model_dump_json(indent=2))
+            typer.echo(client.status().model_dump_json(indent=None if watch else 2))
             while watch:
                 time.sleep(REFRESH_S)
                 typer.echo(client.status().model_dump_json())

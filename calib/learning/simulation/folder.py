@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.tile import SimulatedTile, simulate_tile
-from calib.runfolder import Read, RunFolderError, RunInfo, TileId, image_path, write_run_info
+from calib.runfolder import RUN_INFO, Read, RunFolderError, RunInfo, TileId, image_path, run_info_xml
 from engines.architecture import CHANNELS
 
 TRUTH = "Truth"
@@ -58,7 +58,7 @@ def write_simulated_run(
     )
     (root / TRUTH).mkdir(parents=True, exist_ok=True)
     (root / TRUTH / "conditions.json").write_text(conditions.model_dump_json(indent=2), "utf-8")
-    write_run_info(root, info)
+    (root / RUN_INFO).write_bytes(run_info_xml(info))
     for index, tile in enumerate(info.tiles):
         simulated = simulate_tile(conditions, shape=shape, cycles=cycles, seed=seed + index)
         _write_truth(root, tile, simulated)
