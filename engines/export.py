@@ -43,6 +43,11 @@ def export_onnx(network: Network, path: Path) -> None:
         dynamic_shapes=({2: height, 3: width},),
     )
     assert program is not None
+    # The exporter notes where in whose source tree each node comes from.
+    for node in program.model.graph:
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
     program.save(path)
 
 

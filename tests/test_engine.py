@@ -338,3 +338,9 @@ def test_positions_outside_the_image_have_no_evidence(at):
 
 def test_no_positions_give_no_evidence():
     assert read_centres(lit(0, 1, 1), np.zeros((4, 0, 2), np.float32)).shape == (0, 4)
+
+
+def test_graph_does_not_tell_where_it_was_exported(tiny_bundle):
+    for folder in (tiny_bundle, DEFAULT_BUNDLE):
+        assert b"stack_trace" not in (folder / "network.onnx").read_bytes()
+        assert b".py" not in (folder / "network.onnx").read_bytes()
