@@ -4,6 +4,7 @@ import fcntl
 import os
 import time
 import zlib
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,25 +48,23 @@ class RunOutput:
     ) -> None:
         self.files, self.info = files, info
         self._progress, self._stream = progress, stream
-        self._abandoned = False
+        self._tile_files: dict[TileId, TileFile] = {}
         files.create()
-        self._lock = _locked(files.root)
-        self.ledger = Ledger(files.ledger)
-        try:
+        with ExitStack() as opened:
+            opened.callback(os.close, _locked(files.root))
+            self.ledger = Ledger(files.ledger)
+            opened.callback(self.ledger.close)
             self.ledger.begin(facts)
             write_durably(files.root / RUN_INFO, run_info_xml(info))
             for stale in files.spool.iterdir():
                 stale.unlink()  # their frames are asked for again
             self.committed = self.ledger.committed_cycles()
             self._clusters = self.ledger.tiles()
-            self._tile_files: dict[TileId, TileFile] = {
-                tile: open_tile_file(files.calls_of(tile), clusters=clusters, cycles=self.committed[tile])
-                for tile, clusters in self._clusters.items()
-            }
-        except BaseException:
-            self.ledger.close()
-            os.close(self._lock)
-            raise
+            for tile, clusters in self._clusters.items():
+                file = open_tile_file(files.calls_of(tile), clusters=clusters, cycles=self.committed[tile])
+                opened.callback(file.close)
+                self._tile_files[tile] = file
+            self._opened = opened.pop_all()
 
     def templates(self) -> dict[TileId, TileTemplate]:
         """Templates that stand."""
@@ -77,7 +76,9 @@ class RunOutput:
         positions = template.positions
         save_template(self.files.template_of(tile), template)
         write_durably(self.files.locs_of(tile), encode_locs(positions))
-        self._tile_files[tile] = open_tile_file(self.files.calls_of(tile), clusters=len(positions), cycles=0)
+        file = open_tile_file(self.files.calls_of(tile), clusters=len(positions), cycles=0)
+        self._opened.callback(file.close)
+        self._tile_files[tile] = file
         written = [self._write(tile, result) for result in results]
         self.ledger.commit([row for row, _ in written], tile=tile, clusters=len(positions))
         self._progress.template(len(positions))
@@ -94,16 +95,11 @@ class RunOutput:
 
     def abandon(self) -> None:
         """Leave the files open when closing: a thread that cannot be stopped may still write."""
-        self._abandoned = True
+        self._opened.pop_all()
 
     def close(self) -> None:
         """Close the files."""
-        if self._abandoned:
-            return
-        for file in self._tile_files.values():
-            file.close()
-        self.ledger.close()
-        os.close(self._lock)
+        self._opened.close()
 
     def _write(self, tile: TileId, result: CycleResult) -> tuple[CycleRow, NDArray[np.uint8]]:
         file = self._tile_files[tile]

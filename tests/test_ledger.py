@@ -68,6 +68,7 @@ def test_run_goes_on_with_the_same_facts(path):
         ledger.begin(FACTS)
     with closing(Ledger(path)) as ledger:
         ledger.begin({**FACTS, "info": {"run": "R1", "reads": [100, 8]}})
+        assert ledger.committed_cycles() == {}
 
 
 @pytest.mark.parametrize(("fact", "now"), [("model", "def"), ("template_cycles", 5), ("info", {"run": "R1"})])
