@@ -1,0 +1,1 @@
+"""Holding calls against what is true: a simulation's truth, or a codebook."""

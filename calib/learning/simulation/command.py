@@ -1,0 +1,61 @@
+"""``seqd calib simulate``."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from calib.learning.cli import UsageError, bar
+from calib.learning.simulation.conditions import Conditions
+from calib.learning.simulation.folder import TRUTH, write_simulated_run
+from calib.runfolder import RUN_INFO, RunFolderError
+
+
+def simulate(
+    folder: Annotated[Path, typer.Argument(help="Run folder to write.")],
+    run: Annotated[str, typer.Option(help="Name of the run.")] = "SIM",
+    tiles: Annotated[int, typer.Option(min=1, max=96)] = 1,
+    cycles: Annotated[int, typer.Option(min=1, max=1000)] = 30,
+    size: Annotated[int, typer.Option(min=32, max=8192, help="Edge of a tile, pixels.")] = 256,
+    density: Annotated[
+        float | None, typer.Option(min=0, max=3000, help="Clusters, thousands a square millimetre.")
+    ] = None,
+    conditions: Annotated[
+        Path | None, typer.Option(help="JSON with any of the physical conditions; --density stands above it.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    overwrite: Annotated[bool, typer.Option(help="Replace a run folder that is there.")] = False,
+) -> None:
+    """Simulate a run: images in the documented layout, and the truth beside them."""
+    physics = _conditions(conditions, density)
+    if (folder / RUN_INFO).exists():
+        if not overwrite:
+            raise UsageError(f"folder {folder}: holds a run already; use --overwrite to replace it")
+        for part in ("Images", TRUTH):
+            shutil.rmtree(folder / part, ignore_errors=True)
+    with bar() as progress:
+        task = progress.add_task("tile-cycles simulated", total=tiles * cycles)
+        write_simulated_run(
+            folder,
+            physics,
+            run=run,
+            tiles=tiles,
+            cycles=cycles,
+            shape=(size, size),
+            seed=seed,
+            progress=lambda done: progress.update(task, completed=done),
+        )
+    typer.echo(f"{folder}: {tiles} tiles × {cycles} cycles, {physics.density_k_mm2:g} K clusters/mm²")
+
+
+def _conditions(path: Path | None, density: float | None) -> Conditions:
+    try:
+        physics = Conditions.model_validate_json(path.read_bytes()) if path else Conditions()
+    except OSError as error:
+        raise RunFolderError(f"conditions {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UsageError(f"conditions {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return physics if density is None else physics.model_copy(update={"density_k_mm2": density})
