@@ -1,0 +1,1 @@
+"""Labels to train on from images of a known reference: where clusters are and what they really read."""
