@@ -1,1 +1,1 @@
-"""Joint training of both branches on simulated tiles."""
+"""Joint training of both branches on simulated tiles and labelled runs."""

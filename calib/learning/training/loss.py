@@ -1,9 +1,15 @@
 """The joint loss of both branches (method M7)."""
 
+from typing import NamedTuple
+
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 from torchmetrics.functional.image import structural_similarity_index_measure
+
+from calib.learning.training.batch import Batch
+from calib.learning.training.samples import IGNORED
 
 
 class LossWeights(BaseModel):
@@ -18,27 +24,78 @@ class LossWeights(BaseModel):
     calls: float = Field(1.0, ge=0)
     """Cross-entropy of the calls, nats a cluster."""
 
+    @property
+    def rebuild(self) -> bool:
+        """Whether the super-resolution branch has a part in the loss; without, it is not computed."""
+        return self.mse > 0 or self.ssim > 0
+
 
 SSIM_RANGE = 2.0
 """Dynamic range of normalised images for SSIM: a cluster of twice the typical brightness."""
 
 
-def joint_loss(
-    logits: Tensor, images: Tensor, classes: Tensor, superresolved: Tensor, weights: LossWeights
-) -> tuple[Tensor, dict[str, float]]:
+class Sums(NamedTuple):
+    """The terms of the loss, summed over patches, and what each is a mean over. Scalars."""
+
+    calls: Tensor
+    """Cross-entropy over all pixels, nats."""
+    centres: Tensor
+    """Cluster centres."""
+    mse: Tensor
+    """Mean squared error of each patch."""
+    ssim: Tensor
+    """Structural similarity of each patch."""
+    rebuilt: Tensor
+    """Patches with super-resolved images."""
+
+    def packed(self) -> Tensor:
+        """(5,) float64 without gradients, to add up over steps, patches and processes."""
+        return torch.stack(self).detach().double()
+
+    @classmethod
+    def unpacked(cls, values: Tensor) -> "Sums":
+        return cls(*values)
+
+    def means(self) -> dict[str, float]:
+        """The three terms; those of the super-resolution branch only where it was computed."""
+        terms = {"calls": (self.calls / self.centres.clamp(min=1)).item()}
+        if self.rebuilt > 0:
+            terms |= {"mse": (self.mse / self.rebuilt).item(), "ssim": (self.ssim / self.rebuilt).item()}
+        return terms
+
+
+def sums(logits: Tensor, rebuilt: Tensor | None, batch: Batch) -> Sums:
+    """The terms of a batch.
+
+    Parameters
+    ----------
+    logits : (N, 5, H, W).
+    rebuilt : (N, 4, 2H, 2W), or None where the branch was not computed.
+    """
+    calls = functional.cross_entropy(logits.float(), batch.classes, reduction="sum", ignore_index=IGNORED)
+    centres = (batch.classes > 0).sum().to(calls)
+    if rebuilt is None:
+        nothing = torch.zeros_like(calls)
+        return Sums(calls, centres, nothing, nothing, nothing)
+    rebuilt = rebuilt.float()
+    mse = (rebuilt - batch.superresolved).square().mean(dim=(1, 2, 3))
+    ssim = structural_similarity_index_measure(rebuilt, batch.superresolved, data_range=SSIM_RANGE, reduction="none")
+    assert isinstance(ssim, Tensor)
+    return Sums(calls, centres, mse @ batch.rebuildable, ssim.view(-1) @ batch.rebuildable, batch.rebuildable.sum())
+
+
+def joint_loss(own: Sums, everyone: Sums, weights: LossWeights) -> Tensor:
     """``w1 MSE + w2 (1 - SSIM) + w3 CE``.
 
     Cross-entropy is summed over all pixels and divided by the number of cluster centres, so that
     crowded and sparse batches weigh the same per cluster and probabilities stay calibrated.
 
-    Returns
-    -------
-    The loss, and its three unweighted terms to log.
+    Parameters
+    ----------
+    own : terms of this process's patches.
+    everyone : terms of the whole step, by which they are divided: losses of all processes add up
+        to that of the whole step.
     """
-    mse = functional.mse_loss(images, superresolved)
-    ssim = structural_similarity_index_measure(images, superresolved, data_range=SSIM_RANGE)
-    assert isinstance(ssim, Tensor)
-    centres = (classes > 0).sum().clamp(min=1)
-    calls = functional.cross_entropy(logits, classes, reduction="sum") / centres
-    loss = weights.mse * mse + weights.ssim * (1 - ssim) + weights.calls * calls
-    return loss, {"mse": mse.item(), "ssim": ssim.item(), "calls": calls.item()}
+    rebuilt, centres = everyone.rebuilt.clamp(min=1), everyone.centres.clamp(min=1)
+    terms = weights.mse * own.mse / rebuilt + weights.ssim * (own.rebuilt - own.ssim) / rebuilt
+    return terms + weights.calls * own.calls / centres

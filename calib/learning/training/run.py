@@ -1,17 +1,22 @@
-"""A whole training: from settings to a bundle with its quality table and provenance."""
+"""What the commands run: a training from settings to a bundle, and the ablation of its loss."""
 
 import platform
-import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from rich.progress import Progress
 
+from calib.learning.training.ablation import Result, ablate
+from calib.learning.training.hardware import choose_device
+from calib.learning.training.history import best, write_history
+from calib.learning.training.labelled import read_labelled
 from calib.learning.training.quality import fit_quality
-from calib.learning.training.settings import SettingsError, TrainingSettings
-from calib.learning.training.train import Training
+from calib.learning.training.ranks import Ranks, joined
+from calib.learning.training.settings import SettingsError, read_settings
+from calib.learning.training.train import Report, Training
+from engines.bundle import load_bundle
 from engines.export import write_bundle
 
 SMOOTH = 0.98
@@ -25,60 +30,113 @@ def train_bundle(
     settings_file: Path | None,
     name: str,
     checkpoint_every: int,
+    start: Path | None,
+    labelled: Sequence[Path],
     progress: Progress,
-) -> None:
-    """Train, or go on from a checkpoint, then fit the quality table and write the bundle."""
+) -> bool:
+    """Train, or go on from a checkpoint, then fit the quality table and write the bundle.
+
+    Under ``torchrun`` all processes train together and the first one writes.
+
+    Returns
+    -------
+    Whether this process is the one that writes.
+
+    Raises
+    ------
+    SettingsError, RunFolderError, BundleError : what is asked for cannot be used.
+    """
     settings = read_settings(settings_file)
-    training = Training.resumed(settings, checkpoint) if checkpoint.exists() else Training(settings)
+    begun = load_bundle(start) if start else None
+    if begun and "architecture" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"architecture": begun.model.architecture})
+    tiles = read_labelled(labelled, patch_px=settings.patch_px)
+    with joined(settings.device) as ranks:
+        training = Training(settings, ranks=ranks, start=begun, labelled=tiles)
+        if checkpoint.exists():
+            training.resume(checkpoint)
+        report: Report = _silent
+        if ranks.first:
+            _make_folder(checkpoint.parent)
+            report = _shown(training, checkpoint, progress)
+        training.run(checkpoint=checkpoint, checkpoint_every=checkpoint_every, report=report)
+        if not ranks.first:
+            return False
+    network = training.best()
+    write_bundle(
+        bundle,
+        name=name,
+        architecture=settings.architecture,
+        weights=network.state_dict(),
+        quality=fit_quality(network, seed=settings.seed),
+        training=provenance(training),
+    )
+    return True
+
+
+def compare_losses(
+    folder: Path, *, settings_file: Path | None, repeats: int, patches: int, progress: Progress
+) -> list[Result]:
+    """Run the ablation of :mod:`calib.learning.training.ablation` in one process.
+
+    Raises
+    ------
+    SettingsError : the settings cannot be used.
+    """
+    settings = read_settings(settings_file)
+    ranks = Ranks(choose_device(settings.device))
+    _make_folder(folder)
+
+    def reporter(trained: str) -> Report:
+        task = progress.add_task(trained, total=settings.steps)
+        return lambda step, _: progress.update(task, completed=step)
+
+    return ablate(settings, ranks=ranks, folder=folder, repeats=repeats, patches=patches, reporter=reporter)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"folder {folder}: {error.strerror}") from error
+
+
+def _silent(step: int, terms: dict[str, float]) -> None:
+    """What a process that shows nothing reports."""
+
+
+def _shown(training: Training, checkpoint: Path, progress: Progress) -> Report:
+    """Report to a progress bar, and after every evaluation to the learning curve beside the checkpoint."""
     losses: dict[str, float] = {}
-    task = progress.add_task("steps", total=settings.steps, completed=training.step)
+    task = progress.add_task("steps", total=training.settings.steps, completed=training.step)
 
     def report(step: int, terms: dict[str, float]) -> None:
         for term, value in terms.items():
             losses[term] = SMOOTH * losses.get(term, value) + (1 - SMOOTH) * value
         shown = ", ".join(f"{term} {value:.4f}" for term, value in losses.items())
+        if training.history:
+            chosen = training.history[best(training.history)]
+            shown += f"; held out {training.history[-1].loss:.4f}, best {chosen.loss:.4f} at {chosen.step}"
+            if training.history[-1].step == step:
+                write_history(training.history, checkpoint)
         progress.update(task, completed=step, description=f"steps ({shown})")
 
-    training.run(checkpoint=checkpoint, checkpoint_every=checkpoint_every, report=report)
-    quality = fit_quality(training.average, seed=settings.seed)
-    write_bundle(
-        bundle,
-        name=name,
-        architecture=settings.architecture,
-        weights=training.average.state_dict(),
-        quality=quality,
-        training=provenance(training, losses),
-    )
+    return report
 
 
-def read_settings(path: Path | None) -> TrainingSettings:
-    """Settings from a TOML file, or the defaults.
-
-    Raises
-    ------
-    SettingsError : names the setting and what is allowed.
-    """
-    if path is None:
-        return TrainingSettings()
-    try:
-        return TrainingSettings.model_validate(tomllib.loads(path.read_text("utf-8")))
-    except OSError as error:
-        raise SettingsError(f"settings {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"settings {path}: not TOML: {error}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise SettingsError(f"settings {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-
-
-def provenance(training: Training, losses: dict[str, float]) -> dict[str, Any]:
+def provenance(training: Training) -> dict[str, Any]:
     """What made the weights: settings, data, losses, time, software."""
+    chosen = training.history[best(training.history)]
     return {
         "settings": training.settings.model_dump(mode="json"),
         "data": "simulated patches, calib.learning.training.samples",
+        **training.origin,
         "steps": training.step,
+        "best_step": chosen.step,
         "hours": round(training.seconds / 3600, 3),
-        "losses": {term: round(value, 5) for term, value in losses.items()},
+        "losses": {term: round(value, 5) for term, value in chosen.training.items()},
+        "held_out": {term: round(value, 5) for term, value in chosen.validation.items()},
+        "precision": str(training.dtype).removeprefix("torch."),
         "software": {"torch": torch.__version__, "python": platform.python_version()},
         "machine": platform.machine(),
     }

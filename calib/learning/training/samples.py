@@ -11,6 +11,9 @@ from calib.learning.simulation.tile import SimulatedTile, simulate_tile
 
 READ_LENGTH = 60
 
+IGNORED = -1
+"""Class of a pixel of which nothing is known; it has no part in the loss."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -19,12 +22,12 @@ class Sample:
     images: NDArray[np.float32]
     """(4, H, W) in normalised units: 0 is background, 1 the peak of a typical lit cluster."""
     classes: NDArray[np.int64]
-    """(H, W) class of the pixel: 0, or 1-4 where a cluster of that base is centred.
+    """(H, W) class of the pixel: 0, 1-4 where a cluster of that base is centred, or :data:`IGNORED`.
 
     A base's centre is marked where its own channel shows it, so channel shifts need no resampling.
     """
-    superresolved: NDArray[np.float32]
-    """(4, 2H, 2W) the same light without noise and background, half the spot width."""
+    superresolved: NDArray[np.float32] | None
+    """(4, 2H, 2W) the same light without noise and background, half the spot width; None where nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,14 @@ class Patch:
     """(4, H, W)."""
     units_per_photon: NDArray[np.float64]
     """(4,)."""
+
+    def sample(self) -> Sample:
+        """What is seen of it, and what is true."""
+        return Sample(
+            images=self.normalised,
+            classes=_classes(self.tile, self.cycle),
+            superresolved=_superresolved(self.tile, self.cycle, self.units_per_photon),
+        )
 
 
 def simulated_patch(*, rng: np.random.Generator, size: int) -> Patch:
@@ -59,12 +70,7 @@ def simulated_patch(*, rng: np.random.Generator, size: int) -> Patch:
 
 def simulated_sample(*, seed: list[int], size: int) -> Sample:
     """A random patch of ``size`` × ``size`` pixels; the same seed gives the same sample."""
-    patch = simulated_patch(rng=np.random.default_rng(seed), size=size)
-    return Sample(
-        images=patch.normalised,
-        classes=_classes(patch.tile, patch.cycle),
-        superresolved=_superresolved(patch.tile, patch.cycle, patch.units_per_photon),
-    )
+    return simulated_patch(rng=np.random.default_rng(seed), size=size).sample()
 
 
 def _classes(tile: SimulatedTile, cycle: int) -> NDArray[np.int64]:

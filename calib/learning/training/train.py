@@ -1,19 +1,27 @@
-"""The training loop: simulate a batch, step both branches, keep a checkpoint."""
+"""The training loop: draw a batch, step both branches, validate, keep a checkpoint."""
 
 import copy
 import pickle
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from calib.learning.training.loss import joint_loss
-from calib.learning.training.samples import simulated_sample
+from calib.learning.training.batch import Batch, stack
+from calib.learning.training.branches import Branches
+from calib.learning.training.hardware import choose_dtype
+from calib.learning.training.history import Evaluation, best, exhausted
+from calib.learning.training.labelled import LabelledTile
+from calib.learning.training.loss import Sums, joint_loss, sums
+from calib.learning.training.ranks import Ranks
 from calib.learning.training.settings import SettingsError, TrainingSettings
+from calib.learning.training.source import Source
+from engines.bundle import Bundle
+from engines.export import load_weights
 from engines.network import Network
 
 GRADIENT_NORM = 1.0
@@ -26,50 +34,99 @@ Report = Callable[[int, dict[str, float]], None]
 class Training:
     """A training run that can be stopped after any step and resumed with the same result.
 
-    Samples are drawn from ``(seed, step)`` alone, so a resumed run sees what an undisturbed one
-    would have seen.
+    Samples are drawn from seed, step and place in the step alone, so a resumed run sees what an
+    undisturbed one would have seen, and several processes together see what one would.
+    On a CPU the resumed weights are the same bits; a GPU adds in no fixed order.
+
+    Parameters
+    ----------
+    ranks : this process among those that train together; every one makes the same ``Training``.
+    start : weights to begin with; random ones without.
+    labelled : tiles to draw ``labelled_share`` of the patches from.
+
+    Raises
+    ------
+    SettingsError : the bundle to start from is of another architecture, or the batch cannot be
+        dealt out to the processes.
     """
 
-    def __init__(self, settings: TrainingSettings) -> None:
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        *,
+        ranks: Ranks,
+        start: Bundle | None = None,
+        labelled: tuple[LabelledTile, ...] = (),
+    ) -> None:
         torch.manual_seed(settings.seed)
         self.settings = settings
         self.step = 0
         self.seconds = 0.0
-        self.network = Network(settings.architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.network)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=1e-4
+        self.history: list[Evaluation] = []
+        self.origin = {"start": start.hash if start else "", "labelled": [tile.identity for tile in labelled]}
+        self.dtype = choose_dtype(settings.precision, ranks.device)
+        network = Network(settings.architecture)
+        if start:
+            if start.model.architecture != settings.architecture:
+                raise SettingsError(
+                    f"bundle {start.folder}: {start.model.architecture}, the settings say {settings.architecture}"
+                )
+            network.load_state_dict(load_weights(start.folder))
+        network = network.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._ranks = ranks
+        self._own = ranks.share(settings.batch)
+        self._source = Source(settings, labelled)
+        self._network = Branches(network, settings.loss)
+        self._average = copy.deepcopy(self._network)
+        self._best = copy.deepcopy(network.state_dict())
+        self._since = torch.zeros(len(Sums._fields), dtype=torch.float64)
+        self._optimizer = torch.optim.AdamW(
+            network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=1e-4
         )
+        self._scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.dtype is torch.float16)
+        self._parallel = ranks.parallel(self._network)
+        self._held_out: list[Batch] = []
 
-    @classmethod
-    def resumed(cls, settings: TrainingSettings, checkpoint: Path) -> "Training":
-        """Go on from a checkpoint; ``settings`` may change the number of steps only.
+    def resume(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint; only the number of steps may differ from what it was trained with.
 
         Raises
         ------
-        SettingsError : another setting differs.
+        SettingsError : another setting, the start or the labels differ, or it is no checkpoint.
         """
         try:
-            state: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+            state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
             stored = TrainingSettings.model_validate(state["settings"])
-        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+            origin = state["origin"]
+        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
             raise SettingsError(f"checkpoint {checkpoint}: not a checkpoint of this seqd; move it away") from error
-        if stored.model_copy(update={"steps": settings.steps}) != settings:
+        if stored.model_copy(update={"steps": self.settings.steps}) != self.settings:
             raise SettingsError(f"checkpoint {checkpoint} was trained with other settings: {stored}")
-        training = cls(settings)
-        training.network.load_state_dict(state["network"])
-        training.average.load_state_dict(state["average"])
-        training.optimizer.load_state_dict(state["optimizer"])
-        training.step, training.seconds = state["step"], state["seconds"]
-        return training
+        if origin != self.origin:
+            raise SettingsError(f"checkpoint {checkpoint} was trained from another start or other labels: {origin}")
+        self._network.network.load_state_dict(state["network"])
+        self._average.network.load_state_dict(state["average"])
+        self._best = state["best"]
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        self._since = state["since"]
+        self.history = [Evaluation(**row) for row in state["history"]]
+        self.step, self.seconds = state["step"], state["seconds"]
 
     def save(self, checkpoint: Path) -> None:
-        """Write a checkpoint; a crash while writing leaves the one before."""
+        """Write a checkpoint, in the first process; a crash while writing leaves the one before."""
+        if not self._ranks.first:
+            return
         state = {
-            "settings": self.settings.model_dump(),
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "settings": self.settings.model_dump(mode="json"),
+            "origin": self.origin,
+            "network": self._network.network.state_dict(),
+            "average": self._average.network.state_dict(),
+            "best": self._best,
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "since": self._since,
+            "history": [asdict(row) for row in self.history],
             "step": self.step,
             "seconds": self.seconds,
         }
@@ -77,44 +134,92 @@ class Training:
         torch.save(state, fresh)
         fresh.replace(checkpoint)
 
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done or validation has stopped improving."""
+        return self.step >= self.settings.steps or exhausted(self.history, self.settings.patience)
+
+    def best(self) -> Network:
+        """The averaged weights that validated best, in FP32 on the CPU."""
+        network = Network(self.settings.architecture)
+        network.load_state_dict(self._best)
+        return network.eval()
+
     def run(self, *, checkpoint: Path, checkpoint_every: int, report: Report) -> None:
-        """Train to the last step, saving on the way and at the end."""
-        while self.step < self.settings.steps:
+        """Train to the end, validating and saving on the way and at the end."""
+        if self.step >= self.settings.steps and not self._validated:
+            # A checkpoint made between two evaluations, with its steps cut down to where it is.
+            self._validate()
+            self.save(checkpoint)
+        while not self.finished:
             started = time.monotonic()
             terms = self._train_step()
+            if self.step % self.settings.validate_every == 0 or self.step == self.settings.steps:
+                self._validate()
             self.seconds += time.monotonic() - started
-            if self.step % checkpoint_every == 0 or self.step == self.settings.steps:
+            if self.step % checkpoint_every == 0 or self.finished:
                 self.save(checkpoint)
             report(self.step, terms)
 
+    @property
+    def _validated(self) -> bool:
+        return bool(self.history) and self.history[-1].step == self.step
+
     def _train_step(self) -> dict[str, float]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate_at(self.step)
-        images, classes, superresolved = self._batch()
-        logits, rebuilt = self.network(images)
-        loss, terms = joint_loss(logits, rebuilt, classes, superresolved, self.settings.loss)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
-        self.optimizer.step()
+        rate = self.settings.learning_rate_at(self.step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        batch = stack([self._source.training(self.step, index) for index in self._own], self._ranks.device)
+        own = self._sums(self._parallel, batch)
+        everyone = self._ranks.total(own.packed())
+        # Gradients are averaged over the processes, and these losses are to be added.
+        loss = self._ranks.size * joint_loss(own, Sums.unpacked(everyone), self.settings.loss)
+        self._optimizer.zero_grad()
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.unscale_(self._optimizer)
+        nn.utils.clip_grad_norm_(self._network.parameters(), GRADIENT_NORM)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         self.step += 1
         self._update_average()
-        return terms
+        totals = everyone.cpu()
+        self._since += totals
+        return Sums.unpacked(totals).means()
 
-    def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        settings = self.settings
-        samples = [
-            simulated_sample(seed=[settings.seed, self.step, index], size=settings.patch_px)
-            for index in range(settings.batch)
-        ]
-        images = torch.from_numpy(np.stack([sample.images for sample in samples]))
-        classes = torch.from_numpy(np.stack([sample.classes for sample in samples]))
-        superresolved = torch.from_numpy(np.stack([sample.superresolved for sample in samples]))
-        return images.contiguous(memory_format=torch.channels_last), classes, superresolved
+    def _sums(self, model: Callable[[Tensor], tuple[Tensor, Tensor | None]], batch: Batch) -> Sums:
+        with torch.autocast(self._ranks.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+            logits, rebuilt = model(batch.images)
+        return sums(logits, rebuilt, batch)
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        """Evaluate the average; where it is the best so far, keep it."""
+        settings, ranks = self.settings, self._ranks
+        if not self._held_out:
+            mine = range(ranks.rank, settings.validation_patches, ranks.size)
+            # One patch a batch: the sums, unlike a batch's, are then the same for any number of processes.
+            self._held_out = [stack([self._source.held_out(index)], ranks.device) for index in mine]
+        packed = torch.zeros(len(Sums._fields), dtype=torch.float64, device=ranks.device)
+        for batch in self._held_out:
+            packed += self._sums(self._average, batch).packed()
+        found = Sums.unpacked(ranks.total(packed).cpu())
+        evaluation = Evaluation(
+            step=self.step,
+            learning_rate=settings.learning_rate_at(self.step - 1),
+            training=Sums.unpacked(self._since).means(),
+            validation=found.means(),
+            loss=joint_loss(found, found, settings.loss).item(),
+        )
+        self._since = torch.zeros_like(self._since)
+        self.history.append(evaluation)
+        if best(self.history) == len(self.history) - 1:
+            self._best = {
+                name: value.to("cpu", copy=True) for name, value in self._average.network.state_dict().items()
+            }
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        # The first averages would otherwise remember the random start.
+        # The first averages would otherwise remember a random start.
         decay = min(self.settings.average, self.step / (self.step + 10))
-        for mean, weight in zip(self.average.parameters(), self.network.parameters(), strict=True):
+        for mean, weight in zip(self._average.parameters(), self._network.parameters(), strict=True):
             mean.lerp_(weight, 1 - decay)
