@@ -1,0 +1,1 @@
+"""The classical pipeline: each cluster read alone. It makes the labels, and is what the network is measured against."""
