@@ -1,25 +1,60 @@
 """The camera: photons to counts."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 
-def expose(
+@dataclass(frozen=True)
+class Sensor:
+    """An sCMOS sensor; every map is (H, W), or of shape () where all pixels are alike."""
+
+    counts_per_e: NDArray[np.float64]
+    """Conversion gain."""
+    offset: NDArray[np.float64]
+    """Counts without light."""
+    read_noise_e: NDArray[np.float64]
+    """Standard deviation, electrons."""
+
+
+def sensor(
     *,
-    photons: NDArray[np.float64],
-    read_noise_e: float,
+    shape: tuple[int, int],
     counts_per_e: float,
+    gain_spread: float,
     offset: float,
+    offset_spread: float,
+    read_noise_e: float,
+    read_noise_spread: float,
     rng: np.random.Generator,
-) -> NDArray[np.uint16]:
-    """Counts of an sCMOS-like camera: shot noise, read noise, gain, offset, 16-bit saturation.
+) -> Sensor:
+    """Draw the pixels of a sensor.
 
     Parameters
     ----------
-    photons : detected photons expected in each pixel (quantum efficiency already in).
-    read_noise_e : standard deviation, electrons.
-    counts_per_e : conversion gain.
-    offset : counts without light.
+    counts_per_e : mean conversion gain.
+    gain_spread : standard deviation of a pixel's gain over the mean gain.
+    offset, offset_spread : mean and standard deviation of the counts without light.
+    read_noise_e : median read noise, electrons.
+    read_noise_spread : standard deviation of the natural logarithm of a pixel's read noise.
     """
-    electrons = rng.poisson(photons) + rng.normal(0, read_noise_e, photons.shape)
-    return np.clip(np.rint(electrons * counts_per_e + offset), 0, 65535).astype(np.uint16)
+    gain, level, noise = np.array(counts_per_e), np.array(offset), np.array(read_noise_e)
+    if gain_spread:
+        gain = gain * np.clip(rng.normal(1, gain_spread, shape), 0, None)
+    if offset_spread:
+        level = rng.normal(level, offset_spread, shape)
+    if read_noise_spread:
+        noise = noise * rng.lognormal(0, read_noise_spread, shape)
+    return Sensor(gain, level, noise)
+
+
+def expose(*, photons: NDArray[np.float64], sensor: Sensor, rng: np.random.Generator) -> NDArray[np.uint16]:
+    """Counts of a camera: shot noise, read noise, gain, offset, 16-bit saturation.
+
+    Parameters
+    ----------
+    photons : (H, W) detected photons expected in each pixel (quantum efficiency already in).
+    """
+    electrons = rng.poisson(photons) + rng.normal(0, sensor.read_noise_e, photons.shape)
+    return np.clip(np.rint(electrons * sensor.counts_per_e + sensor.offset), 0, 65535).astype(np.uint16)

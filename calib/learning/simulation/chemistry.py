@@ -31,6 +31,32 @@ def phasing_weights(*, cycle: int, cycles: int, phasing: float, prephasing: floa
     return shown
 
 
+def accumulated_weights(
+    *, cycle: int, cycles: int, phasing: float, prephasing: float, carried: float
+) -> NDArray[np.float64]:
+    """Read positions that a dye shows when a share of its light stays on the strands from cycle to cycle.
+
+    What stays of a cycle fades geometrically: ``carried`` in the next one, its square in the one after. A dye
+    incorporated in every cycle piles up to (1 - carried^cycle) / (1 - carried).
+
+    Parameters
+    ----------
+    cycle, cycles, phasing, prephasing : as for :func:`phasing_weights`.
+    carried : share of the light carried over to the next cycle, below 1.
+
+    Returns
+    -------
+    (cycles,) shares of the light of one incorporation; they may sum to more than 1. Less than 1e-4 left is cut.
+    """
+    weights = np.zeros(cycles)
+    for back in range(cycle):
+        left = carried**back
+        if left < 1e-4:
+            break
+        weights += left * phasing_weights(cycle=cycle - back, cycles=cycles, phasing=phasing, prephasing=prephasing)
+    return weights
+
+
 def emission(*, reads: NDArray[np.uint8], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Share of each base in the light of every cluster.
 
@@ -41,7 +67,7 @@ def emission(*, reads: NDArray[np.uint8], weights: NDArray[np.float64]) -> NDArr
 
     Returns
     -------
-    (n, 4) shares that sum to at most 1.
+    (n, 4) shares that sum to the sum of the weights.
     """
     shares = np.zeros((len(reads), 4))
     for position in np.flatnonzero(weights > 1e-6):

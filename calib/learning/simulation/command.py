@@ -9,7 +9,9 @@ from pydantic import ValidationError
 
 from calib.learning.cli import UsageError, bar
 from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import TRUTH, write_simulated_run
+from calib.learning.simulation.folder import STRUCTURED, TRUTH, write_simulated_run
+from calib.learning.simulation.reference import read_fasta
+from calib.learning.simulation.structured import carriers
 from calib.runfolder import RUN_INFO, RunFolderError
 
 
@@ -25,15 +27,24 @@ def simulate(
     conditions: Annotated[
         Path | None, typer.Option(help="JSON with any of the physical conditions; --density stands above it.")
     ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="FASTA to cut reads from; random bases of its own where there is none.")
+    ] = None,
+    structured: Annotated[
+        bool, typer.Option(help="Write frames under structured illumination too: 3 orientations × 3 phases.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     overwrite: Annotated[bool, typer.Option(help="Replace a run folder that is there.")] = False,
 ) -> None:
     """Simulate a run: images in the documented layout, and the truth beside them."""
     physics = _conditions(conditions, density)
+    genome = read_fasta(reference) if reference else None
+    if structured:
+        carriers(physics.pattern, pixel_um=physics.pixel_um)
     if (folder / RUN_INFO).exists():
         if not overwrite:
             raise UsageError(f"folder {folder}: holds a run already; use --overwrite to replace it")
-        for part in ("Images", TRUTH):
+        for part in ("Images", STRUCTURED, TRUTH):
             shutil.rmtree(folder / part, ignore_errors=True)
     with bar() as progress:
         task = progress.add_task("tile-cycles simulated", total=tiles * cycles)
@@ -46,8 +57,11 @@ def simulate(
             shape=(size, size),
             seed=seed,
             progress=lambda done: progress.update(task, completed=done),
+            reference=genome,
+            structured=structured,
         )
-    typer.echo(f"{folder}: {tiles} tiles × {cycles} cycles, {physics.density_k_mm2:g} K clusters/mm²")
+    density = physics.density_px2 / physics.pixel_um**2 * 1000
+    typer.echo(f"{folder}: {tiles} tiles × {cycles} cycles, {density:g} K clusters/mm²")
 
 
 def _conditions(path: Path | None, density: float | None) -> Conditions:
@@ -58,4 +72,6 @@ def _conditions(path: Path | None, density: float | None) -> Conditions:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UsageError(f"conditions {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    if density is not None and physics.grid is not None:
+        raise UsageError(f"--density {density:g}: the grid of {path} sets the density; leave one of them out")
     return physics if density is None else physics.model_copy(update={"density_k_mm2": density})

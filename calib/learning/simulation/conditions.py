@@ -1,6 +1,6 @@
 """The conditions of a run: every physical parameter of a simulated tile in one model."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -9,9 +9,39 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 _Positive = Annotated[float, Field(gt=0)]
 _Amount = Annotated[float, Field(ge=0)]
 Four = tuple[_Amount, _Amount, _Amount, _Amount]
+Signed = tuple[float, float, float, float]
 Shifts = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 
 IDEAL_CROSSTALK: tuple[Four, Four, Four, Four] = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
+
+
+class Grid(BaseModel):
+    """Patterned flow cell: a square grid of spots that hold one cluster or nanoball each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pitch_um: _Positive
+    """Distance of neighbouring spots."""
+    jitter_um: _Amount = 0
+    """Standard deviation of a cluster's place on its spot, in y and in x."""
+    occupancy: _Share = 1
+    """Share of the spots that hold a cluster."""
+    angle_deg: float = 0
+    """Rotation of the grid against the camera."""
+
+
+class Pattern(BaseModel):
+    """Stripes of a structured illumination, in three orientations 60 degrees apart."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    period_um: _Positive = 1.25
+    """Distance of neighbouring stripes in the sample."""
+    modulation: _Share = 0.8
+    angle_deg: float = 10
+    """Direction across the first orientation's stripes, from x to y."""
+    start_phase_rad: tuple[float, float, float] = (0.3, 1.1, 2.0)
+    """Phase of each orientation's first step; the others follow by a third of a period."""
 
 
 class Conditions(BaseModel):
@@ -20,11 +50,21 @@ class Conditions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     density_k_mm2: Annotated[float, Field(ge=0, le=3000)] = 100
-    """Clusters, thousands a square millimetre."""
+    """Clusters scattered at random, thousands a square millimetre; a grid stands above it."""
+    grid: Grid | None = None
+    """Layout of a patterned flow cell, in place of a random one."""
     pixel_um: _Positive = 0.375
     """Edge of a camera pixel in the sample, micrometres."""
     sigma_px: tuple[_Positive, _Positive, _Positive, _Positive] = (1.05, 1.1, 1.15, 1.2)
-    """Standard deviation of each channel's point-spread function."""
+    """Standard deviation of each channel's point-spread function, in focus."""
+    airy_tail: tuple[_Share, _Share, _Share, _Share] = (0, 0, 0, 0)
+    """Share of each channel's light in the rings of diffraction; 0.24 is that of a perfect lens."""
+    defocus_um: Signed = (0, 0, 0, 0)
+    """Distance of each channel's focal plane from the clusters."""
+    focus_drift_um: Annotated[float, Field(ge=0, le=10)] = 0
+    """Largest change of focus from a cycle to the next."""
+    focal_depth_um: _Positive = 1.0
+    """Distance from focus at which spots have grown by the square root of two."""
     crosstalk: tuple[Four, Four, Four, Four] = (
         (1.0, 0.35, 0.01, 0.02),
         (0.3, 1.0, 0.02, 0.02),
@@ -46,23 +86,45 @@ class Conditions(BaseModel):
     """Brightness of such a thing, photons a pixel."""
     falloff: _Share = 0.1
     """Loss of illumination from the centre to the corners."""
+    pattern: Pattern = Pattern()
+    """Stripes, where structured illumination is asked for."""
+    bubbles: Annotated[float, Field(ge=0, le=100)] = 0
+    """Bubbles expected in a cycle, in the whole tile."""
+    bubble_radius_px: _Positive = 30
+    bubble_light: _Share = 0.3
+    bubble_blur_px: _Positive = 2.5
+    """A bubble: median radius, light let through, standard deviation of its blur."""
+    dust: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Dark or glowing specks that stay, in the whole tile."""
+    dust_photons_px: _Amount = 200
+    """Brightness of a glowing speck, photons a pixel."""
     phasing: _Share = 0.0015
     prephasing: _Share = 0.001
     """Strands that fall behind, or run ahead, each cycle."""
+    t_accumulation: Annotated[float, Field(ge=0, lt=1)] = 0
+    """Light of a T that stays on its strands from a cycle to the next."""
+    first_cycle: _Positive = 1
+    """Light of the first cycle, relative to what the others follow."""
     decay: _Share = 0.003
     """Light lost each cycle."""
     polyclonal: _Share = 0.04
     """Clusters seeded by two molecules."""
     composition: Four = (0.25, 0.25, 0.25, 0.25)
-    """Share of each base in the reads."""
+    """Share of each base in the reads, or in the reference where one is made for them."""
     channel_shift_px: Shifts = ((0, 0), (0, 0), (0, 0), (0, 0))
     """Shift (y, x) of each channel's image against the sample."""
+    channel_magnification: tuple[_Positive, _Positive, _Positive, _Positive] = (1, 1, 1, 1)
+    """Scale of each channel's image about its centre."""
     drift_px: Annotated[float, Field(ge=0, le=20)] = 0.5
     """Largest stage drift (y and x) from a cycle to the next."""
     read_noise_e: Annotated[float, Field(ge=0)] = 1.4
     counts_per_e: _Positive = 2.0
     offset: Annotated[float, Field(ge=0)] = 100
     """Camera: read noise in electrons, counts an electron, counts without light."""
+    read_noise_spread: Annotated[float, Field(ge=0, le=2)] = 0
+    gain_spread: _Share = 0
+    offset_spread: _Amount = 0
+    """Spread over the pixels: of the logarithm of read noise, of gain relative to its mean, of offset in counts."""
 
     @model_validator(mode="after")
     def _whole_composition(self) -> "Conditions":
@@ -73,7 +135,13 @@ class Conditions(BaseModel):
     @property
     def density_px2(self) -> float:
         """Clusters a pixel."""
+        if self.grid is not None:
+            return self.grid.occupancy * (self.pixel_um / self.grid.pitch_um) ** 2
         return self.density_k_mm2 * 1000 * (self.pixel_um / 1000) ** 2
+
+
+PIXEL_UM = 0.375
+"""Pixel of random conditions; all that matters to a network is measured in pixels."""
 
 
 def random_conditions(rng: np.random.Generator) -> Conditions:
@@ -85,8 +153,8 @@ def random_conditions(rng: np.random.Generator) -> Conditions:
 
     large = rng.random() < 0.2
     sigma = rng.uniform(1.7, 3.0) if large else rng.uniform(0.8, 1.7)
-    crowding = np.exp(rng.uniform(np.log(0.02), np.log(0.9)))
-    density_px2 = min(crowding / (2 * np.pi * sigma**2), 0.09)
+    crowding = np.exp(rng.uniform(np.log(0.02), np.log(1.1)))
+    density_px2 = min(crowding / (2 * np.pi * sigma**2), 0.145)
     leak = rng.uniform(0.0, 0.06, (4, 4))
     leak[0, 1], leak[1, 0] = rng.uniform(0, 0.7), rng.uniform(0, 0.5)
     leak[2, 3], leak[3, 2] = rng.uniform(0, 0.5), rng.uniform(0, 0.4)
@@ -100,7 +168,8 @@ def random_conditions(rng: np.random.Generator) -> Conditions:
     channel_yield = np.exp(rng.normal(0, 0.35, 4))
     background = float(np.exp(rng.uniform(np.log(0.02), np.log(2))) * peak)
     return Conditions(
-        density_k_mm2=density_px2 / 0.375**2 * 1000,
+        density_k_mm2=density_px2 / PIXEL_UM**2 * 1000,
+        pixel_um=PIXEL_UM,
         sigma_px=tuple(sigma * four(0.88, 1.15)[i] for i in range(4)),
         crosstalk=rows,
         photons=photons,
@@ -118,4 +187,32 @@ def random_conditions(rng: np.random.Generator) -> Conditions:
         read_noise_e=rng.uniform(0.8, 2.5),
         counts_per_e=float(np.exp(rng.uniform(np.log(0.5), np.log(4)))),
         offset=rng.uniform(0, 500),
+        **_now_and_then(rng, density_px2=density_px2, peak_photons_px=peak),
     )
+
+
+def _now_and_then(rng: np.random.Generator, *, density_px2: float, peak_photons_px: float) -> dict[str, Any]:
+    """What most instruments show mildly or seldom; each effect is left out of most draws."""
+    drawn: dict[str, Any] = {"channel_magnification": tuple(rng.uniform(0.999, 1.001, 4))}
+    if rng.random() < 0.15:
+        occupancy = rng.uniform(0.6, 1)
+        pitch_um = PIXEL_UM * (occupancy / density_px2) ** 0.5
+        drawn["grid"] = Grid(
+            pitch_um=pitch_um,
+            jitter_um=pitch_um * rng.uniform(0, 0.1),
+            occupancy=occupancy,
+            angle_deg=rng.uniform(-3, 3),
+        )
+    if rng.random() < 0.15:
+        drawn["airy_tail"] = tuple(rng.uniform(0, 0.25, 4))
+    if rng.random() < 0.25:
+        drawn |= {"defocus_um": tuple(rng.uniform(-0.5, 0.5, 4)), "focus_drift_um": rng.uniform(0, 0.1)}
+    if rng.random() < 0.25:
+        drawn |= {"t_accumulation": rng.uniform(0, 0.1), "first_cycle": rng.uniform(0.7, 1)}
+    if rng.random() < 0.03:
+        drawn |= {"bubbles": 0.7, "bubble_radius_px": rng.uniform(10, 60), "bubble_light": rng.uniform(0.1, 0.7)}
+    if rng.random() < 0.1:
+        drawn |= {"dust": int(rng.integers(1, 4)), "dust_photons_px": peak_photons_px * rng.uniform(0.3, 4)}
+    if rng.random() < 0.3:
+        drawn |= {"read_noise_spread": 0.3, "gain_spread": rng.uniform(0, 0.03), "offset_spread": rng.uniform(0, 4)}
+    return drawn

@@ -4,11 +4,15 @@
 
     RunInfo.xml
     Images/L001/C<cycle>.1/s_<lane>_<tile>_<A|C|G|T>.tif
+    Structured/L001/C<cycle>.1/s_<lane>_<tile>_<A|C|G|T>.tif    on request: 9 pages, orientation by orientation
     Truth/conditions.json
+    Truth/seed.json                    seed of the first tile; each further tile of RunInfo.xml takes the next
+    Truth/reference.fasta              what the reads are cut from
     Truth/s_<lane>_<tile>.csv          y,x,read,polyclonal: clusters whose centre lies in the tile
 """
 
 import csv
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +20,28 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from calib.learning.simulation.conditions import Conditions
+from calib.learning.simulation.reference import Sequence, random_reference, read_fasta, write_fasta
 from calib.learning.simulation.tile import SimulatedTile, simulate_tile
-from calib.runfolder import RUN_INFO, Read, RunFolderError, RunInfo, TileId, image_path, run_info_xml
+from calib.runfolder import (
+    RUN_INFO,
+    Read,
+    RunFolderError,
+    RunInfo,
+    TileId,
+    image_path,
+    read_run_info,
+    run_info_xml,
+)
 from engines.architecture import CHANNELS
 
 TRUTH = "Truth"
+STRUCTURED = "Structured"
+
+REFERENCE_BASES = 20_000
+"""Length of the reference that is made where none is given, or the read's if that is more."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +64,29 @@ def write_simulated_run(
     shape: tuple[int, int],
     seed: int,
     progress: Callable[[int], None],
+    reference: tuple[Sequence, ...] | None = None,
+    structured: bool = False,
 ) -> RunInfo:
-    """Simulate a run and write it; ``progress`` gets the tile-cycles written."""
+    """Simulate a run and write it.
+
+    Parameters
+    ----------
+    seed : of the first tile; the run is the same for the same seed.
+    progress : gets the tile-cycles written.
+    reference : what reads are cut from; one of random bases is made where there is none.
+    structured : whether to write the frames under striped light too.
+
+    Raises
+    ------
+    RunFolderError : the reference is too short for the read.
+    structured.PatternError : the camera cannot see the stripes.
+    """
+    if reference is None:
+        reference = random_reference(
+            length=max(REFERENCE_BASES, cycles),
+            composition=conditions.composition,
+            rng=np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,))),
+        )
     info = RunInfo(
         run=run,
         flowcell="SIMULATED",
@@ -58,17 +98,77 @@ def write_simulated_run(
     )
     (root / TRUTH).mkdir(parents=True, exist_ok=True)
     (root / TRUTH / "conditions.json").write_text(conditions.model_dump_json(indent=2), "utf-8")
+    (root / TRUTH / "seed.json").write_text(json.dumps({"seed": seed}), "utf-8")
+    write_fasta(root / TRUTH / "reference.fasta", reference)
     (root / RUN_INFO).write_bytes(run_info_xml(info))
     for index, tile in enumerate(info.tiles):
-        simulated = simulate_tile(conditions, shape=shape, cycles=cycles, seed=seed + index)
+        simulated = simulate_tile(conditions, shape=shape, cycles=cycles, seed=seed + index, reference=reference)
         _write_truth(root, tile, simulated)
         for cycle in range(1, cycles + 1):
             for channel, image in zip(CHANNELS, simulated.images(cycle), strict=True):
-                path = image_path(root, tile, cycle, channel)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                tifffile.imwrite(path, image)
+                _write_image(image_path(root, tile, cycle, channel), image)
+            if structured:
+                for channel, stack in zip(CHANNELS, simulated.structured_images(cycle), strict=True):
+                    _write_image(structured_path(root, tile, cycle, channel), stack)
             progress(index * cycles + cycle)
     return info
+
+
+def structured_path(root: Path, tile: TileId, cycle: int, channel: str) -> Path:
+    """Where the frames of one channel under structured illumination are archived, (9, H, W) uint16."""
+    return root / STRUCTURED / image_path(root, tile, cycle, channel).relative_to(root / "Images")
+
+
+def read_conditions(root: Path) -> Conditions:
+    """Conditions that a run was simulated under.
+
+    Raises
+    ------
+    RunFolderError : the folder has none, or they are not of this version.
+    """
+    path = root / TRUTH / "conditions.json"
+    try:
+        return Conditions.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise RunFolderError(f"conditions {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise RunFolderError(f"conditions {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def simulated_tile_of(root: Path, tile: TileId) -> SimulatedTile:
+    """The tile that a folder's images were made from, simulated anew.
+
+    Raises
+    ------
+    RunFolderError : the folder is not a simulated run, lacks the tile, or was written by a version whose
+        simulation differs: the clusters come out otherwise than its truth has them.
+    """
+    info = read_run_info(root)
+    if tile not in info.tiles:
+        raise RunFolderError(f"tile {tile}: not in run {info.run}, which has {', '.join(map(str, info.tiles))}")
+    path = root / TRUTH / "seed.json"
+    try:
+        seed = int(json.loads(path.read_bytes())["seed"])
+    except OSError as error:
+        raise RunFolderError(f"seed {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(f'seed {path}: not {{"seed": a whole number}}') from error
+    simulated = simulate_tile(
+        read_conditions(root),
+        shape=(info.height, info.width),
+        cycles=info.cycles,
+        seed=seed + info.tiles.index(tile),
+        reference=read_fasta(root / TRUTH / "reference.fasta"),
+    )
+    truth, inside = read_truth(root, tile), simulated.inside
+    if (
+        len(truth.reads) != inside.sum()
+        or truth.reads.tobytes() != simulated.reads[inside].tobytes()
+        or not np.allclose(truth.positions, simulated.positions_px[inside], rtol=0, atol=1e-3)
+    ):
+        raise RunFolderError(f"tile {tile}: its truth in {root / TRUTH} is not what its seed and conditions give")
+    return simulated
 
 
 def read_truth(root: Path, tile: TileId) -> Truth:
@@ -86,6 +186,8 @@ def read_truth(root: Path, tile: TileId) -> Truth:
         raise RunFolderError(f"truth {path}: {error.strerror}") from error
     positions = np.array([(float(row["y"]), float(row["x"])) for row in rows]).reshape(-1, 2)
     reads = np.array([["ACGT".index(base) for base in row["read"]] for row in rows], np.uint8)
+    if not rows:
+        reads = reads.reshape(0, 0)
     return Truth(positions, reads)
 
 
@@ -97,6 +199,11 @@ def _write_truth(root: Path, tile: TileId, simulated: SimulatedTile) -> None:
             y, x = simulated.positions_px[index]
             read = "".join("ACGT"[base] for base in simulated.reads[index])
             writer.writerow([f"{y:.3f}", f"{x:.3f}", read, int(simulated.second_share[index] > 0)])
+
+
+def _write_image(path: Path, image: NDArray[np.uint16]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, image, photometric="minisblack")
 
 
 def _truth_path(root: Path, tile: TileId) -> Path:

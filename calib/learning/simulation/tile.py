@@ -5,11 +5,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.learning.simulation import background, camera, chemistry, optics
+from calib.learning.simulation import background, camera, chemistry, layout, obstructions, optics, structured
 from calib.learning.simulation.conditions import Conditions
+from calib.learning.simulation.reference import Sequence, cut_reads
 
 MARGIN_PX = 12
 """Clusters just outside a tile still shine into it."""
+
+TAIL_WIDTH = 2.0
+"""Width of the diffraction tail, in standard deviations of the spot in focus."""
+
+_INSTRUMENT, _BUBBLES, _STRUCTURED = 1, 2, 3
+"""Purposes of the random streams of a tile."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,13 @@ class SimulatedTile:
     """(n,) relative to the median cluster."""
     drift_px: NDArray[np.float64]
     """(cycles, 2) stage position of each cycle against the first."""
+    focus_um: NDArray[np.float64]
+    """(cycles,) focus of each cycle against the first."""
     haze: NDArray[np.float64]
-    """(4, H, W) structures, expected photons a pixel."""
+    """(4, H, W) structures and glowing dust, expected photons a pixel."""
+    transmission: NDArray[np.float64]
+    """(H, W) light that dust lets through."""
+    sensor: camera.Sensor
     seed: int
 
     @property
@@ -47,61 +59,150 @@ class SimulatedTile:
     def cluster_light(self, cycle: int) -> NDArray[np.float64]:
         """(4, n) expected photons of each cluster in each channel, 1-based cycle."""
         conditions = self.conditions
-        weights = chemistry.phasing_weights(
-            cycle=cycle,
-            cycles=self.reads.shape[1],
-            phasing=conditions.phasing,
-            prephasing=conditions.prephasing,
-        )
-        shares = (1 - self.second_share)[:, None] * chemistry.emission(reads=self.reads, weights=weights)
+        shares = (1 - self.second_share)[:, None] * self._shares(self.reads, cycle)
         mixed = self.second_share > 0
-        shares[mixed] += self.second_share[mixed, None] * chemistry.emission(
-            reads=self.second_reads[mixed], weights=weights
-        )
+        shares[mixed] += self.second_share[mixed, None] * self._shares(self.second_reads[mixed], cycle)
         photons = conditions.photons * self.brightness * (1 - conditions.decay) ** (cycle - 1)
+        if cycle == 1:
+            photons = photons * conditions.first_cycle
         emitted = shares * np.array(conditions.channel_yield) * photons[:, None]
         return np.asarray(np.array(conditions.crosstalk) @ emitted.T)
 
     def channel_positions(self, cycle: int, channel: int) -> NDArray[np.float64]:
         """(n, 2) where the clusters appear in one frame."""
-        shift = self.drift_px[cycle - 1] + np.array(self.conditions.channel_shift_px[channel])
-        return np.asarray(self.positions_px + shift)
+        conditions = self.conditions
+        return optics.projected(
+            positions_px=self.positions_px,
+            shift_px=self.drift_px[cycle - 1] + np.array(conditions.channel_shift_px[channel]),
+            magnification=conditions.channel_magnification[channel],
+            shape=self.shape,
+        )
+
+    def spot_sigma(self, cycle: int, channel: int) -> float:
+        """Standard deviation of the spots in one frame, pixels, as the focus of its cycle leaves it."""
+        conditions = self.conditions
+        return optics.defocused_sigma(
+            sigma_px=conditions.sigma_px[channel],
+            defocus_um=conditions.defocus_um[channel] + self.focus_um[cycle - 1],
+            depth_um=conditions.focal_depth_um,
+        )
 
     def images(self, cycle: int) -> NDArray[np.uint16]:
         """(4, H, W) frames of a cycle; the same at every call."""
-        conditions = self.conditions
         light = self.cluster_light(cycle)
-        profile = background.illumination(shape=self.shape, falloff=conditions.falloff)
         rng = np.random.default_rng([self.seed, cycle])
-        frames = []
-        for channel in range(4):
-            clusters = optics.spots(
-                positions_px=self.channel_positions(cycle, channel),
-                photons=light[channel],
-                sigma_px=conditions.sigma_px[channel],
+        cover = self._bubbles(cycle)
+        return np.stack([self._frame(cycle, channel, light[channel], cover, rng) for channel in range(4)])
+
+    def structured_images(self, cycle: int) -> NDArray[np.uint16]:
+        """(4, 9, H, W) frames of a cycle under striped light: three phases of each of three orientations.
+
+        The stripes lie still while the stage drifts, and light the clusters only: background and structures are
+        taken to lie out of focus, where stripes have faded.
+
+        Raises
+        ------
+        structured.PatternError : the camera cannot see the stripes.
+        """
+        pattern = self.conditions.pattern
+        carriers = structured.carriers(pattern, pixel_um=self.conditions.pixel_um)
+        light = self.cluster_light(cycle)
+        rng = _stream(self.seed, _STRUCTURED, cycle)
+        cover = self._bubbles(cycle)
+        frames = np.empty((4, structured.ORIENTATIONS * structured.PHASES, *self.shape), np.uint16)
+        for index, phase in enumerate(structured.phases(pattern).ravel()):
+            lit = structured.stripes(
+                positions_px=self.positions_px + self.drift_px[cycle - 1],
+                carrier_px=carriers[index // structured.PHASES],
+                phase_rad=phase,
+                modulation=pattern.modulation,
+            )
+            for channel in range(4):
+                frames[channel, index] = self._frame(cycle, channel, light[channel] * lit, cover, rng)
+        return frames
+
+    def _shares(self, reads: NDArray[np.uint8], cycle: int) -> NDArray[np.float64]:
+        """(n, 4) light of each base of some reads in a cycle, relative to a whole cluster's."""
+        conditions = self.conditions
+        steps = {
+            "cycle": cycle,
+            "cycles": reads.shape[1],
+            "phasing": conditions.phasing,
+            "prephasing": conditions.prephasing,
+        }
+        shares = chemistry.emission(reads=reads, weights=chemistry.phasing_weights(**steps))
+        if conditions.t_accumulation:
+            weights = chemistry.accumulated_weights(**steps, carried=conditions.t_accumulation)
+            shares[:, 3] = chemistry.emission(reads=reads, weights=weights)[:, 3]
+        return shares
+
+    def _bubbles(self, cycle: int) -> NDArray[np.float64] | None:
+        """(H, W) cover of a cycle's bubbles; None where conditions have none."""
+        conditions = self.conditions
+        if not conditions.bubbles:
+            return None
+        return obstructions.bubbles(
+            shape=self.shape,
+            mean_number=conditions.bubbles,
+            radius_px=conditions.bubble_radius_px,
+            rng=_stream(self.seed, _BUBBLES, cycle),
+        )
+
+    def _frame(
+        self,
+        cycle: int,
+        channel: int,
+        light: NDArray[np.float64],
+        cover: NDArray[np.float64] | None,
+        rng: np.random.Generator,
+    ) -> NDArray[np.uint16]:
+        """(H, W) one frame, given the (n,) photons of the clusters in it."""
+        conditions = self.conditions
+        positions = self.channel_positions(cycle, channel)
+        tail = conditions.airy_tail[channel]
+        clusters = optics.spots(
+            positions_px=positions,
+            photons=light * (1 - tail),
+            sigma_px=self.spot_sigma(cycle, channel),
+            shape=self.shape,
+        )
+        if tail:
+            clusters += optics.tails(
+                positions_px=positions,
+                photons=light * tail,
+                width_px=max(1.0, TAIL_WIDTH * conditions.sigma_px[channel]),
                 shape=self.shape,
             )
-            photons = (clusters + conditions.background_px[channel] + self.haze[channel]) * profile
-            frames.append(
-                camera.expose(
-                    photons=photons,
-                    read_noise_e=conditions.read_noise_e,
-                    counts_per_e=conditions.counts_per_e,
-                    offset=conditions.offset,
-                    rng=rng,
-                )
+        profile = background.illumination(shape=self.shape, falloff=conditions.falloff)
+        photons = (clusters + conditions.background_px[channel] + self.haze[channel]) * profile * self.transmission
+        if cover is not None:
+            photons = obstructions.seen_through(
+                photons=photons, cover=cover, light=conditions.bubble_light, blur_px=conditions.bubble_blur_px
             )
-        return np.stack(frames)
+        return camera.expose(photons=photons, sensor=self.sensor, rng=rng)
 
 
-def simulate_tile(conditions: Conditions, *, shape: tuple[int, int], cycles: int, seed: int) -> SimulatedTile:
-    """Scatter clusters at random (Poisson) over a tile and give each a random read."""
+def simulate_tile(
+    conditions: Conditions,
+    *,
+    shape: tuple[int, int],
+    cycles: int,
+    seed: int,
+    reference: tuple[Sequence, ...] | None = None,
+) -> SimulatedTile:
+    """Lay clusters over a tile and give each a read: cut from a reference, or of random bases.
+
+    Raises
+    ------
+    RunFolderError : no stretch of the reference is as long as the read.
+    """
     rng = np.random.default_rng(seed)
-    area = (shape[0] + 2 * MARGIN_PX) * (shape[1] + 2 * MARGIN_PX)
-    number = rng.poisson(conditions.density_px2 * area)
-    extent = np.array(shape) + 2 * MARGIN_PX
-    positions = rng.uniform(0, 1, (number, 2)) * extent - MARGIN_PX - 0.5
-    reads = rng.choice(4, size=(2, number, cycles), p=conditions.composition).astype(np.uint8)
+    positions = _positions(conditions, shape, rng)
+    number = len(positions)
+    if reference is None:
+        reads = rng.choice(4, size=(2, number, cycles), p=conditions.composition).astype(np.uint8)
+    else:
+        reads = cut_reads(reference=reference, number=2 * number, cycles=cycles, rng=rng).reshape(2, number, cycles)
     mixed = rng.random(number) < conditions.polyclonal
     steps = rng.uniform(-conditions.drift_px, conditions.drift_px, (cycles, 2))
     steps[0] = 0
@@ -111,6 +212,13 @@ def simulate_tile(conditions: Conditions, *, shape: tuple[int, int], cycles: int
         haze = colour[:, None, None] * background.structures(
             shape=shape, number=conditions.structures, photons_px=conditions.structure_photons_px, rng=rng
         )
+    # A stream of its own, so that these effects can come and go while clusters and reads stay as they are.
+    instrument = _stream(seed, _INSTRUMENT)
+    focus = instrument.uniform(-conditions.focus_drift_um, conditions.focus_drift_um, cycles)
+    focus[0] = 0
+    transmission, glow = obstructions.dust(
+        shape=shape, number=conditions.dust, photons_px=conditions.dust_photons_px, rng=instrument
+    )
     return SimulatedTile(
         conditions=conditions,
         shape=shape,
@@ -120,6 +228,38 @@ def simulate_tile(conditions: Conditions, *, shape: tuple[int, int], cycles: int
         second_share=np.where(mixed, rng.uniform(0.2, 0.5, number), 0.0),
         brightness=rng.lognormal(0, conditions.brightness_sigma, number),
         drift_px=steps.cumsum(axis=0),
-        haze=haze,
+        focus_um=focus.cumsum(),
+        haze=haze + glow,
+        transmission=transmission,
+        sensor=camera.sensor(
+            shape=shape,
+            counts_per_e=conditions.counts_per_e,
+            gain_spread=conditions.gain_spread,
+            offset=conditions.offset,
+            offset_spread=conditions.offset_spread,
+            read_noise_e=conditions.read_noise_e,
+            read_noise_spread=conditions.read_noise_spread,
+            rng=instrument,
+        ),
         seed=seed,
     )
+
+
+def _positions(conditions: Conditions, shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
+    """(n, 2) clusters in the tile and its margin, as the conditions lay them out."""
+    if conditions.grid is None:
+        return layout.scattered(shape=shape, margin_px=MARGIN_PX, density_px2=conditions.density_px2, rng=rng)
+    return layout.patterned(
+        shape=shape,
+        margin_px=MARGIN_PX,
+        pitch_px=conditions.grid.pitch_um / conditions.pixel_um,
+        jitter_px=conditions.grid.jitter_um / conditions.pixel_um,
+        occupancy=conditions.grid.occupancy,
+        angle_deg=conditions.grid.angle_deg,
+        rng=rng,
+    )
+
+
+def _stream(seed: int, *purpose: int) -> np.random.Generator:
+    """Generator of a tile for one purpose, independent of those for others."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=purpose))
