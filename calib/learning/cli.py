@@ -1,5 +1,8 @@
 """What the commands of ``seqd calib`` share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -10,6 +13,20 @@ class UsageError(SeqdError):
     """An option cannot be used."""
 
     exit_code = 2
+
+
+@contextmanager
+def learning_installed(what: str) -> Iterator[None]:
+    """Say what to install where a library that only learning needs is missing.
+
+    Raises
+    ------
+    UsageError : an import inside found no such library.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{what} needs {error.name}: pip install 'seqd[train]'") from error
 
 
 def bar() -> Progress:

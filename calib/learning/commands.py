@@ -3,9 +3,10 @@
 import typer
 
 from calib.learning.evaluation.command import evaluate
+from calib.learning.labels.command import label
 from calib.learning.simulation.command import simulate
 from calib.learning.training.command import train
 
 app = typer.Typer(help="Simulate, train and evaluate.", no_args_is_help=True)
-for command in (simulate, train, evaluate):
+for command in (simulate, label, train, evaluate):
     app.command()(command)

@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr
 
 CHASTITY_LEAST = 0.6
 FILTER_CYCLES = 25
@@ -56,6 +56,6 @@ def qualities(intensities: NDArray[np.float32]) -> NDArray[np.uint8]:
     known = np.maximum(np.isfinite(ranked[:, :, 3]).sum(axis=1), 1)
     noise = np.sqrt(others.sum(axis=(1, 2)) / (3 * known))
     apart = (ranked[:, :, 3] - ranked[:, :, 2]) / (np.sqrt(2) * np.maximum(noise, 1e-9))[:, None]
-    wrong = np.clip(3 * norm.sf(apart), 10 ** (-HIGHEST / 10), 1)
+    wrong = np.clip(3 * ndtr(-apart), 10 ** (-HIGHEST / 10), 1)
     phred = np.clip(np.rint(-10 * np.log10(wrong)), LOWEST, HIGHEST)
     return np.where(ranked[:, :, 3] > 0, np.nan_to_num(phred), NO_CALL).astype(np.uint8)

@@ -94,10 +94,16 @@ def call_folder(root: Path, tile: TileId) -> ClassicalCalls:
     info = read_run_info(root)
     if tile not in info.tiles:
         raise RunFolderError(f"run folder {root}: tile {tile} is not one of {', '.join(map(str, info.tiles))}")
-    return call_tile([_frames(root, info, tile, cycle) for cycle in info.cycles_of(info.reads[0])])
+    return call_tile([read_cycle(root, info, tile, cycle) for cycle in info.cycles_of(info.reads[0])])
 
 
-def _frames(root: Path, info: RunInfo, tile: TileId, cycle: int) -> NDArray[np.uint16]:
+def read_cycle(root: Path, info: RunInfo, tile: TileId, cycle: int) -> NDArray[np.uint16]:
+    """Frames (4, H, W) of a tile in a 1-based cycle.
+
+    Raises
+    ------
+    RunFolderError : a frame is missing, damaged or not as large as the run declares.
+    """
     frames = []
     for channel in CHANNELS:
         path = image_path(root, tile, cycle, channel)

@@ -21,6 +21,7 @@ import tifffile
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from calib.learning.labels.matching import Outcome
 from calib.normalisation import Normalisation
 from calib.runfolder import RunFolderError, TileId
 from engines.architecture import CHANNELS
@@ -65,10 +66,12 @@ class TileSummary(BaseModel):
     """Detected by the classical pipeline."""
     aligned_share: Annotated[float, Field(ge=0, le=1)]
     """Share of them found in the reference."""
-    removed: dict[str, _Count]
+    shuffled_share: Annotated[float, Field(ge=0, le=1)]
+    """Share found when the bases of every read are shuffled: what chance alone finds."""
+    removed: dict[Outcome, _Count]
     """Clusters left out, by reason."""
     corrected_bases: _Count
-    """Bases of the aligned clusters that the reference says otherwise."""
+    """Called bases of the aligned clusters that the reference says otherwise."""
     corrected_by_cycle: tuple[_Count, ...]
 
 

@@ -1,0 +1,75 @@
+"""``seqd calib label``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from calib.learning.cli import UsageError, bar, learning_installed
+from calib.learning.labels.files import LABELS, TileSummary
+from calib.learning.labels.matching import Outcome, Reference, Strand
+from calib.runfolder import read_run_info
+
+
+def label(
+    folder: Annotated[Path, typer.Argument(help="Run folder with the images; labels are written beside them.")],
+    reference: Annotated[Path | None, typer.Option(help="FASTA that the reads were cut from.")] = None,
+    codebook: Annotated[Path | None, typer.Option(help="CSV with a `code` column, as long as the reads.")] = None,
+    strand: Annotated[Strand, typer.Option(help="Strands of the FASTA that reads may come from.")] = Strand.BOTH,
+    distance: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=100,
+            help="Most wrong bases of a read that is corrected; if not given, a tenth of its bases, "
+            "and fewer where chance would find more than 1 % of random reads.",
+        ),
+    ] = None,
+) -> None:
+    """Make training labels from images of a known reference: call, align, correct, remove what does not align."""
+    if (reference is None) == (codebook is None):
+        raise UsageError("label: give either --reference FASTA or --codebook CSV")
+    with learning_installed("labelling"):
+        from calib.learning.classical.pipeline import read_cycle
+        from calib.learning.labels.codebook import read_codebook
+        from calib.learning.labels.fasta import FastaReference
+        from calib.learning.labels.picture import draw_labels
+        from calib.learning.labels.tile import label_tile
+    info = read_run_info(folder)
+    if info.reads[0].index:
+        raise UsageError(f"run {info.run}: its first read is an index; labels are made from a first read of the sample")
+    cycles = info.reads[0].cycles
+    known: Reference
+    if codebook is not None:
+        known = read_codebook(codebook, cycles=cycles)
+    elif reference is not None:
+        known = FastaReference(reference, cycles=cycles, strand=strand)
+    table = Table("tile", title=f"run {info.run}: labels", title_justify="left")
+    for column in ("clusters", "kept", "% aligned", "% by chance", *(_REMOVED), "bases corrected"):
+        table.add_column(column, justify="right")
+    with bar() as progress:
+        task = progress.add_task("tiles labelled", total=len(info.tiles))
+        for tile in info.tiles:
+            labelled = label_tile(folder, info, tile, known, distance=distance)
+            draw_labels(folder, tile, labelled, read_cycle(folder, info, tile, 1))
+            table.add_row(str(tile), *_row(labelled.summary))
+            progress.advance(task)
+    Console().print(table)
+    Console().print(f"labels: {folder / LABELS}", highlight=False, soft_wrap=True)
+
+
+_REMOVED = tuple(outcome for outcome in Outcome if outcome is not Outcome.ALIGNED)
+
+
+def _row(summary: TileSummary) -> tuple[str, ...]:
+    removed = [summary.removed.get(outcome, 0) for outcome in _REMOVED]
+    return (
+        str(summary.clusters),
+        str(summary.clusters - sum(removed)),
+        f"{100 * summary.aligned_share:.1f}",
+        f"{100 * summary.shuffled_share:.1f}",
+        *(str(number) for number in removed),
+        str(summary.corrected_bases),
+    )
