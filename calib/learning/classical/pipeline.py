@@ -122,14 +122,15 @@ def _template(
     """Positions (n, 2) found with a spot filter, and the sum of the scores of their calls."""
     detections = []
     for planes, drift in zip(normalised, geometry.drift_px, strict=True):
-        if np.isnan(drift[0]):
-            continue
-        found = [
-            spots.find(spots.response(plane, scale_px=scale_px)) - drift - shift
-            for plane, shift in zip(planes, geometry.channel_shift_px, strict=True)
-        ]
-        positions = np.concatenate(found)
-        detections.append(Detections(positions, np.ones(len(positions))))
+        # A cycle that is not registered shows no cluster: where most are not, neither are there clusters.
+        found = [np.zeros((0, 2))]
+        if np.isfinite(drift[0]):
+            found += [
+                spots.find(spots.response(plane, scale_px=scale_px)) - drift - shift
+                for plane, shift in zip(planes, geometry.channel_shift_px, strict=True)
+            ]
+        seen = np.concatenate(found)
+        detections.append(Detections(seen, np.ones(len(seen))))
     positions = merge(detections, shape=normalised[0].shape[1:])
     _, bases = _corrected(_intensities(normalised, geometry, positions, scale_px))
     return positions, int(qualities(bases).sum())
