@@ -15,6 +15,9 @@ CALLER_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E
 BASE_COLOURS = ("#009E73", "#0072B2", "#E69F00", "#D55E00")
 """Of A, C, G and T."""
 
+SHOWN_CLUSTERS = 10
+"""A share of fewer clusters is not drawn."""
+
 
 def run_figure(run: RunFigures) -> Figure:
     """Callers side by side: errors by cycle, by neighbour and by yield, and trust in the scores."""
@@ -88,8 +91,8 @@ def _errors_by_distance(axis: Axes, run: RunFigures) -> None:
 
 
 def _by_distance(bins: Sequence[DistanceBin], figure: str) -> tuple[list[float], list[float]]:
-    """Bins that hold clusters: middle (the lower edge of the open one) and the figure in per cent."""
-    held = [one for one in bins if one.clusters]
+    """Middles of the bins that hold clusters enough (the open one is put 1 px beyond its edge), figures in per cent."""
+    held = [one for one in bins if one.clusters >= SHOWN_CLUSTERS]
     middles = [(one.low + one.high) / 2 if np.isfinite(one.high) else one.low + 1 for one in held]
     return middles, [100 * getattr(one, figure) for one in held]
 
