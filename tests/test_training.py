@@ -314,9 +314,8 @@ def assert_same(one, other, place="checkpoint"):
         assert one == other, place
 
 
-@pytest.mark.parametrize("precision", ["f32", "bf16", "f16"])
-@pytest.mark.parametrize("stop", [1, 3, 5])
-def test_resumed_training_ends_with_the_bits_of_an_undisturbed_one(settings, stop, precision, tmp_path):
+@pytest.mark.parametrize(("precision", "stop"), [("f32", 1), ("f32", 3), ("bf16", 5), ("f16", 3)])
+def test_resumed_training_ends_with_the_bits_of_an_undisturbed_one(settings, precision, stop, tmp_path):
     settings = settings.model_copy(update={"precision": Precision(precision)})
     undisturbed = train(settings, tmp_path / "a.pt")
     with pytest.raises(KeyboardInterrupt):
@@ -489,7 +488,8 @@ def labelled_run(tmp_path_factory):
         gain=(0.005, 0.005, 0.005, 0.005),
         clusters=len(rows),
         aligned_share=float(known.mean()),
-        removed={"not in the reference": int((~known).sum())},
+        shuffled_share=0,
+        removed={},
         corrected_bases=0,
         corrected_by_cycle=(0, 0, 0),
     )
@@ -586,7 +586,8 @@ def test_fine_tuning_begins_with_the_bundle_and_goes_on_from_its_checkpoint(
     origin = {"start": start, "labelled": read_labelled([labelled_run], patch_px=32)}
     settings = settings.model_copy(update={"learning_rate": 1e-3, "batch": 2})
     assert_same(dict(Training(settings, ranks=ALONE, **origin).best().state_dict()), load_weights(tiny_bundle))
-    train(settings, tmp_path / "a.pt", **origin)
+    tuned = train(settings, tmp_path / "a.pt", **origin)
+    assert [row.step for row in tuned.history] == [0, 2, 4, 6]
     with pytest.raises(KeyboardInterrupt):
         train(settings, tmp_path / "b.pt", every=1, report=stop_after(3), **origin)
     with pytest.raises(SettingsError, match="from another start or other labels"):

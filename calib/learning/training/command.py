@@ -36,7 +36,7 @@ def train(
         list[Path] | None, typer.Option(help="Labelled run folder to draw patches from, too; may be repeated.")
     ] = None,
 ) -> None:
-    """Train both branches and write a bundle; needs `pip install seqd[train]`."""
+    """Train both branches and write a bundle; needs the extra `train`."""
     with _training_installed():
         from calib.learning.training.run import train_bundle
     with bar() as progress:

@@ -16,9 +16,9 @@ class Evaluation:
 
     step: int
     learning_rate: float
-    """Of the last step."""
+    """Of the last step; 0 before the first."""
     training: dict[str, float]
-    """Unweighted terms of the loss, over all patches since the evaluation before."""
+    """Unweighted terms of the loss, over all patches since the evaluation before; empty before the first step."""
     validation: dict[str, float]
     """The same terms of the averaged weights on the held-out patches."""
     loss: float

@@ -113,10 +113,10 @@ def _shown(training: Training, checkpoint: Path, progress: Progress) -> Report:
     def report(step: int, terms: dict[str, float]) -> None:
         for term, value in terms.items():
             losses[term] = SMOOTH * losses.get(term, value) + (1 - SMOOTH) * value
-        shown = ", ".join(f"{term} {value:.4f}" for term, value in losses.items())
+        shown = ", ".join(f"{term} {value:.3f}" for term, value in losses.items())
         if training.history:
             chosen = training.history[best(training.history)]
-            shown += f"; held out {training.history[-1].loss:.4f}, best {chosen.loss:.4f} at {chosen.step}"
+            shown += f"; best {chosen.loss:.3f} at {chosen.step}"
             if training.history[-1].step == step:
                 write_history(training.history, checkpoint)
         progress.update(task, completed=step, description=f"steps ({shown})")

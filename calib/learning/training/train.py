@@ -147,8 +147,10 @@ class Training:
 
     def run(self, *, checkpoint: Path, checkpoint_every: int, report: Report) -> None:
         """Train to the end, validating and saving on the way and at the end."""
-        if self.step >= self.settings.steps and not self._validated:
-            # A checkpoint made between two evaluations, with its steps cut down to where it is.
+        # What a bundle brings may be the best already; and a checkpoint made between two evaluations
+        # is not validated when its steps are cut down to where it is.
+        unknown = self.step >= self.settings.steps or (self.step == 0 and bool(self.origin["start"]))
+        if unknown and not self._validated:
             self._validate()
             self.save(checkpoint)
         while not self.finished:
@@ -205,8 +207,8 @@ class Training:
         found = Sums.unpacked(ranks.total(packed).cpu())
         evaluation = Evaluation(
             step=self.step,
-            learning_rate=settings.learning_rate_at(self.step - 1),
-            training=Sums.unpacked(self._since).means(),
+            learning_rate=settings.learning_rate_at(self.step - 1) if self.step else 0.0,
+            training=Sums.unpacked(self._since).means() if self.step else {},
             validation=found.means(),
             loss=joint_loss(found, found, settings.loss).item(),
         )
