@@ -1,12 +1,13 @@
-"""``seqd calib``: simulate, train, evaluate."""
+"""``seqd calib``: simulate, reconstruct, label, train, evaluate."""
 
 import typer
 
 from calib.learning.evaluation.command import evaluate
 from calib.learning.labels.command import label
+from calib.learning.sim.command import reconstruct
 from calib.learning.simulation.command import simulate
 from calib.learning.training.command import train
 
 app = typer.Typer(help="Simulate, train and evaluate.", no_args_is_help=True)
-for command in (simulate, label, train, evaluate):
+for command in (simulate, reconstruct, label, train, evaluate):
     app.command()(command)

@@ -8,6 +8,8 @@ import typer
 from pydantic import ValidationError
 
 from calib.learning.cli import UsageError, bar
+from calib.learning.labels.files import LABELS
+from calib.learning.sim.folder import SUPERRESOLVED
 from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.folder import STRUCTURED, TRUTH, write_simulated_run
 from calib.learning.simulation.reference import read_fasta
@@ -44,7 +46,7 @@ def simulate(
     if (folder / RUN_INFO).exists():
         if not overwrite:
             raise UsageError(f"folder {folder}: holds a run already; use --overwrite to replace it")
-        for part in ("Images", STRUCTURED, TRUTH):
+        for part in ("Images", STRUCTURED, SUPERRESOLVED, LABELS, TRUTH):
             shutil.rmtree(folder / part, ignore_errors=True)
     with bar() as progress:
         task = progress.add_task("tile-cycles simulated", total=tiles * cycles)
