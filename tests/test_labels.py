@@ -245,6 +245,7 @@ def test_a_reference_that_cannot_be_used_is_refused(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (None, "codebook {path}: No such file or directory"),
         ("name,code\nx,ACGTA\n", "codebook {path}: code 'ACGTA'; the run reads 4 bases of A, C, G, T"),
         ("name,code\nx,ACXT\n", "codebook {path}: code 'ACXT'; the run reads 4 bases of A, C, G, T"),
         ("name,code\nx\n", "codebook {path}: code None; the run reads 4 bases of A, C, G, T"),
@@ -254,7 +255,8 @@ def test_a_reference_that_cannot_be_used_is_refused(tmp_path, content, message):
 )
 def test_a_codebook_that_cannot_be_used_is_refused(tmp_path, content, message):
     path = tmp_path / "codebook.csv"
-    path.write_text(content)
+    if content is not None:
+        path.write_text(content)
     with pytest.raises(RunFolderError) as error:
         read_codebook(path, cycles=4)
     assert str(error.value) == message.format(path=path)

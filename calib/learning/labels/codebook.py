@@ -41,7 +41,9 @@ def read_codebook(path: Path, *, cycles: int) -> Codebook:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             codes = {row["code"] for row in csv.DictReader(file)}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise RunFolderError(f"codebook {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise RunFolderError(f"codebook {path}: {error}") from error
     except KeyError as error:
         raise RunFolderError(f"codebook {path}: no column `code`") from error

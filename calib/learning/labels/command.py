@@ -9,7 +9,7 @@ from rich.table import Table
 
 from calib.learning.cli import UsageError, bar, learning_installed
 from calib.learning.labels.files import LABELS, TileSummary
-from calib.learning.labels.matching import Outcome, Reference, Strand
+from calib.learning.labels.matching import Reference, Strand
 from calib.runfolder import read_run_info
 
 
@@ -47,8 +47,8 @@ def label(
     elif reference is not None:
         known = FastaReference(reference, cycles=cycles, strand=strand)
     table = Table("tile", title=f"run {info.run}: labels", title_justify="left")
-    for column in ("clusters", "kept", "% aligned", "% by chance", *(_REMOVED), "bases corrected"):
-        table.add_column(column, justify="right")
+    for column in ("clusters", "kept", "% kept", "% by chance", "corrected", "removed"):
+        table.add_column(column, justify="left" if column == "removed" else "right")
     with bar() as progress:
         task = progress.add_task("tiles labelled", total=len(info.tiles))
         for tile in info.tiles:
@@ -57,19 +57,16 @@ def label(
             table.add_row(str(tile), *_row(labelled.summary))
             progress.advance(task)
     Console().print(table)
+    Console().print("corrected: bases; by chance: kept when the bases of every read are shuffled")
     Console().print(f"labels: {folder / LABELS}", highlight=False, soft_wrap=True)
 
 
-_REMOVED = tuple(outcome for outcome in Outcome if outcome is not Outcome.ALIGNED)
-
-
 def _row(summary: TileSummary) -> tuple[str, ...]:
-    removed = [summary.removed.get(outcome, 0) for outcome in _REMOVED]
     return (
         str(summary.clusters),
-        str(summary.clusters - sum(removed)),
+        str(summary.clusters - sum(summary.removed.values())),
         f"{100 * summary.aligned_share:.1f}",
         f"{100 * summary.shuffled_share:.1f}",
-        *(str(number) for number in removed),
         str(summary.corrected_bases),
+        ", ".join(f"{number} {reason}" for reason, number in summary.removed.items()),
     )
