@@ -1,7 +1,5 @@
 """``seqd calib train`` and ``seqd calib ablate``."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -9,18 +7,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calib.learning.cli import UsageError, bar
+from calib.learning.cli import bar, learning_installed
 
 _Settings = Annotated[Path | None, typer.Option(help="TOML with any of the training settings.")]
-
-
-@contextmanager
-def _training_installed() -> Iterator[None]:
-    """Say what to install where a library that only training needs is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise UsageError(f"training needs {error.name}: pip install 'seqd[train]'") from error
 
 
 def train(
@@ -37,7 +26,7 @@ def train(
     ] = None,
 ) -> None:
     """Train both branches and write a bundle; needs the extra `train`."""
-    with _training_installed():
+    with learning_installed("training"):
         from calib.learning.training.run import train_bundle
     with bar() as progress:
         written = train_bundle(
@@ -61,7 +50,7 @@ def ablate(
     patches: Annotated[int, typer.Option(min=1, help="Unseen patches to compare on.")] = 300,
 ) -> None:
     """Train jointly and for calls alone with the same steps, and compare the calls."""
-    with _training_installed():
+    with learning_installed("training"):
         from calib.learning.training.run import compare_losses
     with bar() as progress:
         results = compare_losses(folder, settings_file=settings, repeats=repeats, patches=patches, progress=progress)

@@ -1,0 +1,35 @@
+"""What the joint fit knows of a tile."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+NEAR = 4.2
+"""Spots farther apart than this many sigma do not share light: their overlap is 1 %."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Clusters and optics of a tile; images are in normalised units."""
+
+    positions: NDArray[np.float64]
+    """(n, 2) y and x, pixels, in template coordinates."""
+    brightness: NDArray[np.float64]
+    """(n,) peak height of the cluster's spot when lit, normalised units."""
+    channel_shift_px: NDArray[np.float64]
+    """(4, 2)."""
+    sigma_px: NDArray[np.float64]
+    """(4,) width of a spot in each channel."""
+    noise: NDArray[np.float64]
+    """(4,) standard deviation of a pixel in each channel, normalised units."""
+    crosstalk: NDArray[np.float64]
+    """(4, 4) from :func:`calib.crosstalk.estimate_crosstalk`."""
+
+
+def near_pairs(positions: NDArray[np.float64], sigma_px: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(m, 2) pairs of clusters that share light."""
+    if len(positions) == 0:
+        return np.zeros((0, 2), np.int64)
+    return np.asarray(cKDTree(positions).query_pairs(NEAR * float(sigma_px.max()), output_type="ndarray"), np.int64)
