@@ -20,7 +20,7 @@ BRIGHTNESS_NOISES = 2.5
 """Light, in noises of a fitted spot, below which there is no cluster."""
 
 UNSTEADY = 0.5
-"""Spread of the light over the cycles, relative to its mean, above which there is no cluster: one emits in every cycle."""
+"""Spread of the light over the cycles, relative to its mean, above which nothing emits in every cycle."""
 
 
 def not_one_more(
