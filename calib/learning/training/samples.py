@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.learning.simulation import optics
 from calib.learning.simulation.conditions import random_conditions
+from calib.learning.simulation.superresolved import superresolved
 from calib.learning.simulation.tile import SimulatedTile, simulate_tile
 
 READ_LENGTH = 60
@@ -46,7 +46,7 @@ class Patch:
         return Sample(
             images=self.normalised,
             classes=_classes(self.tile, self.cycle),
-            superresolved=_superresolved(self.tile, self.cycle, self.units_per_photon),
+            superresolved=superresolved(self.tile, self.cycle, gain=self.units_per_photon),
         )
 
 
@@ -83,21 +83,3 @@ def _classes(tile: SimulatedTile, cycle: int) -> NDArray[np.int64]:
     inside = np.all((pixels >= 0) & (pixels < np.array(tile.shape)), axis=1)
     classes[tuple(pixels[inside].T)] = base[inside] + 1
     return classes
-
-
-def _superresolved(tile: SimulatedTile, cycle: int, gain: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Clusters at twice the resolution on a grid twice as fine, peaks in normalised units."""
-    light = tile.cluster_light(cycle)
-    frames = []
-    for channel in range(4):
-        sigma = tile.conditions.sigma_px[channel]
-        # A spot of sigma/2 on half pixels measures sigma again, so equal photons keep equal peaks.
-        frames.append(
-            optics.spots(
-                positions_px=tile.channel_positions(cycle, channel) * 2 + 0.5,
-                photons=light[channel] * gain[channel],
-                sigma_px=sigma,
-                shape=(2 * tile.shape[0], 2 * tile.shape[1]),
-            )
-        )
-    return np.stack(frames).astype(np.float32)
