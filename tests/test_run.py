@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from calib.learning.evaluation.agreement import compare, on_codebook, read_fastq
+from calib.learning.evaluation.agreement import compare
+from calib.learning.evaluation.codebook import on_codebook
+from calib.learning.evaluation.reads import read_fastq
 from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.folder import write_simulated_run
 from calib.runfolder import TileId, image_path

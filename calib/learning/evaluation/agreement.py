@@ -3,14 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from calib.learning.evaluation.codebook import on_codebook
-from calib.learning.evaluation.matching import FOUND_PX, NO_CALL, Matched, match
-from calib.learning.evaluation.reads import Reads, read_fastq
+from calib.learning.evaluation.matching import NO_CALL, Matched, match
+from calib.learning.evaluation.reads import Reads
 from calib.learning.evaluation.share import share
 from calib.learning.simulation.folder import read_truth
 from calib.runfolder import TileId, read_run_info
-
-__all__ = ["FOUND_PX", "WRONG_MOST", "Agreement", "agreement", "compare", "on_codebook", "read_fastq"]
 
 WRONG_MOST = 0.05
 """Share of wrong bases up to which a read counts as right."""
