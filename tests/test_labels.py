@@ -8,12 +8,14 @@ import tifffile
 from scipy.spatial import cKDTree
 from typer.testing import CliRunner
 
+from calib.learning.codebook import CodebookError
 from calib.learning.commands import app
-from calib.learning.labels.codebook import Codebook, read_codebook
+from calib.learning.labels.codebook import Codebook
 from calib.learning.labels.fasta import FastaReference
 from calib.learning.labels.files import labels_path, read_labels, read_summary
 from calib.learning.labels.matching import Match, Outcome, Strand, allowed_distance, chance
 from calib.learning.labels.tile import match_reads
+from calib.learning.reference import FastaError
 from calib.learning.simulation.folder import read_truth
 from calib.runfolder import RunFolderError, TileId
 
@@ -43,6 +45,16 @@ def fasta(tmp_path):
         path = tmp_path / "reference.fasta"
         path.write_text("".join(f">s{index}\n{sequence}\n" for index, sequence in enumerate(sequences)))
         return FastaReference(path, cycles=cycles, strand=strand)
+
+    return write
+
+
+@pytest.fixture
+def codebook(tmp_path):
+    def write(*codes):
+        path = tmp_path / "codebook.csv"
+        path.write_text("\n".join(["code", *codes]))
+        return Codebook(path, cycles=len(codes[0]))
 
     return write
 
@@ -80,6 +92,13 @@ def test_no_read_spans_two_sequences_or_an_unknown_base(fasta, length):
     reference = fasta(genome[:500], genome[500:700] + "N" + genome[701:], cycles=length)
     assert reference.match(genome[480 : 480 + length], distance=4).corrected is None
     assert reference.match(genome[690 : 690 + length], distance=4).corrected is None
+
+
+@pytest.mark.parametrize("length", [40, 80])
+def test_unknown_bases_hide_no_place(fasta, length):
+    genome = bases(1000)
+    reference = fasta("N" * 500 + genome, cycles=length)
+    assert reference.match(wrong_at(genome[:length], 20), distance=4) == Match(Outcome.ALIGNED, genome[:length])
 
 
 @pytest.mark.parametrize("length", [40, 80])
@@ -130,8 +149,8 @@ def test_a_tenth_of_the_bases_may_be_wrong_unless_chance_would_find_too_much(len
     assert allowed_distance(length=length, places=int(places)) == distance
 
 
-def test_codes_are_matched_exactly_or_to_the_only_nearest():
-    codebook = Codebook({"ACGT", "TTGC", "TTAC"})
+def test_codes_are_matched_exactly_or_to_the_only_nearest(codebook):
+    known = codebook("ACGT", "TTGC", "TTAC")
     for read, distance, match in (
         ("ACGT", 0, Match(Outcome.ALIGNED, "ACGT")),
         ("ACGA", 0, Match(Outcome.UNALIGNED)),
@@ -140,15 +159,15 @@ def test_codes_are_matched_exactly_or_to_the_only_nearest():
         ("TTNC", 0, Match(Outcome.AMBIGUOUS)),
         ("NCGT", 0, Match(Outcome.ALIGNED, "ACGT")),
     ):
-        assert codebook.match(read, distance=distance) == match
+        assert known.match(read, distance=distance) == match
 
 
-def test_a_match_that_chance_would_give_needs_the_chastity_filter():
+def test_a_match_that_chance_would_give_needs_the_chastity_filter(codebook):
     reads = ("ACGT", "ACGT", "NNNN")
-    matches = match_reads(reads, np.array([True, False, True]), Codebook({"ACGT", "TTGC", "TTAC", "GGAC"}))
+    matches = match_reads(reads, np.array([True, False, True]), codebook("ACGT", "TTGC", "TTAC", "GGAC"))
     assert [match.outcome for match in matches] == [Outcome.ALIGNED, Outcome.UNPROVEN, Outcome.UNALIGNED]
     long = bases(20)
-    assert match_reads((long,), np.array([False]), Codebook({long}))[0].outcome is Outcome.ALIGNED
+    assert match_reads((long,), np.array([False]), codebook(long))[0].outcome is Outcome.ALIGNED
 
 
 @pytest.fixture(scope="module")
@@ -224,42 +243,12 @@ def test_labels_without_a_reference_are_refused():
         assert str(error) == "label: give either --reference FASTA or --codebook CSV"
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "reference {path}: no such file"),
-        ("", "reference {path}: no sequence has 40 bases, the length of the reads"),
-        (">a\nACGT\n", "reference {path}: no sequence has 40 bases, the length of the reads"),
-        (">a\n" + "ACGT" * 20 + "\n>a\nAAAA\n", "reference {path}: sequence a is there twice"),
-    ],
-)
-def test_a_reference_that_cannot_be_used_is_refused(tmp_path, content, message):
-    path = tmp_path / "reference.fasta"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(RunFolderError) as error:
-        FastaReference(path, cycles=40)
-    assert str(error.value) == message.format(path=path)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "codebook {path}: No such file or directory"),
-        ("name,code\nx,ACGTA\n", "codebook {path}: code 'ACGTA'; the run reads 4 bases of A, C, G, T"),
-        ("name,code\nx,ACXT\n", "codebook {path}: code 'ACXT'; the run reads 4 bases of A, C, G, T"),
-        ("name,code\nx\n", "codebook {path}: code None; the run reads 4 bases of A, C, G, T"),
-        ("name,barcode\nx,ACGT\n", "codebook {path}: no column `code`"),
-        ("name,code\n", "codebook {path}: no codes"),
-    ],
-)
-def test_a_codebook_that_cannot_be_used_is_refused(tmp_path, content, message):
-    path = tmp_path / "codebook.csv"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(RunFolderError) as error:
-        read_codebook(path, cycles=4)
-    assert str(error.value) == message.format(path=path)
+def test_references_of_another_length_than_the_reads_are_refused(fasta, codebook, tmp_path):
+    with pytest.raises(FastaError, match=r"reference .*: no sequence has 40 bases, the length of the reads$"):
+        fasta("ACGT", cycles=40)
+    codebook("ACGT")
+    with pytest.raises(CodebookError, match=r"codebook .*codebook\.csv: codes of 4 bases, the run reads 5$"):
+        Codebook(tmp_path / "codebook.csv", cycles=5)
 
 
 def test_labels_that_cannot_be_read_are_refused(labelled, tmp_path):

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from calib.learning.cli import UsageError
 from calib.learning.commands import app
+from calib.learning.reference import FastaError, Sequence, read_fasta, write_fasta
 from calib.learning.simulation.background import illumination, structures
 from calib.learning.simulation.camera import expose, sensor
 from calib.learning.simulation.chemistry import accumulated_weights, emission, phasing_weights
@@ -20,7 +21,7 @@ from calib.learning.simulation.folder import read_truth, simulated_tile_of, stru
 from calib.learning.simulation.layout import patterned, scattered
 from calib.learning.simulation.obstructions import bubbles, dust, seen_through
 from calib.learning.simulation.optics import TAIL_REACH, defocused_sigma, projected, spots, tails
-from calib.learning.simulation.reference import Sequence, cut_reads, random_reference, read_fasta, write_fasta
+from calib.learning.simulation.reads import cut_reads, random_reference
 from calib.learning.simulation.structured import PatternError, carriers, phases, stripes
 from calib.learning.simulation.tile import MARGIN_PX, simulate_tile
 from calib.runfolder import RunFolderError, TileId, image_path, read_image, read_run_info
@@ -449,38 +450,8 @@ def test_reads_are_cut_from_both_strands_of_known_bases():
     assert sum(place >= 0 for place in places) == pytest.approx(200, abs=60)
     assert all(place >= 0 or read.tobytes() in reverse for place, read in zip(places, reads, strict=True))
     assert not any(88 < place <= 100 for place in places)
-    with pytest.raises(RunFolderError, match="no 301 known bases in a row for a read, longest sequence 300"):
+    with pytest.raises(FastaError, match="no 301 known bases in a row for a read, longest sequence 300"):
         cut_reads(reference=(gapped,), number=1, cycles=301, rng=rng)
-
-
-def test_fasta_reads_back_what_is_written(tmp_path):
-    reference = (*random_reference(length=205, composition=(0.25,) * 4, rng=np.random.default_rng(1)),)
-    reference += (Sequence("two words", np.array([0, 4, 3], np.uint8)),)
-    write_fasta(tmp_path / "r.fasta", reference)
-    again = read_fasta(tmp_path / "r.fasta")
-    assert [sequence.name for sequence in again] == ["simulated", "two words"]
-    for before, after in zip(reference, again, strict=True):
-        np.testing.assert_array_equal(before.bases, after.bases)
-    (tmp_path / "lower.fasta").write_text(">x\nacgtn\nAC\n")
-    assert read_fasta(tmp_path / "lower.fasta")[0].bases.tolist() == [0, 1, 2, 3, 4, 0, 1]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"ACGT\n", "not FASTA: a sequence starts with a line '>name'"),
-        (b"", "not FASTA"),
-        (b">empty\n>x\nA", "sequence 'empty' is empty"),
-        (b">x\n\xff", "byte 3 is not ASCII"),
-        (None, "No such file or directory"),
-    ],
-)
-def test_what_is_no_fasta_is_refused(tmp_path, content, message):
-    path = tmp_path / "r.fasta"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(RunFolderError, match=message):
-        read_fasta(path)
 
 
 def test_stripes_have_their_period_direction_and_phase():

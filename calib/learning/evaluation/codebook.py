@@ -1,6 +1,5 @@
 """Reads held against a codebook, and against codes that are not in it."""
 
-import csv
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,21 +7,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.learning.codebook import CodebookError, read_codebook
 from calib.learning.evaluation.reads import Reads
 from calib.learning.evaluation.share import share
-from engines.errors import SeqdError
 
 SHUFFLES = 20
 """Decoy books drawn."""
 
 CHUNK = 2000
 """Reads whose distances to all codes are taken at a time."""
-
-
-class CodebookError(SeqdError):
-    """A codebook cannot be read, or its codes are not of the length of the reads."""
-
-    exit_code = 3
 
 
 @dataclass(frozen=True)
@@ -41,26 +34,6 @@ class OnCodebook:
     """
     distances: tuple[int, ...]
     """Reads at 0, 1, 2, ... mismatches from the nearest code; N is a mismatch."""
-
-
-def read_codebook(path: Path) -> NDArray[np.uint8]:
-    """(codes, length) letters of the ``code`` column of a CSV, each code once.
-
-    Raises
-    ------
-    CodebookError : it cannot be read, has no such column, no codes, or codes of several lengths.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError) as error:
-        raise CodebookError(f"codebook {path}: {getattr(error, 'strerror', None) or error}") from error
-    codes = list(dict.fromkeys((row.get("code") or "").strip() for row in rows))
-    if not all(codes) or not codes:
-        raise CodebookError(f"codebook {path}: every row needs a `code`")
-    if odd := [code for code in codes if len(code) != len(codes[0]) or set(code) - set("ACGT")]:
-        raise CodebookError(f"codebook {path}: code {odd[0]!r}, {len(codes[0])} letters of ACGT are expected")
-    return np.frombuffer("".join(codes).encode(), np.uint8).reshape(len(codes), -1)
 
 
 def on_codebook(path: Path, reads: Reads) -> int:

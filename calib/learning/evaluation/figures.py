@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
+from calib.learning.codebook import read_codebook
 from calib.learning.evaluation import breakdown, calibration
 from calib.learning.evaluation.agreement import Agreement, agreement
 from calib.learning.evaluation.breakdown import DistanceBin
 from calib.learning.evaluation.calibration import Calibration, Calls
 from calib.learning.evaluation.callers import Caller
-from calib.learning.evaluation.codebook import OnCodebook, hold_against, read_codebook
+from calib.learning.evaluation.codebook import OnCodebook, hold_against
 from calib.learning.evaluation.matching import Matched, match, pooled
 from calib.learning.evaluation.superresolution import SuperResolved
 from calib.learning.evaluation.yields import ErrorCurve, equal_yield, error_curve

@@ -1,10 +1,9 @@
 """Matching reads with the codes of a codebook."""
 
-import csv
 from pathlib import Path
 
+from calib.learning.codebook import CodebookError, read_codebook
 from calib.learning.labels.matching import Match, Outcome, nearest
-from calib.runfolder import RunFolderError
 
 
 class Codebook:
@@ -12,11 +11,19 @@ class Codebook:
 
     Parameters
     ----------
-    codes : at least one, of A, C, G and T.
+    path : CSV with a ``code`` column.
+    cycles : length of the reads; codes must be as long.
+
+    Raises
+    ------
+    CodebookError : the file cannot be read, or the codes are not as long as the reads.
     """
 
-    def __init__(self, codes: set[str]) -> None:
-        self._codes = codes
+    def __init__(self, path: Path, *, cycles: int) -> None:
+        codes = read_codebook(path)
+        if codes.shape[1] != cycles:
+            raise CodebookError(f"codebook {path}: codes of {codes.shape[1]} bases, the run reads {cycles}")
+        self._codes = {bytes(code).decode() for code in codes}
 
     def places(self, _length: int, /) -> int:
         """Every code is one."""
@@ -25,31 +32,3 @@ class Codebook:
     def match(self, read: str, *, distance: int) -> Match:
         """The nearest code; a tie is ambiguous."""
         return nearest(read, self._codes, distance=distance) or Match(Outcome.UNALIGNED)
-
-
-def read_codebook(path: Path, *, cycles: int) -> Codebook:
-    """Codebook from CSV with a ``code`` column.
-
-    Parameters
-    ----------
-    cycles : length of the reads; codes must be as long.
-
-    Raises
-    ------
-    RunFolderError : the file cannot be read, or a code is not as long as the reads or not of A, C, G, T.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            codes = {row["code"] for row in csv.DictReader(file)}
-    except OSError as error:
-        raise RunFolderError(f"codebook {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise RunFolderError(f"codebook {path}: {error}") from error
-    except KeyError as error:
-        raise RunFolderError(f"codebook {path}: no column `code`") from error
-    if not codes:
-        raise RunFolderError(f"codebook {path}: no codes")
-    for code in sorted(codes, key=str):
-        if not code or len(code) != cycles or not set(code) <= set("ACGT"):
-            raise RunFolderError(f"codebook {path}: code {code!r}; the run reads {cycles} bases of A, C, G, T")
-    return Codebook(codes)

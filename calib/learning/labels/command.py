@@ -33,7 +33,7 @@ def label(
         raise UsageError("label: give either --reference FASTA or --codebook CSV")
     with learning_installed("labelling"):
         from calib.learning.classical.pipeline import read_cycle
-        from calib.learning.labels.codebook import read_codebook
+        from calib.learning.labels.codebook import Codebook
         from calib.learning.labels.fasta import FastaReference
         from calib.learning.labels.picture import draw_labels
         from calib.learning.labels.tile import label_tile
@@ -43,7 +43,7 @@ def label(
     cycles = info.reads[0].cycles
     known: Reference
     if codebook is not None:
-        known = read_codebook(codebook, cycles=cycles)
+        known = Codebook(codebook, cycles=cycles)
     elif reference is not None:
         known = FastaReference(reference, cycles=cycles, strand=strand)
     table = Table("tile", title=f"run {info.run}: labels", title_justify="left")

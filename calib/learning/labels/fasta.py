@@ -4,9 +4,11 @@ from pathlib import Path
 
 import edlib
 import mappy
+import numpy as np
+from numpy.typing import NDArray
 
 from calib.learning.labels.matching import NO_CALL, Match, Outcome, Strand, nearest
-from calib.runfolder import RunFolderError
+from calib.learning.reference import FastaError, read_fasta, reverse_complement
 
 SHORT_READ = 50
 """Reads up to this length are held against every place; minimap2 finds too few seeds in them."""
@@ -15,7 +17,7 @@ SHORT_READS_MOST = 20_000_000
 """Bases, both strands together, that every short read can be held against in bearable time."""
 
 SEPARATOR = "-"
-"""Between sequences; matches no base, so that no read spans two."""
+"""Between sequences and in place of unknown bases; matches nothing, so that no read spans either."""
 
 WILD = [(NO_CALL, base) for base in "ACGT"]
 
@@ -30,21 +32,21 @@ class FastaReference:
 
     Raises
     ------
-    RunFolderError : the file cannot be read, holds no sequence as long as the reads, holds a name twice, or is
-        too large for short reads.
+    FastaError : the file cannot be read, holds no sequence as long as the reads, or is too large for short reads.
     """
 
     def __init__(self, path: Path, *, cycles: int, strand: Strand = Strand.BOTH) -> None:
         self._strand = strand
-        self._sequences = _sequences(path)
+        sequences = read_fasta(path)
+        self._sequences = {sequence.name: _letters(sequence.bases) for sequence in sequences}
         if not self.places(cycles):
-            raise RunFolderError(f"reference {path}: no sequence has {cycles} bases, the length of the reads")
+            raise FastaError(f"reference {path}: no sequence has {cycles} bases, the length of the reads")
         strands = list(self._sequences.values())
         if strand is Strand.BOTH:
-            strands += [mappy.revcomp(sequence) for sequence in strands]
+            strands += [_letters(reverse_complement(sequence.bases)) for sequence in sequences]
         self._joined = SEPARATOR.join(strands)
         if cycles <= SHORT_READ and len(self._joined) > SHORT_READS_MOST:
-            raise RunFolderError(
+            raise FastaError(
                 f"reference {path}: {len(self._joined)} bases; for reads of {cycles} at most {SHORT_READS_MOST}"
             )
         self._index = mappy.Aligner(str(path), k=11, w=5, min_cnt=1, min_chain_score=11, scoring=(2, 8, 12, 2))
@@ -85,13 +87,5 @@ class FastaReference:
         return places, gapped
 
 
-def _sequences(path: Path) -> dict[str, str]:
-    # mappy finds nothing in a file that is not there, and says no more.
-    if not path.is_file():
-        raise RunFolderError(f"reference {path}: no such file")
-    sequences: dict[str, str] = {}
-    for name, sequence, _ in mappy.fastx_read(str(path)):
-        if name in sequences:
-            raise RunFolderError(f"reference {path}: sequence {name} is there twice")
-        sequences[name] = sequence.upper()
-    return sequences
+def _letters(bases: NDArray[np.uint8]) -> str:
+    return bytes(np.frombuffer(f"ACGT{SEPARATOR}".encode(), np.uint8)[bases]).decode()

@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from calib.learning.cli import UsageError, bar
 from calib.learning.labels.files import LABELS
+from calib.learning.reference import read_fasta
 from calib.learning.sim.folder import SUPERRESOLVED
 from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.folder import STRUCTURED, TRUTH, write_simulated_run
-from calib.learning.simulation.reference import read_fasta
 from calib.learning.simulation.structured import carriers
 from calib.runfolder import RUN_INFO, RunFolderError
 

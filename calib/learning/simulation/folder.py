@@ -22,8 +22,9 @@ import tifffile
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from calib.learning.reference import Sequence, read_fasta, write_fasta
 from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.reference import Sequence, random_reference, read_fasta, write_fasta
+from calib.learning.simulation.reads import random_reference
 from calib.learning.simulation.tile import SimulatedTile, simulate_tile
 from calib.runfolder import (
     RUN_INFO,
@@ -78,7 +79,7 @@ def write_simulated_run(
 
     Raises
     ------
-    RunFolderError : the reference is too short for the read.
+    FastaError : the reference is too short for the read.
     structured.PatternError : the camera cannot see the stripes.
     """
     if reference is None:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.learning.reference import Sequence
 from calib.learning.simulation import background, camera, chemistry, layout, obstructions, optics, structured
 from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.reference import Sequence, cut_reads
+from calib.learning.simulation.reads import cut_reads
 
 MARGIN_PX = 12
 """Clusters just outside a tile still shine into it."""
@@ -194,7 +195,7 @@ def simulate_tile(
 
     Raises
     ------
-    RunFolderError : no stretch of the reference is as long as the read.
+    FastaError : no stretch of the reference is as long as the read.
     """
     rng = np.random.default_rng(seed)
     positions = _positions(conditions, shape, rng)
