@@ -1,51 +1,81 @@
-"""Channel cross-talk: how much of each base's light each channel shows, estimated from the data."""
+"""Channel cross-talk: how much of each base's light each channel shows, estimated from the data, and undone."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-ROUNDS = 8
-DIMMEST = 40
-"""Percentile of brightness below which a call says little about cross-talk."""
-
-PURE = 0.4
-"""A call counts while its second channel stays below this share of the first."""
+LIT = (0.5, 3.0)
+"""Typical clusters' brightness, as a multiple of the median: dimmer is noise, brighter is dust."""
 
 FEWEST = 20
-"""Calls of a base that its column is estimated from, at least."""
+"""Calls of a base below which nothing is learnt about it."""
 
 MOST = 0.95
 """No channel shows more of another base's light than of its own."""
 
+ROUNDS = 20
+
 
 def estimate_crosstalk(intensities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(4, 4) light of each base (column) in each channel (row), relative to its own channel.
+    """Light of each base in each channel, relative to its own channel.
 
-    Calls are made with the matrix so far; of each base's pure calls the median ratio of the channels
-    gives its column; repeated until it settles. A base with too few calls keeps no cross-talk.
+    Every call belongs to the base that is strongest after the matrix so far is undone, in units of that base's
+    typical cluster. A column is the median, over the calls of its base, of all channels over the own one, each call
+    weighted by the square of its own light, for the variance of its ratio is one over that. Repeated until it settles.
+    A base must be brightest in its own channel, in units of that channel's typical cluster.
+
+    Choosing the purest calls instead makes leaks too small: those are the calls whose noise cancels them.
 
     Parameters
     ----------
-    intensities : (..., 4) in units in which every base is about equally bright in its own channel.
+    intensities : (..., 4) above background, 1 for about a typical cluster; NaN is left out. Dyes may be unequal.
+
+    Returns
+    -------
+    (4, 4) rows are channels, columns bases, diagonal 1. A base with too few calls leaks nothing.
     """
-    light = intensities.reshape(-1, 4).astype(np.float64)
-    light = light[np.isfinite(light).all(axis=1)]
+    light = _known(intensities)
     matrix = np.eye(4)
-    if len(light) == 0:
-        return matrix
     for _ in range(ROUNDS):
-        unmixed = unmix(light, matrix)
-        ranked = np.sort(unmixed, axis=1)
-        base, brightest = np.argmax(unmixed, axis=1), ranked[:, 3]
-        pure = (brightest > max(np.percentile(brightest, DIMMEST), 0)) & (ranked[:, 2] < PURE * brightest)
-        for column in range(4):
-            own = light[pure & (base == column)]
-            own = own[own[:, column] > 0]
+        before = matrix.copy()
+        bases = unmix(light, matrix)
+        relative = bases / brightness(bases)
+        strongest, top = np.argmax(relative, axis=1), relative.max(axis=1, initial=0)
+        lit = (top > LIT[0]) & (top < LIT[1])
+        for base in range(4):
+            own = light[lit & (strongest == base) & (light[:, base] > 0)]
             if len(own) >= FEWEST:
-                matrix[:, column] = np.clip(np.median(own / own[:, column, None], axis=0), 0, MOST)
-                matrix[column, column] = 1
+                shown = own[:, base]
+                ratio = np.quantile(own / shown[:, None], 0.5, axis=0, weights=shown**2, method="inverted_cdf")
+                matrix[:, base] = np.clip(ratio, 0, MOST)
+                matrix[base, base] = 1
+        if np.allclose(matrix, before, atol=1e-3):
+            break
     return matrix
 
 
 def unmix(intensities: NDArray[np.floating], crosstalk: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(..., 4) light of each base from the light in each channel."""
+    """(..., 4) light of each base from the light in each channel; may be negative."""
     return np.asarray(intensities @ np.linalg.inv(crosstalk).T, np.float64)
+
+
+def brightness(bases: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Median light of each base where it is the strongest and lit.
+
+    Parameters
+    ----------
+    bases : (..., 4) from :func:`unmix`, about 1 for a typical cluster; NaN is left out.
+
+    Returns
+    -------
+    (4,); 1 for a base with too few calls, whose noise must not be raised to light.
+    """
+    listed = _known(bases)
+    strongest, top = np.argmax(listed, axis=1), listed.max(axis=1, initial=0)
+    found = [top[(strongest == base) & (top > LIT[0] / 2) & (top < LIT[1] * 2)] for base in range(4)]
+    return np.array([np.median(own) if len(own) >= FEWEST else 1.0 for own in found])
+
+
+def _known(intensities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(n, 4) calls of which all channels are known."""
+    listed = intensities.reshape(-1, 4).astype(np.float64)
+    return listed[np.isfinite(listed).all(axis=1)]

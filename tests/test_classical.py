@@ -9,7 +9,6 @@ from scipy.spatial import cKDTree
 
 from calib.learning.classical import spots
 from calib.learning.classical.chastity import chastity, passes, qualities
-from calib.learning.classical.crosstalk import brightness, estimate_crosstalk, unmix
 from calib.learning.classical.phasing import Phasing, estimate_phasing, strands, undo
 from calib.learning.classical.pipeline import call_folder, call_tile
 from calib.learning.simulation.chemistry import phasing_weights
@@ -19,7 +18,6 @@ from calib.runfolder import RunFolderError, TileId, image_path
 
 CROP = Path(__file__).parent / "data" / "iss_mouse_brain_crop"
 TILE = TileId(lane=1, tile=1101)
-MATRIX = np.array([[1, 0.5, 0.02, 0.01], [0.3, 1, 0.02, 0.02], [0.01, 0.03, 1, 0.4], [0, 0.01, 0.15, 1]])
 
 
 def gaussian(y, x, *, width, shape=(41, 37)):
@@ -62,36 +60,6 @@ def test_a_response_is_read_between_pixels_and_not_far_outside():
     read = spots.read(image, places)
     assert read[:2] == pytest.approx([1, image[20, 18]], abs=2e-3)
     assert np.isnan(read[2:]).tolist() == [True, True, False]
-
-
-def test_crosstalk_is_found_and_undone():
-    _, light, rng = clusters(800, 10)
-    mixed = light @ MATRIX.T + rng.normal(0, 0.02, light.shape)
-    found = estimate_crosstalk(mixed.astype(np.float32))
-    assert found == pytest.approx(MATRIX, abs=0.02)
-    assert unmix((light @ MATRIX.T).astype(np.float32), MATRIX) == pytest.approx(light, abs=1e-5)
-
-
-def test_crosstalk_under_neighbours_light_unequal_dyes_and_a_missing_cycle():
-    _, light, rng = clusters(2000, 10)
-    _, neighbour, _ = clusters(2000, 10, seed=2)
-    crowded = (light + neighbour * rng.uniform(0, 0.5, (2000, 1, 1))) @ (MATRIX * [0.7, 1.3, 1, 0.8]).T
-    crowded[:, 4] = np.nan
-    assert estimate_crosstalk(crowded.astype(np.float32)) == pytest.approx(MATRIX, abs=0.06)
-
-
-def test_a_base_that_never_shows_leaks_nothing_and_its_noise_stays_noise():
-    _, light, rng = clusters(500, 8, composition=(0.4, 0.3, 0.3, 0))
-    mixed = (light @ MATRIX.T + rng.normal(0, 0.02, light.shape)).astype(np.float32)
-    found = estimate_crosstalk(mixed)
-    assert found[:, :3] == pytest.approx(MATRIX[:, :3], abs=0.02)
-    assert found[:, 3].tolist() == [0, 0, 0, 1]
-    assert brightness(unmix(mixed, found))[3] == 1
-
-
-def test_brightness_is_the_median_of_the_strongest():
-    light = one_hot(np.repeat(np.arange(4), 30)) * np.array([0.8, 1, 1.5, 2], np.float32)
-    assert brightness(light) == pytest.approx([0.8, 1, 1.5, 2])
 
 
 def test_strands_agree_with_the_simulated_chemistry():

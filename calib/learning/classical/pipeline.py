@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.crosstalk import brightness, estimate_crosstalk, unmix
 from calib.learning.classical import spots
 from calib.learning.classical.chastity import chastity, passes, qualities
-from calib.learning.classical.crosstalk import brightness, estimate_crosstalk, unmix
 from calib.learning.classical.phasing import Phasing, estimate_phasing, undo
 from calib.normalisation import Normalisation, estimate_normalisation
 from calib.registration import Alignment, RegistrationError, align, draw_reference, register, spots_only
