@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint bench format lock clean
+.PHONY: demo test lint bench evaluate format lock clean
 
 demo: .venv/.base
 	$(BIN)/seqd demo --output demo
@@ -21,6 +21,30 @@ lint: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks.engine
 
+CONDITIONS := $(basename $(notdir $(wildcard calib/learning/evaluation/conditions/*.json)))
+LEARNING := $(shell find calib/learning -name '*.py')
+RUN_TIME := $(shell find daemon calib engines -name '*.py' -not -path 'calib/learning/*') $(wildcard engines/bundles/default/*)
+
+# Simulates, calls and compares what is older than the code that made it, or not there.
+evaluate: evaluation/report.html
+
+evaluation/report.html: $(CONDITIONS:%=evaluation/network/%/.called) $(LEARNING)
+	$(BIN)/seqd calib evaluate $(CONDITIONS:%=evaluation/images/%) --classical \
+	    --calls 'network=evaluation/network/{run}/fastq' --report $@ --json evaluation/figures.json
+
+evaluation/network/%/.called: evaluation/images/%/.simulated $(RUN_TIME)
+	rm -rf $(@D)
+	$(BIN)/seqd call evaluation/images/$* --output evaluation/network
+	touch $@
+
+CYCLES = 40
+evaluation/images/phased/.simulated: CYCLES = 100
+evaluation/images/%/.simulated: calib/learning/evaluation/conditions/%.json $(wildcard calib/learning/simulation/*.py) | .venv/.dev
+	$(BIN)/seqd calib simulate $(@D) --run $* --conditions $< --size 256 --cycles $(CYCLES) --seed 2024 --overwrite
+	touch $@
+
+.PRECIOUS: evaluation/images/%/.simulated evaluation/network/%/.called
+
 format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -34,7 +58,7 @@ lock:
 	$(BIN)/pip list --format=freeze | grep '^setuptools==' >> constraints.txt
 
 clean:
-	rm -rf .venv demo build dist *.egg-info
+	rm -rf .venv demo evaluation build dist *.egg-info
 
 .venv/.base: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
