@@ -3,36 +3,27 @@
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from calib.jointfit.cycle import FittedCycle, fit_cycle
 from calib.normalisation import Normalisation
-from calib.quality import call
 from calib.registration import RegistrationError
 from calib.runfolder import TileId
+from calib.template.tile import TileTemplate, make_template
 from daemon.assembler import MissingImage, TileImage
 from daemon.ledger import CycleStatus
-from daemon.output import CycleResult, RunOutput
+from daemon.output import RunOutput
+from daemon.sequencer import ReadCycle, Sequencer
 from daemon.status import Progress
-from daemon.templates import TileTemplate, make_template
-from engines.bundle import QualityTable
+from engines.bundle import QualityTable, Readout
 from engines.contract import Engine, Request, Slot
 from engines.errors import EngineError
-from engines.readout import read_centres
 
 log = structlog.get_logger()
-
-
-@dataclass
-class _Waiting:
-    """A tile's cycles until its template can be made; the images lie in the spool folder."""
-
-    images: list[int] = field(default_factory=list)
-    """Cycles whose images came."""
-    missing: list[MissingImage] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -40,18 +31,17 @@ class _InFlight:
     """A tile-cycle on its way; without a slot it needs no engine."""
 
     tile: TileId
-    cycle: int
-    slot: Slot | None
-    result: CycleResult | None = None
-    drift_px: NDArray[np.float32] | None = None
+    read: ReadCycle
+    slot: Slot | None = None
+    fitted: FittedCycle | None = None
 
 
 class Caller:
-    """Calls the tile images of one run, one thread.
+    """Reads the tile images of one run, one thread, and hands what it read to the :class:`Sequencer`.
 
     A tile's first cycles wait in the spool until there are enough for a template. From then on
-    every cycle is registered, run through the engine and committed; one tile-cycle is committed
-    while the engine computes the next. Order is kept.
+    every cycle, those first ones to begin with, is registered, run through the engine and fitted;
+    one tile-cycle is read out while the engine computes the next. Order is kept.
     """
 
     def __init__(
@@ -60,15 +50,19 @@ class Caller:
         output: RunOutput,
         progress: Progress,
         *,
+        readout: Readout,
         quality: QualityTable,
         template_cycles: int,
         timeout_s: float,
     ) -> None:
         self._engine, self._output, self._progress = engine, output, progress
-        self._quality = quality
-        self._template_cycles, self._timeout_s = template_cycles, timeout_s
+        self._readout, self._template_cycles, self._timeout_s = readout, template_cycles, timeout_s
+        self._sequencer = Sequencer(output, quality)
         self._templates = output.templates()
-        self._waiting: dict[TileId, _Waiting] = {}
+        for tile, template in self._templates.items():
+            self._sequencer.begin(tile, template)
+        self._waiting: dict[TileId, list[int | MissingImage]] = {}
+        """Each tile's cycles until its template can be made; images lie in the spool."""
         self._in_flight: deque[_InFlight] = deque()
 
     def take(self, item: TileImage | MissingImage) -> None:
@@ -78,8 +72,6 @@ class Caller:
             self._wait(item)
         else:
             self._start(item, template)
-        while len(self._in_flight) >= self._engine.info.slots:
-            self.finish_oldest()
 
     @property
     def busy(self) -> bool:
@@ -87,27 +79,43 @@ class Caller:
         return bool(self._in_flight)
 
     def finish_oldest(self) -> None:
-        """Collect and commit the tile-cycle that was started first."""
+        """Collect and hand on the tile-cycle that was started first."""
         flight = self._in_flight.popleft()
-        self._output.commit(flight.tile, flight.result or self._collected(flight))
+        read, reading = flight.read, None
+        if read.status is CycleStatus.CALLED:
+            try:
+                centres = None if flight.slot is None else self._engine.collect(flight.slot, self._timeout_s).centres
+                assert read.drift_px is not None
+                reading = self._templates[flight.tile].reading(flight.fitted, read.drift_px, centres)
+            except EngineError as error:
+                read = _failed(flight.tile, read.cycle, str(error))
+        self._sequencer.take(flight.tile, read, reading)
 
     def finish(self) -> None:
-        """Commit everything that is on its way."""
+        """Hand on everything that is on its way."""
         while self._in_flight:
             self.finish_oldest()
 
     def _start(self, item: TileImage | MissingImage, template: TileTemplate) -> None:
-        if isinstance(item, MissingImage):
-            self._in_flight.append(_InFlight(item.tile, item.cycle, None, _missing(item)))
-            return
+        self._in_flight.append(
+            _InFlight(item.tile, _missing(item)) if isinstance(item, MissingImage) else self._begun(item, template)
+        )
+        while len(self._in_flight) >= self._engine.info.slots:
+            self.finish_oldest()
+
+    def _begun(self, item: TileImage, template: TileTemplate) -> _InFlight:
+        images = template.normalisation.apply(item.pixels)
         try:
-            drift = template.drift(item.pixels)
-            request = _request(template.normalisation, positions=template.positions_in(drift))
-            slot = self._submitted(item.pixels, request)
+            drift = template.drift(images)
+            slot = None
+            if self._readout is not Readout.FIT:
+                request = _request(template.normalisation, positions=template.positions_in(drift))
+                slot = self._submitted(item.pixels, request)
         except (RegistrationError, EngineError) as error:
-            self._in_flight.append(_InFlight(item.tile, item.cycle, None, _failed(item.tile, item.cycle, str(error))))
-            return
-        self._in_flight.append(_InFlight(item.tile, item.cycle, slot, drift_px=drift))
+            return _InFlight(item.tile, _failed(item.tile, item.cycle, str(error)))
+        # The engine computes meanwhile.
+        fitted = None if template.scene is None else fit_cycle(images, template.scene, drift)
+        return _InFlight(item.tile, ReadCycle(item.cycle, CycleStatus.CALLED, drift_px=drift), slot, fitted)
 
     def _submitted(self, pixels: NDArray[np.uint16], request: Request) -> Slot:
         slot = self._engine.lease(self._timeout_s)
@@ -115,51 +123,42 @@ class Caller:
         self._engine.submit(slot, request)
         return slot
 
-    def _collected(self, flight: _InFlight) -> CycleResult:
-        assert flight.slot is not None
-        try:
-            answer = self._engine.collect(flight.slot, self._timeout_s)
-        except EngineError as error:
-            return _failed(flight.tile, flight.cycle, str(error))
-        assert answer.centres is not None
-        return CycleResult(
-            flight.cycle, CycleStatus.CALLED, call(answer.centres, self._quality), drift_px=flight.drift_px
-        )
-
     def _wait(self, item: TileImage | MissingImage) -> None:
-        waiting = self._waiting.setdefault(item.tile, _Waiting())
+        waiting = self._waiting.setdefault(item.tile, [])
         if isinstance(item, MissingImage):
-            waiting.missing.append(item)
+            waiting.append(item)
         else:
             np.save(self._output.files.spooled(item.tile, item.cycle), item.pixels)
-            waiting.images.append(item.cycle)
-        if len(waiting.images) == self._template_cycles or item.cycle == self._output.info.cycles:
+            waiting.append(item.cycle)
+        images = sum(isinstance(one, int) for one in waiting)
+        if images == self._template_cycles or item.cycle == self._output.info.cycles:
             # All slots must be free: making a template uses them too.
             self.finish()
-            self._templates[item.tile] = self._template(item.tile, self._waiting.pop(item.tile))
+            self._read_waiting(item.tile, self._waiting.pop(item.tile))
 
-    def _template(self, tile: TileId, waiting: _Waiting) -> TileTemplate:
-        spooled = {cycle: self._output.files.spooled(tile, cycle) for cycle in waiting.images}
-        images = [np.load(path) for path in spooled.values()]
-        if not images:
-            info = self._output.info
-            images = [np.zeros((4, info.height, info.width), np.uint16)]
+    def _read_waiting(self, tile: TileId, waiting: list[int | MissingImage]) -> None:
+        """Make a tile's template, then read the cycles that have waited for it."""
+        spooled = {one: self._output.files.spooled(tile, one) for one in waiting if isinstance(one, int)}
+        template = self._template(tile, [np.load(path) for path in spooled.values()])
+        self._output.commit_template(tile, template)
+        self._templates[tile] = template
+        self._sequencer.begin(tile, template)
+        for one in waiting:
+            if isinstance(one, MissingImage):
+                self._start(one, template)
+                continue
+            self._start(TileImage(tile, one, np.load(spooled[one])), template)
+            with suppress(FileNotFoundError):
+                spooled[one].unlink()
+
+    def _template(self, tile: TileId, images: list[NDArray[np.uint16]]) -> TileTemplate:
+        info = self._output.info
+        cycles = images or [np.zeros((4, info.height, info.width), np.uint16)]
         try:
-            template, cycles = make_template(images, self._map)
+            template = make_template(cycles, self._map, self._readout)
         except EngineError as error:
             raise EngineError(f"tile {tile}: no template: {error}") from error
-        log.info("template", tile=str(tile), clusters=len(template.positions), cycles=len(spooled))
-        results = [_missing(item) for item in waiting.missing]
-        for cycle, seen in zip(waiting.images, cycles, strict=False):
-            if seen.probabilities is None:
-                results.append(_failed(tile, cycle, "registration: does not match the other template cycles"))
-                continue
-            centres = read_centres(seen.probabilities, template.positions_in(seen.drift_px))
-            results.append(CycleResult(cycle, CycleStatus.CALLED, call(centres, self._quality), drift_px=seen.drift_px))
-        self._output.commit_template(tile, template, sorted(results, key=lambda result: result.cycle))
-        for path in spooled.values():
-            with suppress(FileNotFoundError):
-                path.unlink()
+        log.info("template", tile=str(tile), clusters=len(template.positions), cycles=len(images))
         return template
 
     def _map(self, pixels: NDArray[np.uint16], normalisation: Normalisation) -> NDArray[np.float32]:
@@ -176,14 +175,14 @@ def _request(
     return Request(normalisation.offset, normalisation.gain, positions=positions, probabilities=probabilities)
 
 
-def _missing(item: MissingImage) -> CycleResult:
+def _missing(item: MissingImage) -> ReadCycle:
     log.warning("tile-cycle missing", tile=str(item.tile), cycle=item.cycle, reason=item.reason)
-    return CycleResult(item.cycle, CycleStatus.MISSING, reason=item.reason)
+    return ReadCycle(item.cycle, CycleStatus.MISSING, reason=item.reason)
 
 
-def _failed(tile: TileId, cycle: int, reason: str) -> CycleResult:
+def _failed(tile: TileId, cycle: int, reason: str) -> ReadCycle:
     log.warning("tile-cycle failed", tile=str(tile), cycle=cycle, reason=reason)
-    return CycleResult(cycle, CycleStatus.FAILED, reason=reason)
+    return ReadCycle(cycle, CycleStatus.FAILED, reason=reason)
 
 
 def take_all(caller: Caller, items: Iterator[TileImage | MissingImage | None]) -> None:

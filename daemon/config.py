@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from engines.bundle import DEFAULT_BUNDLE
+from engines.bundle import DEFAULT_BUNDLE, Readout
 from engines.errors import SeqdError
 
 
@@ -89,8 +89,14 @@ class EngineConfig(_Section):
 class CallingConfig(_Section):
     """From images to calls."""
 
-    template_cycles: Annotated[int, Field(ge=1, le=25)] = 7
+    template_cycles: Annotated[int, Field(ge=1, le=25)] = 10
     """Cycles that a tile's template is made from; they are called once it stands."""
+    readout: Readout = Readout.FUSED
+    """What calls are made from: ``network``, ``fit`` (of all clusters together) or ``fused``."""
+    chastity_failures: Annotated[int, Field(ge=0, le=25)] = 1
+    """Of the first 25 cycles, how many may be below chastity 0.6 in a cluster that passes the filter."""
+    binned_quality: bool = False
+    """Whether scores are 2, 12, 24 and 40 only."""
 
 
 class StreamConfig(_Section):

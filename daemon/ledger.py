@@ -1,22 +1,23 @@
 """The ledger: one row for every tile-cycle that is committed, in SQLite.
 
-Guaranteed: when :meth:`Ledger.commit` returns, its rows are on the disk, all or none of them
+Guaranteed: when :meth:`Ledger.commit` returns, its row is on the disk
 (write-ahead log, ``synchronous=FULL``). A tile file is synced before its row is written, so a row
 always names bytes that are there.
 """
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from calib.phasing import NeighbourLight
 from calib.runfolder import TileId
 from daemon.errors import OutputError, RunError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -25,7 +26,8 @@ CREATE TABLE IF NOT EXISTS tile (
 CREATE TABLE IF NOT EXISTS tile_cycle (
     lane INTEGER, tile INTEGER, cycle INTEGER,
     status TEXT NOT NULL, reason TEXT NOT NULL, crc32 INTEGER NOT NULL,
-    drift_y REAL, drift_x REAL, committed_ns INTEGER NOT NULL,
+    drift_y REAL, drift_x REAL, light_own REAL, light_behind REAL, light_ahead REAL,
+    committed_ns INTEGER NOT NULL,
     PRIMARY KEY (lane, tile, cycle)) STRICT;
 """
 
@@ -56,6 +58,10 @@ class CycleRow:
     drift_y: float | None
     drift_x: float | None
     """Registration against the template, pixels."""
+    light_own: float | None
+    light_behind: float | None
+    light_ahead: float | None
+    """:class:`calib.phasing.NeighbourLight`."""
     committed_ns: int
 
 
@@ -91,16 +97,16 @@ class Ledger:
         with self._failures():
             self._database.executemany("INSERT OR IGNORE INTO run VALUES (?, ?)", fresh.items())
 
-    def commit(self, rows: Iterable[CycleRow], *, tile: TileId | None = None, clusters: int = 0) -> None:
-        """Commit rows together; with ``tile``, the number of its clusters too."""
+    def commit_tile(self, tile: TileId, clusters: int) -> None:
+        """Commit that a tile has a template."""
         with self._failures():
-            self._database.execute("BEGIN IMMEDIATE")
-            if tile is not None:
-                self._database.execute("INSERT INTO tile VALUES (?, ?, ?)", (tile.lane, tile.tile, clusters))
-            self._database.executemany(
-                "INSERT INTO tile_cycle VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [astuple(row) for row in rows]
-            )
-            self._database.execute("COMMIT")
+            self._database.execute("INSERT INTO tile VALUES (?, ?, ?)", (tile.lane, tile.tile, clusters))
+
+    def commit(self, row: CycleRow) -> None:
+        """Commit a tile-cycle."""
+        with self._failures():
+            columns = astuple(row)
+            self._database.execute(f"INSERT INTO tile_cycle VALUES ({', '.join('?' * len(columns))})", columns)
 
     def tiles(self) -> dict[TileId, int]:
         """Clusters of every tile that has a template."""
@@ -115,6 +121,16 @@ class Ledger:
                 "SELECT lane, tile, max(cycle) FROM tile_cycle GROUP BY lane, tile"
             ).fetchall()
         return {TileId(lane=lane, tile=tile): cycle for lane, tile, cycle in rows}
+
+    def neighbour_light(self, tile: TileId) -> dict[int, NeighbourLight]:
+        """What strands out of step showed in each cycle of a tile that could tell."""
+        with self._failures():
+            rows = self._database.execute(
+                "SELECT cycle, light_own, light_behind, light_ahead FROM tile_cycle "
+                "WHERE lane = ? AND tile = ? AND light_own IS NOT NULL",
+                (tile.lane, tile.tile),
+            ).fetchall()
+        return {cycle: NeighbourLight(own, behind, ahead) for cycle, own, behind, ahead in rows}
 
     def totals(self) -> dict[CycleStatus, int]:
         """Number of tile-cycles by status."""

@@ -11,16 +11,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.quality import NO_CALL
+from calib.calling.chastity import UNKNOWN
+from calib.calling.quality import NO_CALL
+from calib.phasing import NeighbourLight
 from calib.runfolder import RUN_INFO, RunInfo, TileId, run_info_xml
+from calib.template.tile import TileTemplate
 from daemon.errors import RunError
+from daemon.filter import filter_cycles
 from daemon.ledger import CycleRow, CycleStatus, Ledger
 from daemon.locs import encode_locs
 from daemon.runfiles import RunFiles
 from daemon.status import Progress
 from daemon.stream import Stream
-from daemon.templates import TileTemplate, load_template, save_template
-from daemon.tilefile import TileFile, open_tile_file, write_durably
+from daemon.templates import load_template, save_template
+from daemon.tilefile import TileFile, open_tile_file, read_cycles, write_durably
 from daemon.wire.messages import Calls, Template
 
 
@@ -33,7 +37,10 @@ class CycleResult:
     calls: NDArray[np.uint8] | None = None
     """(n,) bytes."""
     reason: str = ""
+    chastity: NDArray[np.uint8] | None = None
+    """(n,) percent; None where nothing was read."""
     drift_px: NDArray[np.float32] | None = None
+    neighbours: NeighbourLight | None = None
 
 
 class RunOutput:
@@ -48,7 +55,9 @@ class RunOutput:
     ) -> None:
         self.files, self.info = files, info
         self._progress, self._stream = progress, stream
-        self._tile_files: dict[TileId, TileFile] = {}
+        self._calls: dict[TileId, TileFile] = {}
+        self._chastity: dict[TileId, TileFile] = {}
+        self._filter_cycles = filter_cycles(info)
         files.create()
         with ExitStack() as opened:
             opened.callback(os.close, _locked(files.root))
@@ -61,9 +70,7 @@ class RunOutput:
             self.committed = self.ledger.committed_cycles()
             self._clusters = self.ledger.tiles()
             for tile, clusters in self._clusters.items():
-                file = open_tile_file(files.calls_of(tile), clusters=clusters, cycles=self.committed[tile])
-                opened.callback(file.close)
-                self._tile_files[tile] = file
+                self._open(opened, tile, clusters, self.committed.get(tile, 0))
             self._opened = opened.pop_all()
 
     def templates(self) -> dict[TileId, TileTemplate]:
@@ -71,41 +78,31 @@ class RunOutput:
         shape = (self.info.height, self.info.width)
         return {tile: load_template(self.files.template_of(tile), shape) for tile in self._clusters}
 
-    def commit_template(self, tile: TileId, template: TileTemplate, results: list[CycleResult]) -> None:
-        """Commit a template and all cycles up to it, together or not at all."""
+    def purity(self, tile: TileId, cycles: int) -> NDArray[np.uint8]:
+        """(k, n) chastity of a tile's first cycles, at most those that decide about the filter."""
+        return read_cycles(self.files.chastity_of(tile), range(1, 1 + min(cycles, self._filter_cycles)))
+
+    def commit_template(self, tile: TileId, template: TileTemplate) -> None:
+        """Commit a template, before any cycle."""
         positions = template.positions
         save_template(self.files.template_of(tile), template)
         write_durably(self.files.locs_of(tile), encode_locs(positions))
-        file = open_tile_file(self.files.calls_of(tile), clusters=len(positions), cycles=0)
-        self._opened.callback(file.close)
-        self._tile_files[tile] = file
-        written = [self._write(tile, result) for result in results]
-        self.ledger.commit([row for row, _ in written], tile=tile, clusters=len(positions))
+        self._open(self._opened, tile, len(positions), 0)
+        self.ledger.commit_tile(tile, len(positions))
         self._progress.template(len(positions))
         header = Template(run=self.info.run, seq=0, lane=tile.lane, tile=tile.tile, n=len(positions))
         self._stream.send(header, positions[:, ::-1].astype("<f4").tobytes())
-        for row, calls in written:
-            self._announce(tile, row, calls)
 
     def commit(self, tile: TileId, result: CycleResult) -> None:
-        """Commit one tile-cycle of a tile whose template stands."""
-        row, calls = self._write(tile, result)
-        self.ledger.commit([row])
-        self._announce(tile, row, calls)
-
-    def abandon(self) -> None:
-        """Leave the files open when closing: a thread that cannot be stopped may still write."""
-        self._opened.pop_all()
-
-    def close(self) -> None:
-        """Close the files."""
-        self._opened.close()
-
-    def _write(self, tile: TileId, result: CycleResult) -> tuple[CycleRow, NDArray[np.uint8]]:
-        file = self._tile_files[tile]
+        """Commit the next cycle of a tile whose template stands."""
+        file = self._calls[tile]
         calls = result.calls if result.calls is not None else np.full(file.clusters, NO_CALL, np.uint8)
+        if result.cycle <= self._filter_cycles:
+            chastity = result.chastity if result.chastity is not None else np.full(file.clusters, UNKNOWN, np.uint8)
+            self._chastity[tile].append(chastity)
         file.append(calls)
         drift = (None, None) if result.drift_px is None else tuple(float(value) for value in result.drift_px)
+        light = result.neighbours
         row = CycleRow(
             lane=tile.lane,
             tile=tile.tile,
@@ -115,15 +112,32 @@ class RunOutput:
             crc32=zlib.crc32(calls.tobytes()),
             drift_y=drift[0],
             drift_x=drift[1],
+            light_own=light.own if light else None,
+            light_behind=light.behind if light else None,
+            light_ahead=light.ahead if light else None,
             committed_ns=time.time_ns(),
         )
-        return row, calls
-
-    def _announce(self, tile: TileId, row: CycleRow, calls: NDArray[np.uint8]) -> None:
-        self._progress.committed(tile, row.cycle, row.status)
-        self.committed[tile] = row.cycle
-        header = Calls(run=self.info.run, seq=0, lane=tile.lane, tile=tile.tile, cycle=row.cycle, n=len(calls))
+        self.ledger.commit(row)
+        self._progress.committed(tile, result.cycle, result.status)
+        self.committed[tile] = result.cycle
+        header = Calls(run=self.info.run, seq=0, lane=tile.lane, tile=tile.tile, cycle=result.cycle, n=len(calls))
         self._stream.send(header, calls.tobytes())
+
+    def _open(self, opened: ExitStack, tile: TileId, clusters: int, cycles: int) -> None:
+        for files, path, kept in (
+            (self._calls, self.files.calls_of(tile), cycles),
+            (self._chastity, self.files.chastity_of(tile), min(cycles, self._filter_cycles)),
+        ):
+            files[tile] = open_tile_file(path, clusters=clusters, cycles=kept)
+            opened.callback(files[tile].close)
+
+    def abandon(self) -> None:
+        """Leave the files open when closing: a thread that cannot be stopped may still write."""
+        self._opened.pop_all()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._opened.close()
 
 
 def _locked(folder: Path) -> int:

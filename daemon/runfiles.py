@@ -35,11 +35,14 @@ class RunFiles:
 
     @property
     def spool(self) -> Path:
-        """Images of template cycles until their tile's template stands."""
+        """Images of template cycles until their tile's template stands, readings until they are called."""
         return self.root / "spool"
 
     def calls_of(self, tile: TileId) -> Path:
         return self.tiles / f"s_{tile}.bcls"
+
+    def chastity_of(self, tile: TileId) -> Path:
+        return self.tiles / f"s_{tile}.chastity"
 
     def locs_of(self, tile: TileId) -> Path:
         return self.tiles / f"s_{tile}.locs"
@@ -52,3 +55,6 @@ class RunFiles:
 
     def spooled(self, tile: TileId, cycle: int) -> Path:
         return self.spool / f"s_{tile}_C{cycle}.npy"
+
+    def spooled_reading(self, tile: TileId, cycle: int) -> Path:
+        return self.spool / f"s_{tile}_C{cycle}.reading.npy"

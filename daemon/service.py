@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import structlog
 import zmq
 
+from calib.calling.quality import binned
 from calib.runfolder import RunInfo
 from daemon import __version__
 from daemon.caller import Caller
@@ -93,6 +94,7 @@ class Service:
         config = self._config
         try:
             with ExitStack() as stack:
+                quality = bundle.quality(config.calling.readout)
                 engine = open_engine(
                     bundle,
                     shape=(info.height, info.width),
@@ -110,11 +112,14 @@ class Service:
                 control.serve_run(info.run, files)
                 self._begin(info, engine, output)
                 ingest.follow(info.run)
+                if config.calling.binned_quality:
+                    quality = binned(quality)
                 caller = Caller(
                     engine,
                     output,
                     self.progress,
-                    quality=bundle.model.quality,
+                    readout=config.calling.readout,
+                    quality=quality,
                     template_cycles=config.calling.template_cycles,
                     timeout_s=config.engine.timeout_s,
                 )
@@ -165,7 +170,7 @@ class Service:
             "precision": engine.info.precision,
             "strip_px": self._config.engine.strip_px,
             "threads": self._config.engine.threads,
-            "template_cycles": self._config.calling.template_cycles,
+            "calling": self._config.calling.model_dump(mode="json"),
         }
 
     def _end(self, state: RunState, reason: str, info: RunInfo, stream: Stream) -> None:

@@ -11,6 +11,7 @@ A folder of three files::
 import hashlib
 import tomllib
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from engines.architecture import Architecture
 from engines.errors import BundleError
 
-FORMAT = 1
+FORMAT = 2
 """Version of the bundle's layout."""
 
 MODEL, NETWORK, WEIGHTS = "model.toml", "network.onnx", "weights.npz"
@@ -30,11 +31,24 @@ DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "default"
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
+class Readout(StrEnum):
+    """What calls are made from."""
+
+    NETWORK = "network"
+    """The network alone: its centres are the template, its evidence the calls."""
+    FIT = "fit"
+    """The joint fit of all clusters; the network finds the clusters in the template cycles."""
+    FUSED = "fused"
+    """The joint fit, and the network where the image has structure that no cluster explains."""
+
+
 class QualityTable(BaseModel):
-    """Phred score by predictor; see :mod:`calib.quality` for the predictor."""
+    """Phred score by predictor; see :mod:`calib.calling.quality` for the features that it is summed from."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    weights: Annotated[tuple[float, ...], Field(min_length=4, max_length=4)]
+    """Of the features."""
     edges: tuple[float, ...]
     """Rising lower edges of the bins after the first."""
     scores: tuple[Annotated[int, Field(ge=2, le=50)], ...]
@@ -66,7 +80,8 @@ class Model(BaseModel):
     format: int
     name: Annotated[str, Field(min_length=1, max_length=100)]
     architecture: Architecture
-    quality: QualityTable
+    quality: dict[Readout, QualityTable]
+    """Of every readout that the bundle can be used with."""
     training: dict[str, Any]
     """Settings, data, software and final losses of the training; for people, not read by code."""
     hashes: Hashes
@@ -83,6 +98,16 @@ class Bundle:
     def hash(self) -> str:
         """SHA-256 of ``model.toml``, which itself holds the hashes of the other files."""
         return file_hash(self.folder / MODEL)
+
+    def quality(self, readout: Readout) -> QualityTable:
+        """The table of a readout; raises :class:`BundleError` where there is none."""
+        if readout not in self.model.quality:
+            there = ", ".join(self.model.quality) or "none"
+            raise BundleError(
+                f"bundle {self.folder}: no quality table for readout {readout}, there is {there}; "
+                "`seqd calib quality` fits them"
+            )
+        return self.model.quality[readout]
 
     @property
     def network(self) -> Path:

@@ -9,7 +9,7 @@ from calib.learning.simulation.tile import simulate_tile
 from calib.normalisation import estimate_normalisation
 from calib.quality import NO_CALL, call, fit_table, predictor
 from calib.registration import RegistrationError, align, draw_reference, measure_shift, register, spots_only
-from calib.template import Detections, detect, merge
+from calib.template.detections import Detections, detect, merge
 from engines.bundle import QualityTable
 
 CONDITIONS = Conditions(density_k_mm2=150, channel_yield=(1.5, 0.5, 0.8, 1.1), background_px=(10, 30, 20, 15))

@@ -24,6 +24,10 @@ OUTLIER = 4.0
 BACKGROUND_STEP = 0.7
 BACKGROUND_ROUNDS = 3
 SHIFT_MOST_PX = 0.3
+
+AROUND_PX = 5.0
+"""Distance over which what is left over around a cluster is averaged."""
+
 CHEMISTRY_ROUNDS = 3
 
 
@@ -33,6 +37,8 @@ class FittedCycle:
 
     light: NDArray[np.float32]
     """(n, 4) peak height of each cluster's spot in each channel, normalised units."""
+    left_over: NDArray[np.float32]
+    """(n, 4) root mean square of what the fit left over around each cluster, as peak height of a spot."""
     drift_px: NDArray[np.float32]
     """(2,) refined."""
 
@@ -51,11 +57,11 @@ def fit_cycle(images: NDArray[np.float32], scene: Scene, drift_px: NDArray[np.fl
     number = len(scene.positions)
     light = np.zeros((number, 4))
     if number == 0:
-        return FittedCycle(light.astype(np.float32), drift_px)
+        return FittedCycle(light.astype(np.float32), np.zeros((0, 4), np.float32), drift_px)
     shape = (images.shape[1], images.shape[2])
     pairs = near_pairs(scene.positions, scene.sigma_px)
     shift = drift_px + scene.channel_shift_px
-    wanted, overlap = np.zeros((number, 4)), []
+    wanted, overlap, left_over = np.zeros((number, 4)), [], np.zeros((number, 4), np.float32)
     for channel in range(4):
         image, noise, sigma = images[channel], float(scene.noise[channel]), float(scene.sigma_px[channel])
         overlap.append(overlaps(scene.positions + shift[channel], pairs, sigma, shape))
@@ -71,6 +77,7 @@ def fit_cycle(images: NDArray[np.float32], scene: Scene, drift_px: NDArray[np.fl
                 spots = Spots(scene.positions + shift[channel], sigma, shape)
             background = background + background_step(rest, noise)
         wanted[:, channel] = spots.read(image - background)
+        left_over[:, channel] = _around(spots, image - background - spots.draw(light[:, channel]))
     shown = brightness_now(light, scene)
     for _ in range(CHEMISTRY_ROUNDS):
         expected = expected_light(light, shown, scene.crosstalk)
@@ -79,10 +86,10 @@ def fit_cycle(images: NDArray[np.float32], scene: Scene, drift_px: NDArray[np.fl
             drawn = wanted[:, channel] + ridge * expected[:, channel]
             light[:, channel] = solve(overlap[channel], ridge, drawn, light[:, channel])
     refined = (shift - scene.channel_shift_px).mean(axis=0)
-    return FittedCycle(light.astype(np.float32), refined.astype(np.float32))
+    return FittedCycle(light.astype(np.float32), left_over, refined.astype(np.float32))
 
 
-def brightness_now(light: NDArray[np.float64], scene: Scene) -> NDArray[np.float64]:
+def brightness_now(light: NDArray[np.floating], scene: Scene) -> NDArray[np.float64]:
     """(n,) brightness in this cycle: the template's, times what light has been lost since (or gained)."""
     shown = np.maximum(np.linalg.solve(scene.crosstalk, light.T).max(axis=0), 0)
     lit = scene.brightness > 0
@@ -110,3 +117,11 @@ def _moved(spots: Spots, rest: NDArray[np.float32], light: NDArray[np.float64]) 
         return np.zeros(2)
     step = np.array([(lit * y).sum(), (lit * x).sum()]) / weight
     return np.asarray(np.clip(step, -SHIFT_MOST_PX, SHIFT_MOST_PX))
+
+
+def _around(spots: Spots, rest: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n,) root mean square around each spot of the heights that single spots would have in the rest."""
+    # A Gaussian filter sums to 1; a spot of height 1 gives half of that under its own filter.
+    heights = 2 * gaussian_filter(rest, spots.sigma)
+    squared = gaussian_filter(heights**2, AROUND_PX)
+    return np.asarray(np.sqrt(squared.ravel()[spots.nearest]), np.float32)

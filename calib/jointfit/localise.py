@@ -99,7 +99,7 @@ def localise(
     ----------
     images : (cycles, 4, H, W) in normalised units.
     drift_px, channel_shift_px : (cycles, 2) and (4, 2) from :func:`calib.registration.align`.
-    seeds : (n, 2) clusters that the network is sure of, see :func:`calib.template.merge`.
+    seeds : (n, 2) clusters that the network is sure of, see :func:`calib.template.detections.merge`.
     support : (H, W) share of the cycles in which the network sees a cluster near the pixel.
 
     Returns

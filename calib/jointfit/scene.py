@@ -9,6 +9,9 @@ from scipy.spatial import cKDTree
 NEAR = 4.2
 """Spots farther apart than this many sigma do not share light: their overlap is 1 %."""
 
+CROWDING_MOST = 100.0
+"""More than this is as hopeless."""
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -33,3 +36,16 @@ def near_pairs(positions: NDArray[np.float64], sigma_px: NDArray[np.float64]) ->
     if len(positions) == 0:
         return np.zeros((0, 2), np.int64)
     return np.asarray(cKDTree(positions).query_pairs(NEAR * float(sigma_px.max()), output_type="ndarray"), np.int64)
+
+
+def crowding(scene: Scene) -> NDArray[np.float32]:
+    """(n,) light of other clusters in a cluster's spot, relative to the cluster's own, when all are lit."""
+    pairs = near_pairs(scene.positions, scene.sigma_px)
+    squared = np.sum((scene.positions[pairs[:, 0]] - scene.positions[pairs[:, 1]]) ** 2, axis=1)
+    shared = np.exp(-squared / (4 * float(scene.sigma_px.mean()) ** 2))
+    light = np.maximum(scene.brightness, 1e-6)
+    number = len(light)
+    others = np.bincount(pairs[:, 0], shared * light[pairs[:, 1]], minlength=number) + np.bincount(
+        pairs[:, 1], shared * light[pairs[:, 0]], minlength=number
+    )
+    return np.asarray(np.minimum(others / light, CROWDING_MOST), np.float32)

@@ -33,6 +33,8 @@ class Spots:
             self._weights[:, axis][(pixels[axis] < 0) | (pixels[axis] >= shape[axis])] = 0
         rows, columns = (np.clip(pixels[axis], 0, shape[axis] - 1) for axis in (0, 1))
         self._index = rows[:, :, None] * np.int32(shape[1]) + columns[:, None, :]
+        self.nearest = self._index[:, radius, radius]
+        """(n,) flat index of the pixel nearest to each spot."""
 
     def read(self, image: NDArray[np.float32]) -> NDArray[np.float64]:
         """(n,) sum of the image under each spot."""

@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from calib.quality import NO_CALL
+from calib.calling.quality import NO_CALL
 from calib.runfolder import RunInfo
 from daemon.ledger import CycleStatus, Ledger
 from daemon.runfiles import RunFiles

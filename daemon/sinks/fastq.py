@@ -5,8 +5,9 @@ import io
 
 import numpy as np
 
-from calib.quality import NO_CALL
+from calib.calling.quality import NO_CALL
 from calib.runfolder import Read, RunInfo, TileId
+from daemon.filter import passing
 from daemon.locs import read_locs
 from daemon.runfiles import RunFiles
 from daemon.tilefile import read_cycles, write_durably
@@ -18,8 +19,11 @@ CHUNK = 20_000
 """Clusters formatted at a time."""
 
 
-def write_fastq(files: RunFiles, info: RunInfo, tile: TileId, read: Read) -> None:
-    """Write ``s_<lane>_<tile>_R<read>.fastq.gz`` whole or not at all; same calls, same bytes."""
+def write_fastq(files: RunFiles, info: RunInfo, tile: TileId, read: Read, *, failures_allowed: int) -> None:
+    """Write ``s_<lane>_<tile>_R<read>.fastq.gz`` whole or not at all; same calls, same bytes.
+
+    Clusters that the chastity filter takes out are there too, marked ``Y`` (filtered) as Illumina marks them.
+    """
     calls = read_cycles(files.calls_of(tile), info.cycles_of(read))
     positions = read_locs(files.locs_of(tile))
     letters = np.where(calls == NO_CALL, ord("N"), np.frombuffer(b"ACGT", np.uint8)[calls & 3]).astype(np.uint8)
@@ -27,7 +31,7 @@ def write_fastq(files: RunFiles, info: RunInfo, tile: TileId, read: Read) -> Non
     # Illumina's read-name coordinates: tenths of pixels from -100 px.
     coordinates = np.rint(positions.astype(np.float64) * 10 + 1000).astype(np.int64)
     prefix = f"@{info.instrument}:{info.number}:{info.flowcell}:{tile.lane}:{tile.tile}:"
-    suffix = f" {read.number}:N:0:\n"
+    filtered = np.where(passing(files, info, tile, failures_allowed=failures_allowed), "N", "Y").tolist()
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=4, mtime=0, filename="") as file:
         for start in range(0, len(positions), CHUNK):
@@ -35,8 +39,10 @@ def write_fastq(files: RunFiles, info: RunInfo, tile: TileId, read: Read) -> Non
             bases, phreds = letters[:, part].T.tobytes().decode("ascii"), scores[:, part].T.tobytes().decode("ascii")
             length = len(calls)
             records = [
-                f"{prefix}{x}:{y}{suffix}{bases[at : at + length]}\n+\n{phreds[at : at + length]}\n"
-                for at, (y, x) in zip(range(0, len(bases), length), coordinates[part].tolist(), strict=True)
+                f"{prefix}{x}:{y} {read.number}:{mark}:0:\n{bases[at : at + length]}\n+\n{phreds[at : at + length]}\n"
+                for at, (y, x), mark in zip(
+                    range(0, len(bases), length), coordinates[part].tolist(), filtered[part], strict=True
+                )
             ]
             file.write("".join(records).encode("ascii"))
     write_durably(files.fastq_of(tile, read), buffer.getvalue())

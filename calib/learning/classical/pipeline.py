@@ -14,7 +14,7 @@ from calib.learning.classical.phasing import Phasing, estimate_phasing, undo
 from calib.normalisation import Normalisation, estimate_normalisation
 from calib.registration import Alignment, RegistrationError, align, draw_reference, register, spots_only
 from calib.runfolder import RunFolderError, RunInfo, TileId, image_path, read_image, read_run_info
-from calib.template import Detections, merge
+from calib.template.detections import Detections, merge
 from engines.architecture import CHANNELS
 
 TEMPLATE_CYCLES = 7

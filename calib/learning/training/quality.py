@@ -8,7 +8,7 @@ from scipy.spatial import cKDTree
 from calib.learning.simulation.tile import SimulatedTile
 from calib.learning.training.samples import simulated_patch
 from calib.quality import fit_table, predictor
-from calib.template import RESOLUTION_PX
+from calib.template.detections import RESOLUTION_PX
 from engines.bundle import QualityTable
 from engines.network import Network
 from engines.readout import read_centres

@@ -1,10 +1,10 @@
-"""The template: where the clusters of a tile are, from the network's maps of its first cycles."""
+"""Where the network sees clusters: in each of the first cycles, and over them together."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter
+from scipy.ndimage import maximum_filter, shift, uniform_filter
 from scipy.spatial import cKDTree
 
 DETECTION_LEAST = 0.08
@@ -64,7 +64,9 @@ def detect(
     return Detections(np.concatenate(positions), np.concatenate(masses))
 
 
-def merge(detections: list[Detections], *, shape: tuple[int, int]) -> NDArray[np.float32]:
+def merge(
+    detections: list[Detections], *, shape: tuple[int, int], support_least: float = SUPPORT_LEAST
+) -> NDArray[np.float32]:
     """Cluster positions from the detections of several cycles.
 
     A cluster lights up in one channel in every cycle, so its detections pile up at one place, while
@@ -76,6 +78,7 @@ def merge(detections: list[Detections], *, shape: tuple[int, int]) -> NDArray[np
     ----------
     detections : one for each template cycle.
     shape : (H, W) of the tile; positions outside are dropped.
+    support_least : share of the cycles that must show a cluster.
 
     Returns
     -------
@@ -98,13 +101,30 @@ def merge(detections: list[Detections], *, shape: tuple[int, int]) -> NDArray[np
             [np.bincount(owner[near], weight * positions[near, axis], minlength=len(centres)) for axis in (0, 1)],
             axis=1,
         )
-        seen = total > 0
-        support = _support(owner[near], cycle[near], mass[near], len(centres), len(detections))
-        centres = moved[seen & (support >= SUPPORT_LEAST)] / total[seen & (support >= SUPPORT_LEAST), None]
+        shown = _support(owner[near], cycle[near], mass[near], len(centres), len(detections))
+        kept = (total > 0) & (shown >= support_least)
+        centres = moved[kept] / total[kept, None]
     inside = np.all((centres >= -0.5) & (centres < np.array(shape) - 0.5), axis=1)
     centres = centres[inside]
     order = np.lexsort((centres[:, 1], centres[:, 0]))
     return centres[order].astype(np.float32)
+
+
+def support(
+    probabilities: list[NDArray[np.float32]], *, drift_px: NDArray[np.float32], channel_shift_px: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """(H, W) share of the cycles in which the network sees a cluster within a pixel, in template coordinates.
+
+    Parameters
+    ----------
+    probabilities : (5, H, W) of each cycle, at least one.
+    drift_px, channel_shift_px : (cycles, 2) and (4, 2).
+    """
+    seen = np.zeros(probabilities[0].shape[1:], np.float32)
+    for maps, drift in zip(probabilities, drift_px, strict=True):
+        aligned = [shift(maps[c + 1], -(drift + channel_shift_px[c]), order=1) for c in range(4)]
+        seen += np.minimum(9 * uniform_filter(np.sum(aligned, axis=0), 3), 1) / len(probabilities)
+    return seen
 
 
 def _density_maxima(positions: NDArray[np.float64], mass: NDArray[np.float64]) -> NDArray[np.float64]:

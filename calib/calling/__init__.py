@@ -1,0 +1,1 @@
+"""From what each cycle shows of a cluster to its calls."""

@@ -1,0 +1,55 @@
+"""Phred scores: what a call shows of its own certainty, and the table that turns it into a score."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.calling.chastity import UNKNOWN
+from engines.bundle import QualityTable
+
+NO_CALL = 0
+"""The byte of a cluster that was not called."""
+
+MARGIN_MOST = 14.0
+"""Evidence for a call, in natural logarithms, beyond which more says nothing."""
+
+BINNED = np.array([2, 12, 24, 40], np.uint8)
+"""The scores of binned output; a score becomes the highest of these that is not above it."""
+
+
+def features(
+    evidence: NDArray[np.float64], purity: NDArray[np.uint8], crowding: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """(n, 4) what the error rate of a call depends on; see :class:`engines.bundle.QualityTable` for the weights.
+
+    The distance between the two likeliest bases, in tens of natural logarithms, and its square;
+    the logarithm of how impure the cluster has been in the run's first cycles and in those
+    around the call; the logarithm of the neighbours' light over the cluster's own.
+
+    Parameters
+    ----------
+    evidence : (n, 4) from :func:`calib.calling.evidence.log_evidence`.
+    purity : (k, n) chastity, percent.
+    crowding : (n,) from :func:`calib.jointfit.scene.crowding`.
+    """
+    second, best = np.sort(np.nan_to_num(evidence), axis=1)[:, 2:].T
+    margin = np.minimum(best - second, MARGIN_MOST) / 10
+    known = purity != UNKNOWN
+    impurity = np.where(known, 1 - purity / 100, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return np.stack([margin, margin**2, np.log(impurity + 0.02), np.log(crowding + 0.1)], axis=1).astype(np.float32)
+
+
+def predictor(described: NDArray[np.float32], weights: tuple[float, ...]) -> NDArray[np.float32]:
+    """(n,) the sum of the features by their weights: rises with certainty."""
+    return np.asarray(described @ np.array(weights, np.float32), np.float32)
+
+
+def scores(described: NDArray[np.float32], table: QualityTable) -> NDArray[np.uint8]:
+    """(n,) Phred scores, at least 2."""
+    bins = np.searchsorted(np.asarray(table.edges, np.float32), predictor(described, table.weights), side="right")
+    return np.asarray(table.scores, np.uint8)[bins]
+
+
+def binned(table: QualityTable) -> QualityTable:
+    """The same table with scores of :data:`BINNED` only."""
+    index = np.searchsorted(BINNED, table.scores, side="right") - 1
+    return table.model_copy(update={"scores": tuple(int(score) for score in BINNED[index])})

@@ -1,0 +1,64 @@
+"""A reading: what one cycle shows of each cluster, before its neighbours in time are heard."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.crosstalk import unmix
+from calib.jointfit.cycle import FittedCycle, brightness_now
+from calib.jointfit.scene import Scene
+
+MOST = 100.0
+"""Shares and their errors are cut here; a cluster without light has no more to say."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one cycle shows of a tile's clusters."""
+
+    shares: NDArray[np.float32]
+    """(n, 4) light of each base, about 1 for the base that is there; NaN for a cluster outside the image."""
+    spread: NDArray[np.float32]
+    """(n, 4) standard error of the shares that the image itself shows."""
+    texture: NDArray[np.float32]
+    """(n,) share of what the fit left over around the cluster that is structure, not noise; 0-1."""
+    centres: NDArray[np.float32]
+    """(n, 4) the network's evidence, see :func:`engines.readout.read_centres`."""
+
+
+def network_reading(centres: NDArray[np.float32]) -> Reading:
+    """The network alone: its evidence stands for the light."""
+    outside = centres.sum(axis=1, keepdims=True) <= 0
+    shares = np.where(outside, np.nan, centres).astype(np.float32)
+    return Reading(shares, np.zeros_like(shares), np.zeros(len(shares), np.float32), centres)
+
+
+def fitted_reading(
+    fitted: FittedCycle,
+    scene: Scene,
+    *,
+    called: NDArray[np.int64],
+    inside: NDArray[np.bool_],
+    centres: NDArray[np.float32] | None,
+) -> Reading:
+    """The joint fit, with the network's evidence beside it.
+
+    Parameters
+    ----------
+    fitted : of all clusters of the scene.
+    called : (n,) clusters of the scene to read.
+    inside : (n,) whether the cycle shows them.
+    centres : (n, 4) of those; None for the fit alone.
+    """
+    scale = np.maximum(brightness_now(fitted.light, scene), 1e-6)[called, None]
+    shares = np.clip(unmix(fitted.light[called], scene.crosstalk) / scale, -MOST, MOST)
+    left_over = np.maximum(fitted.left_over[called], 1e-6)
+    white = scene.noise / (np.sqrt(np.pi) * scene.sigma_px)
+    structure = 1 - np.minimum((white / left_over) ** 2, 1).mean(axis=1)
+    return Reading(
+        shares=np.where(inside[:, None], shares, np.nan).astype(np.float32),
+        spread=np.minimum(left_over / scale, MOST).astype(np.float32),
+        texture=np.zeros(len(called), np.float32) if centres is None else structure.astype(np.float32),
+        centres=np.zeros_like(left_over) if centres is None else centres,
+    )

@@ -1,0 +1,1 @@
+"""The template: where the clusters of a tile are, and what else is known of it."""

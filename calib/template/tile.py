@@ -1,0 +1,138 @@
+"""A tile's template: clusters, optics and geometry, made from its first cycles."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.calling.reading import Reading, fitted_reading, network_reading
+from calib.jointfit.cycle import FittedCycle, fit_cycle
+from calib.jointfit.localise import localise
+from calib.jointfit.scene import Scene, crowding
+from calib.normalisation import Normalisation, estimate_normalisation
+from calib.registration import Alignment, align, draw_reference, register, spots_only
+from calib.template.detections import detect, merge, support
+from engines.bundle import Readout
+from engines.readout import read_centres
+
+MapOf = Callable[[NDArray[np.uint16], Normalisation], NDArray[np.float32]]
+"""Runs the network: (4, H, W) pixels to the (5, H, W) probability map."""
+
+SEED_SUPPORT = 0.3
+"""Share of the cycles that must show a cluster for the joint localisation to begin with it."""
+
+NETWORK_NEED = 0.3
+"""Share of the cycles in which the network must see a cluster amid nothing but structure."""
+
+
+@dataclass(frozen=True)
+class TileTemplate:
+    """What is known of a tile."""
+
+    positions: NDArray[np.float32]
+    """(n, 2) y and x of the clusters that are called, in the cycle that the others were aligned to (the
+    first, if it was fit), mean of the channels."""
+    normalisation: Normalisation
+    channel_shift_px: NDArray[np.float32]
+    """(4, 2)."""
+    reference: NDArray[np.float32]
+    """(H, W) band-passed picture that later cycles are registered to."""
+    scene: Scene | None = None
+    """All clusters and optics for the joint fit; None where the network calls alone."""
+    called: NDArray[np.int64] | None = None
+    """(n,) which clusters of the scene are called."""
+
+    @cached_property
+    def crowding(self) -> NDArray[np.float32]:
+        """(n,) see :func:`calib.jointfit.scene.crowding`; 0 where the network calls alone."""
+        if self.scene is None:
+            return np.zeros(len(self.positions), np.float32)
+        return crowding(self.scene)[self.called]
+
+    def drift(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(2,) shift of a cycle's normalised images; raises :class:`calib.registration.RegistrationError`."""
+        return register(self.reference, spots_only(images), self.channel_shift_px)
+
+    def positions_in(self, drift_px: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(4, n, 2) where each channel of a cycle shows each cluster."""
+        return (self.positions[None] + drift_px + self.channel_shift_px[:, None]).astype(np.float32)
+
+    def reading(
+        self, fitted: FittedCycle | None, drift_px: NDArray[np.float32], centres: NDArray[np.float32] | None
+    ) -> Reading:
+        """What a cycle shows of the clusters that are called; of fit and network, one is there at least."""
+        if self.scene is None or self.called is None or fitted is None:
+            assert centres is not None
+            return network_reading(centres)
+        inside = _inside(self.positions + drift_px, self.reference.shape)
+        return fitted_reading(fitted, self.scene, called=self.called, inside=inside, centres=centres)
+
+
+def make_template(images: list[NDArray[np.uint16]], probability_map: MapOf, readout: Readout) -> TileTemplate:
+    """Template from the images of a tile's first cycles, at least one; those that match no other are left out."""
+    stack = np.stack(images)
+    shape = (stack.shape[2], stack.shape[3])
+    normalisation = estimate_normalisation(stack)
+    normalised = [normalisation.apply(pixels) for pixels in images]
+    alignment = align(np.stack([spots_only(cycle) for cycle in normalised]))
+    matched = np.flatnonzero(np.isfinite(alignment.drift_px[:, 0]))
+    maps = [probability_map(images[index], normalisation) for index in matched]
+    alignment = Alignment(alignment.drift_px[matched], alignment.channel_shift_px)
+    if readout is Readout.NETWORK or len(matched) == 0:
+        positions = _merged(maps, alignment, shape)
+        return TileTemplate(positions, normalisation, alignment.channel_shift_px, draw_reference(positions, shape))
+    whole = np.stack([normalised[index] for index in matched])
+    scene = localise(
+        whole,
+        drift_px=alignment.drift_px,
+        channel_shift_px=alignment.channel_shift_px,
+        seeds=_merged(maps, alignment, shape, support_least=SEED_SUPPORT),
+        support=support(maps, drift_px=alignment.drift_px, channel_shift_px=alignment.channel_shift_px),
+    )
+    positions = scene.positions.astype(np.float32)
+    inside = np.flatnonzero(_inside(positions, shape))
+    template = TileTemplate(
+        positions=positions[inside],
+        normalisation=normalisation,
+        channel_shift_px=scene.channel_shift_px.astype(np.float32),
+        reference=draw_reference(positions, shape),
+        scene=scene,
+        called=inside,
+    )
+    kept = _clusters(template, whole, maps, alignment.drift_px)
+    return replace(template, positions=template.positions[kept], called=inside[kept])
+
+
+def _clusters(
+    template: TileTemplate,
+    images: NDArray[np.float32],
+    maps: list[NDArray[np.float32]],
+    drift_px: NDArray[np.float32],
+) -> NDArray[np.bool_]:
+    """(n,) which of a template are clusters: what stands out of structured surroundings is one only where the
+    network says so.
+    """
+    assert template.scene is not None
+    seen, texture = [], []
+    for cycle, probabilities, drift in zip(images, maps, drift_px, strict=True):
+        centres = read_centres(probabilities, template.positions_in(drift))
+        seen.append(centres.sum(axis=1))
+        texture.append(template.reading(fit_cycle(cycle, template.scene, drift), drift, centres).texture)
+    return np.asarray(np.mean(seen, axis=0) >= NETWORK_NEED * np.mean(texture, axis=0))
+
+
+def _inside(positions: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    return np.asarray(np.all((positions >= -0.5) & (positions < np.array(shape) - 0.5), axis=1))
+
+
+def _merged(
+    maps: list[NDArray[np.float32]], alignment: Alignment, shape: tuple[int, int], **support_least: float
+) -> NDArray[np.float32]:
+    channel_shift_px = alignment.channel_shift_px
+    found = [
+        detect(seen, drift_px=drift, channel_shift_px=channel_shift_px)
+        for seen, drift in zip(maps, alignment.drift_px, strict=True)
+    ]
+    return merge(found, shape=shape, **support_least)

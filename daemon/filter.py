@@ -1,0 +1,25 @@
+"""Which clusters of a tile pass the chastity filter."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.calling.chastity import CYCLES, passes
+from calib.runfolder import RunInfo, TileId
+from daemon.runfiles import RunFiles
+from daemon.tilefile import read_cycles
+
+
+def filter_cycles(info: RunInfo) -> int:
+    """Cycles that decide about the filter: the first 25, fewer where the first read is shorter."""
+    return min(CYCLES, info.reads[0].cycles)
+
+
+def passing(files: RunFiles, info: RunInfo, tile: TileId, *, failures_allowed: int) -> NDArray[np.bool_]:
+    """(n,) which clusters pass; known once :func:`filter_cycles` are committed.
+
+    Raises
+    ------
+    OutputError : they are not.
+    """
+    percents = read_cycles(files.chastity_of(tile), range(1, filter_cycles(info) + 1))
+    return passes(percents, failures_allowed=failures_allowed)
