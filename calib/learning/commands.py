@@ -8,6 +8,6 @@ from calib.learning.sim.command import reconstruct
 from calib.learning.simulation.command import simulate
 from calib.learning.training.command import ablate, train
 
-app = typer.Typer(help="Simulate, train and evaluate.", no_args_is_help=True)
+app = typer.Typer(help="Simulate, reconstruct, label, train and evaluate.", no_args_is_help=True)
 for command in (simulate, reconstruct, label, train, ablate, evaluate):
     app.command()(command)
