@@ -119,6 +119,29 @@ def read_image(path: Path) -> NDArray[np.uint16]:
     return np.asarray(image)
 
 
+def read_frames(root: Path, tile: TileId, cycle: int, *, shape: tuple[int, int]) -> NDArray[np.uint16]:
+    """Frames (4, H, W) of a tile in a 1-based cycle.
+
+    Parameters
+    ----------
+    shape : (H, W) that the run declares.
+
+    Raises
+    ------
+    RunFolderError : a frame is missing, damaged or of another size.
+    """
+    frames = []
+    for channel in CHANNELS:
+        path = image_path(root, tile, cycle, channel)
+        frame = read_image(path)
+        if frame.shape != shape:
+            raise RunFolderError(
+                f"image {path}: {frame.shape[0]}×{frame.shape[1]} px, the run declares {shape[0]}×{shape[1]}"
+            )
+        frames.append(frame)
+    return np.stack(frames)
+
+
 def read_run_info(root: Path) -> RunInfo:
     """Read ``RunInfo.xml``.
 

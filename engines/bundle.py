@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engines.architecture import Architecture
@@ -47,7 +48,7 @@ class QualityTable(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    weights: Annotated[tuple[float, ...], Field(min_length=4, max_length=4)]
+    weights: Annotated[tuple[float, ...], Field(min_length=6, max_length=6)]
     """Of the features."""
     edges: tuple[float, ...]
     """Rising lower edges of the bins after the first."""
@@ -113,6 +114,17 @@ class Bundle:
     def network(self) -> Path:
         """The ONNX graph."""
         return self.folder / NETWORK
+
+
+def store_quality(bundle: Bundle, tables: dict[Readout, QualityTable]) -> None:
+    """Replace the quality tables of a bundle; its hash changes."""
+    model = bundle.model.model_copy(update={"quality": tables})
+    write_model(bundle.folder, model)
+
+
+def write_model(folder: Path, model: Model) -> None:
+    """Write ``model.toml``."""
+    (folder / MODEL).write_text(tomli_w.dumps(model.model_dump(mode="json")), "utf-8")
 
 
 def file_hash(path: Path) -> str:

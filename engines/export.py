@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 import torch
 from torch import Tensor, nn
 
 from engines.architecture import Architecture
-from engines.bundle import FORMAT, MODEL, NETWORK, WEIGHTS, Hashes, Model, QualityTable, file_hash
+from engines.bundle import FORMAT, NETWORK, WEIGHTS, Hashes, Model, file_hash, write_model
 from engines.network import Network
 
 TRACE_PX = 96
@@ -57,10 +56,9 @@ def write_bundle(
     name: str,
     architecture: Architecture,
     weights: dict[str, Tensor],
-    quality: QualityTable,
     training: dict[str, Any],
 ) -> None:
-    """Write the three files of a bundle from a network's state dictionary."""
+    """Write the three files of a bundle from a network's state dictionary, without quality tables yet."""
     folder.mkdir(parents=True, exist_ok=True)
     network = Network(architecture)
     network.load_state_dict(weights)
@@ -70,10 +68,10 @@ def write_bundle(
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     (folder / WEIGHTS).write_bytes(buffer.getvalue())
     hashes = Hashes(network=file_hash(folder / NETWORK), weights=file_hash(folder / WEIGHTS))
-    model = Model(
-        format=FORMAT, name=name, architecture=architecture, quality=quality, training=training, hashes=hashes
+    write_model(
+        folder,
+        Model(format=FORMAT, name=name, architecture=architecture, quality={}, training=training, hashes=hashes),
     )
-    (folder / MODEL).write_text(tomli_w.dumps(model.model_dump(mode="json")), "utf-8")
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:

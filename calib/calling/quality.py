@@ -19,11 +19,12 @@ BINNED = np.array([2, 12, 24, 40], np.uint8)
 def features(
     evidence: NDArray[np.float64], purity: NDArray[np.uint8], crowding: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """(n, 4) what the error rate of a call depends on; see :class:`engines.bundle.QualityTable` for the weights.
+    """(n, 6) what the error rate of a call depends on; see :class:`engines.bundle.QualityTable` for the weights.
 
     The distance between the two likeliest bases, in tens of natural logarithms, and its square;
     the logarithm of how impure the cluster has been in the run's first cycles and in those
-    around the call; the logarithm of the neighbours' light over the cluster's own.
+    around the call; the logarithm of the neighbours' light over the cluster's own; and the
+    distance times each of the two.
 
     Parameters
     ----------
@@ -35,7 +36,9 @@ def features(
     margin = np.minimum(best - second, MARGIN_MOST) / 10
     known = purity != UNKNOWN
     impurity = np.where(known, 1 - purity / 100, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    return np.stack([margin, margin**2, np.log(impurity + 0.02), np.log(crowding + 0.1)], axis=1).astype(np.float32)
+    impure, crowded = np.log(impurity + 0.02), np.log(crowding + 0.1)
+    columns = (margin, margin**2, impure, crowded, margin * impure, margin * crowded)
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def predictor(described: NDArray[np.float32], weights: tuple[float, ...]) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ class CalledCycle:
     """One cycle of a tile, called."""
 
     calls: NDArray[np.uint8]
-    """(n,) bytes ``(Q << 2) | base``; :data:`calib.calling.quality.NO_CALL` where the cycle does not show the cluster."""
+    """(n,) bytes ``(Q << 2) | base``; ``NO_CALL`` where the cycle does not show the cluster."""
     features: NDArray[np.float32]
     """(n, features) that the scores were given by."""
     chastity: NDArray[np.uint8]
@@ -56,13 +56,13 @@ def call_cycle(
     percent = chastity(corrected.shares)
     pure = np.stack([*purity, percent, *(chastity(shares) for shares in heard if shares is not None)])
     described = features(evidence, pure, crowding)
-    there = np.isfinite(evidence).all(axis=1)
+    there = np.asarray(np.isfinite(evidence).all(axis=1))
     bases = np.argmax(np.where(there[:, None], evidence, 0), axis=1).astype(np.uint8)
     calls = np.where(there, (scores(described, quality) << 2) | bases, np.uint8(NO_CALL)).astype(np.uint8)
     neighbours = None
     if len(earlier) > 0 and heard and heard[0] is not None:
         neighbours = neighbour_light(
-            np.where((earlier[-1] != NO_CALL)[:, None], reading.shares, np.nan),
+            np.where(np.not_equal(earlier[-1], NO_CALL)[:, None], reading.shares, np.nan),
             before=(earlier[-1] & 3).astype(np.int64),
             own=bases.astype(np.int64),
             after=np.argmax(np.nan_to_num(heard[0]), axis=1),
@@ -71,7 +71,8 @@ def call_cycle(
 
 
 def base_probabilities(calls: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(k, n, 4) probability of each base, from bytes of calls (k, n): what their scores leave, a quarter for no-calls."""
-    wrong = np.where(calls == NO_CALL, 0.75, 10 ** (-(calls >> 2) / 10)).astype(np.float32)[..., None]
-    called = (calls & 3)[..., None] == np.arange(4, dtype=np.uint8)
+    """(k, n, 4) probability of each base, from bytes of calls (k, n); a quarter for no-calls."""
+    phred = (calls >> 2).astype(np.float32)
+    wrong = np.asarray(np.where(calls == NO_CALL, 0.75, 10 ** (-phred / 10)), np.float32)[:, :, None]
+    called = (calls & 3)[:, :, None] == np.arange(4, dtype=np.uint8)
     return np.where(called, 1 - wrong, wrong / 3)

@@ -13,9 +13,8 @@ from calib.learning.classical.chastity import chastity, passes, qualities
 from calib.learning.classical.phasing import Phasing, estimate_phasing, undo
 from calib.normalisation import Normalisation, estimate_normalisation
 from calib.registration import Alignment, RegistrationError, align, draw_reference, register, spots_only
-from calib.runfolder import RunFolderError, RunInfo, TileId, image_path, read_image, read_run_info
+from calib.runfolder import RunFolderError, TileId, read_frames, read_run_info
 from calib.template.detections import Detections, merge
-from engines.architecture import CHANNELS
 
 TEMPLATE_CYCLES = 7
 
@@ -94,26 +93,9 @@ def call_folder(root: Path, tile: TileId) -> ClassicalCalls:
     info = read_run_info(root)
     if tile not in info.tiles:
         raise RunFolderError(f"run folder {root}: tile {tile} is not one of {', '.join(map(str, info.tiles))}")
-    return call_tile([read_cycle(root, info, tile, cycle) for cycle in info.cycles_of(info.reads[0])])
-
-
-def read_cycle(root: Path, info: RunInfo, tile: TileId, cycle: int) -> NDArray[np.uint16]:
-    """Frames (4, H, W) of a tile in a 1-based cycle.
-
-    Raises
-    ------
-    RunFolderError : a frame is missing, damaged or not as large as the run declares.
-    """
-    frames = []
-    for channel in CHANNELS:
-        path = image_path(root, tile, cycle, channel)
-        frame = read_image(path)
-        if frame.shape != (info.height, info.width):
-            raise RunFolderError(
-                f"image {path}: {frame.shape[0]}×{frame.shape[1]} px, the run declares {info.height}×{info.width}"
-            )
-        frames.append(frame)
-    return np.stack(frames)
+    return call_tile(
+        [read_frames(root, tile, cycle, shape=(info.height, info.width)) for cycle in info.cycles_of(info.reads[0])]
+    )
 
 
 def _template(

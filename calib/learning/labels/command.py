@@ -10,7 +10,7 @@ from rich.table import Table
 from calib.learning.cli import UsageError, bar, learning_installed
 from calib.learning.labels.files import LABELS, TileSummary
 from calib.learning.labels.matching import Reference, Strand
-from calib.runfolder import read_run_info
+from calib.runfolder import read_frames, read_run_info
 
 
 def label(
@@ -32,7 +32,6 @@ def label(
     if (reference is None) == (codebook is None):
         raise UsageError("label: give either --reference FASTA or --codebook CSV")
     with learning_installed("labelling"):
-        from calib.learning.classical.pipeline import read_cycle
         from calib.learning.labels.codebook import Codebook
         from calib.learning.labels.fasta import FastaReference
         from calib.learning.labels.picture import draw_labels
@@ -53,7 +52,7 @@ def label(
         task = progress.add_task("tiles labelled", total=len(info.tiles))
         for tile in info.tiles:
             labelled = label_tile(folder, info, tile, known, distance=distance)
-            draw_labels(folder, tile, labelled, read_cycle(folder, info, tile, 1))
+            draw_labels(folder, tile, labelled, read_frames(folder, tile, 1, shape=(info.height, info.width)))
             table.add_row(str(tile), *_row(labelled.summary))
             progress.advance(task)
     Console().print(table)

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from calib.learning.labels.files import TileLabels, labels_path, read_labels
 from calib.learning.training.samples import IGNORED, Sample
 from calib.learning.training.settings import SettingsError
-from calib.runfolder import RunFolderError, TileId, image_path, read_image, read_run_info
-from engines.architecture import CHANNELS
+from calib.runfolder import RunFolderError, TileId, read_frames, read_run_info
 
 _Pixel = TypeVar("_Pixel", np.float32, np.int64)
 
@@ -101,7 +100,9 @@ def labelled_sample(labelled: LabelledTile, *, rng: np.random.Generator, size: i
     rows = labelled.rows(size, held_out=held_out)
     top = int(rng.integers(rows.start, rows.stop - size, endpoint=True))
     left = int(rng.integers(0, labelled.shape[1] - size, endpoint=True))
-    frames = _frames(labelled, cycle)[:, top : top + size, left : left + size]
+    frames = read_frames(labelled.root, labelled.tile, cycle, shape=labelled.shape)[
+        :, top : top + size, left : left + size
+    ]
     # Where each channel of this crop shows the clusters, (4, 1, 2).
     shown = (labels.drift_px[cycle - 1] + labels.channel_shift_px - np.array([top, left], np.float32))[:, None]
     classes = np.zeros((size, size), np.int64)
@@ -116,18 +117,6 @@ def labelled_sample(labelled: LabelledTile, *, rng: np.random.Generator, size: i
         classes=_turned(classes, turns, mirrored),
         superresolved=None,
     )
-
-
-def _frames(labelled: LabelledTile, cycle: int) -> NDArray[np.uint16]:
-    """(4, H, W) of a cycle."""
-    frames = []
-    for channel in CHANNELS:
-        path = image_path(labelled.root, labelled.tile, cycle, channel)
-        frame = read_image(path)
-        if frame.shape != labelled.shape:
-            raise RunFolderError(f"image {path}: {frame.shape} pixels, the run declares {labelled.shape}")
-        frames.append(frame)
-    return np.stack(frames)
 
 
 def _near(positions: NDArray[np.float32], size: int) -> NDArray[np.bool_]:

@@ -3,16 +3,17 @@
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from rich.progress import Progress
 
+from calib.learning.quality.fit import fit_bundle, simulate_runs, tile_cycles
 from calib.learning.training.ablation import Result, ablate
 from calib.learning.training.hardware import choose_device
 from calib.learning.training.history import best, write_history
 from calib.learning.training.labelled import read_labelled
-from calib.learning.training.quality import fit_quality
 from calib.learning.training.ranks import Ranks, joined
 from calib.learning.training.settings import SettingsError, read_settings
 from calib.learning.training.train import Report, Training
@@ -68,9 +69,12 @@ def train_bundle(
         name=name,
         architecture=settings.architecture,
         weights=network.state_dict(),
-        quality=fit_quality(network, seed=settings.seed),
         training=provenance(training),
     )
+    with TemporaryDirectory(prefix="seqd-quality-") as scratch:
+        roots = simulate_runs(Path(scratch), runs=settings.quality_runs, size=settings.quality_px, seed=settings.seed)
+        task = progress.add_task("quality", total=tile_cycles(roots))
+        fit_bundle(bundle, roots, progress=lambda: progress.advance(task))
     return True
 
 

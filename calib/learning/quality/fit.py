@@ -1,0 +1,103 @@
+"""Quality tables of a bundle, from run folders whose truth is known."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from calib.calling.quality import NO_CALL
+from calib.learning.evaluation.matching import NO_READ, match
+from calib.learning.evaluation.reads import Reads
+from calib.learning.labels.files import labels_path, read_labels
+from calib.learning.quality.replay import Replayed, replay
+from calib.learning.quality.table import KnownCalls, fit_quality
+from calib.learning.simulation.conditions import random_conditions
+from calib.learning.simulation.folder import Truth, read_truth, write_simulated_run
+from calib.runfolder import TileId, read_run_info
+from engines.backends import EngineOptions, open_engine
+from engines.bundle import Bundle, QualityTable, Readout, load_bundle, store_quality
+
+ASSUMED = QualityTable(weights=(0,) * 6, edges=(), scores=(20,))
+"""What earlier calls are believed while there is no table yet."""
+
+CYCLES = 40
+"""Of a simulated run."""
+
+Progress = Callable[[], None]
+
+
+def fit_bundle(bundle: Path, roots: Sequence[Path], *, progress: Progress) -> dict[Readout, QualityTable]:
+    """Fit the tables of all readouts and store them in the bundle.
+
+    Parameters
+    ----------
+    roots : simulated or labelled run folders that the network was not trained on.
+    progress : called for every cycle of every tile and readout.
+
+    Raises
+    ------
+    RunFolderError : a folder has neither truth nor labels, or an image is missing.
+    BundleError : the bundle cannot be used.
+    """
+    loaded = load_bundle(bundle)
+    tables = {readout: fit_quality([_known(root, loaded, readout, progress) for root in roots]) for readout in Readout}
+    store_quality(loaded, tables)
+    return tables
+
+
+def tile_cycles(roots: Sequence[Path]) -> int:
+    """How often :func:`fit_bundle` calls ``progress``."""
+    infos = [read_run_info(root) for root in roots]
+    return len(Readout) * sum(len(info.tiles) * info.reads[0].cycles for info in infos)
+
+
+def simulate_runs(folder: Path, *, runs: int, size: int, seed: int) -> list[Path]:
+    """Run folders under random conditions, one tile of ``size`` pixels and :data:`CYCLES` cycles each."""
+    roots = [folder / f"run_{index}" for index in range(runs)]
+    for index, root in enumerate(roots):
+        rng = np.random.default_rng([seed, index])
+        write_simulated_run(
+            root,
+            random_conditions(rng),
+            run=f"QUALITY_{index}",
+            tiles=1,
+            cycles=CYCLES,
+            shape=(size, size),
+            seed=int(rng.integers(2**31)),
+            progress=lambda _: None,
+        )
+    return roots
+
+
+def _known(root: Path, bundle: Bundle, readout: Readout, progress: Progress) -> KnownCalls:
+    info = read_run_info(root)
+    parts = []
+    with closing(open_engine(bundle, shape=(info.height, info.width), options=EngineOptions())) as engine:
+        for tile in info.tiles:
+            replayed = replay(root, info, tile, engine=engine, readout=readout, quality=ASSUMED, progress=progress)
+            parts.append(_compared(replayed, _truth(root, tile)))
+    return KnownCalls(np.concatenate([part.features for part in parts]), np.concatenate([part.wrong for part in parts]))
+
+
+def _compared(replayed: Replayed, truth: Truth) -> KnownCalls:
+    """The calls of the clusters whose truth is known."""
+    cycles, number = replayed.calls.shape
+    letters = np.frombuffer(b"ACGT", np.uint8)[replayed.calls & 3]
+    reads = Reads(
+        positions=replayed.positions.astype(np.float64),
+        sequences=np.where(replayed.calls == NO_CALL, ord("N"), letters).astype(np.uint8).T,
+        qualities=(replayed.calls >> 2).astype(np.uint8).T,
+        passed=np.ones(number, bool),
+    )
+    matched = match(truth, reads, cycles=cycles)
+    called = matched.called
+    described = replayed.features.transpose(1, 0, 2)[matched.read_of[matched.read_of != NO_READ]]
+    return KnownCalls(described[called], matched.wrong[called])
+
+
+def _truth(root: Path, tile: TileId) -> Truth:
+    if not labels_path(root, tile, ".json").exists():
+        return read_truth(root, tile)
+    labels = read_labels(root, tile)
+    return Truth(labels.positions.astype(np.float64), labels.bases)

@@ -1,0 +1,88 @@
+"""From calls whose truth is known to weights and scores."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from calib.calling.quality import predictor
+from engines.bundle import QualityTable
+
+QUANTILES = np.concatenate([np.arange(0.005, 0.1, 0.005), np.arange(0.1, 0.98, 0.02), [0.98, 0.99]])
+"""Shares of the calls below the bins' edges; finer at the low end, where errors are."""
+
+CAP = 40
+"""Highest score given."""
+
+RIDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class KnownCalls:
+    """Calls of one run whose truth is known."""
+
+    features: NDArray[np.float32]
+    """(n, features) from :func:`calib.calling.quality.features`."""
+    wrong: NDArray[np.bool_]
+    """(n,)"""
+
+
+def fit_quality(runs: list[KnownCalls]) -> QualityTable:
+    """Weights of the features by logistic regression, then scores by :func:`fit_table`; every run counts alike."""
+    runs = [run for run in runs if len(run.wrong)]
+    features = np.concatenate([run.features for run in runs])
+    wrong = np.concatenate([run.wrong for run in runs])
+    counts = np.concatenate([np.full(len(run.wrong), len(wrong) / len(runs) / len(run.wrong)) for run in runs])
+    weights = tuple(float(weight) for weight in _regression(features, wrong, counts))
+    return fit_table(predictor(features, weights), wrong, counts, weights=weights)
+
+
+def fit_table(
+    predictors: NDArray[np.float32],
+    wrong: NDArray[np.bool_],
+    counts: NDArray[np.float64],
+    *,
+    weights: tuple[float, ...],
+) -> QualityTable:
+    """Phred scores: ``-10 log10`` of the error rate of each bin of the predictor.
+
+    Scores are made to rise with the predictor by lowering those that stand above a later one. One
+    error is added to every bin, so that a score is never above what its number of calls can show.
+
+    Parameters
+    ----------
+    predictors : (n,).
+    wrong : (n,) whether the call is wrong.
+    counts : (n,) calls that each stands for.
+    weights : of the features, to be stored.
+    """
+    # Edges that are predictors themselves leave no bin but the first empty.
+    edges = np.unique(np.quantile(predictors, QUANTILES, method="higher").astype(np.float32))
+    index = np.searchsorted(edges, predictors, side="right")
+    calls = np.bincount(index, counts, minlength=len(edges) + 1)
+    errors = np.bincount(index, counts * wrong, minlength=len(edges) + 1)
+    phred = -10 * np.log10(np.minimum((errors + 1) / (calls + 1), 1))
+    rising = np.minimum.accumulate(phred[::-1])[::-1]
+    scores = np.clip(np.floor(rising), 2, CAP).astype(int)
+    return QualityTable(
+        weights=weights, edges=tuple(float(edge) for edge in edges), scores=tuple(int(score) for score in scores)
+    )
+
+
+def _regression(
+    features: NDArray[np.float32], wrong: NDArray[np.bool_], counts: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(features,) by which the log-odds of a right call rise."""
+    rows = np.column_stack([features, np.ones(len(features))]).astype(np.float64)
+    share = counts / counts.sum()
+    right = ~wrong
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        odds = rows @ weights
+        missed = expit(odds) - right
+        value = (share * (np.logaddexp(0, odds) - right * odds)).sum() + RIDGE * weights @ weights
+        return float(value), rows.T @ (share * missed) + 2 * RIDGE * weights
+
+    return np.asarray(minimize(loss, np.zeros(rows.shape[1]), jac=True, method="L-BFGS-B").x[:-1], np.float64)
