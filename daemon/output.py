@@ -17,7 +17,7 @@ from calib.phasing import NeighbourLight
 from calib.runfolder import RUN_INFO, RunInfo, TileId, run_info_xml
 from calib.template.tile import TileTemplate
 from daemon.errors import RunError
-from daemon.filter import filter_cycles
+from daemon.filter import filter_cycles, passing
 from daemon.ledger import CycleRow, CycleStatus, Ledger
 from daemon.locs import encode_locs
 from daemon.runfiles import RunFiles
@@ -51,9 +51,17 @@ class RunOutput:
     """
 
     def __init__(
-        self, files: RunFiles, info: RunInfo, facts: dict[str, object], progress: Progress, stream: Stream
+        self,
+        files: RunFiles,
+        info: RunInfo,
+        facts: dict[str, object],
+        progress: Progress,
+        stream: Stream,
+        *,
+        chastity_failures: int,
     ) -> None:
         self.files, self.info = files, info
+        self._chastity_failures = chastity_failures
         self._progress, self._stream = progress, stream
         self._calls: dict[TileId, TileFile] = {}
         self._chastity: dict[TileId, TileFile] = {}
@@ -81,6 +89,16 @@ class RunOutput:
     def purity(self, tile: TileId, cycles: int) -> NDArray[np.uint8]:
         """(k, n) chastity of a tile's first cycles, at most those that decide about the filter."""
         return read_cycles(self.files.chastity_of(tile), range(1, 1 + min(cycles, self._filter_cycles)))
+
+    def passing(self, tile: TileId) -> NDArray[np.bool_]:
+        """(n,) clusters of a tile that pass the filter, once its first cycles are committed."""
+        return passing(self.files, self.info, tile, failures_allowed=self._chastity_failures)
+
+    @property
+    def passing_total(self) -> int:
+        """Clusters of all tiles that are known to pass the filter."""
+        known = [tile for tile, cycle in self.committed.items() if cycle >= self._filter_cycles]
+        return sum(int(np.count_nonzero(self.passing(tile))) for tile in known)
 
     def commit_template(self, tile: TileId, template: TileTemplate) -> None:
         """Commit a template, before any cycle."""
@@ -119,6 +137,8 @@ class RunOutput:
         )
         self.ledger.commit(row)
         self._progress.committed(tile, result.cycle, result.status)
+        if result.cycle == self._filter_cycles:
+            self._progress.filtered(int(np.count_nonzero(self.passing(tile))))
         self.committed[tile] = result.cycle
         header = Calls(run=self.info.run, seq=0, lane=tile.lane, tile=tile.tile, cycle=result.cycle, n=len(calls))
         self._stream.send(header, calls.tobytes())

@@ -107,7 +107,14 @@ class Service:
                 )
                 stack.callback(engine.close)
                 files = RunFiles(config.output / info.run)
-                output = RunOutput(files, info, self._facts(info, engine), self.progress, stream)
+                output = RunOutput(
+                    files,
+                    info,
+                    self._facts(info, engine),
+                    self.progress,
+                    stream,
+                    chastity_failures=config.calling.chastity_failures,
+                )
                 stack.callback(output.close)
                 control.serve_run(info.run, files)
                 self._begin(info, engine, output)
@@ -146,6 +153,7 @@ class Service:
             committed=committed,
             totals=output.ledger.totals(),
             clusters=sum(output.ledger.tiles().values()),
+            passing_filter=output.passing_total,
             fastq_files=len(list(output.files.fastq.glob("*.fastq.gz"))),
         )
         in_use = engine.info

@@ -118,6 +118,8 @@ class Status(BaseModel):
     engine: EngineStatus | None = None
     clusters: int = 0
     """In the templates that stand."""
+    passing_filter: int = 0
+    """Of them, those known to pass the chastity filter."""
     fastq_files: int = 0
     """Written."""
     stream_dropped: int = 0
@@ -150,6 +152,7 @@ class Progress:
         committed: Mapping[TileId, int],
         totals: Mapping[CycleStatus, int],
         clusters: int,
+        passing_filter: int,
         fastq_files: int,
     ) -> None:
         """Begin a run, or take it up where the ledger ends.
@@ -163,7 +166,8 @@ class Progress:
             self._status = Status(version=version, state=RunState.RUNNING, run=run, cycles=cycles)
             self._refused.clear()
             self._committed = dict(committed)
-            self._status.clusters, self._status.fastq_files = clusters, fastq_files
+            self._status.clusters, self._status.passing_filter = clusters, passing_filter
+            self._status.fastq_files = fastq_files
             counts = self._status.tile_cycles
             counts.expected = cycles * len(committed)
             counts.called = totals[CycleStatus.CALLED]
@@ -234,6 +238,11 @@ class Progress:
         """A template stands."""
         with self._lock:
             self._status.clusters += clusters
+
+    def filtered(self, passing: int) -> None:
+        """It is known how many clusters of a tile pass the filter."""
+        with self._lock:
+            self._status.passing_filter += passing
 
     def fastq_written(self) -> None:
         """A FASTQ file is in place."""

@@ -7,7 +7,7 @@ import pytest
 
 from engines.architecture import Architecture
 from engines.backends import EngineOptions, open_engine
-from engines.bundle import QualityTable, load_bundle
+from engines.bundle import QualityTable, Readout, load_bundle, store_quality
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +48,10 @@ def tiny_bundle(tiny, tmp_path_factory):
             name="tiny",
             architecture=tiny,
             weights=network.state_dict(),
-            quality=QualityTable(edges=(0.4, 0.8), scores=(5, 15, 30)),
             training={},
         )
+    table = QualityTable(weights=(1, 0, 0, 0, 0, 0), edges=(0.4, 0.8), scores=(5, 15, 30))
+    store_quality(load_bundle(folder), dict.fromkeys(Readout, table))
     return folder
 
 

@@ -7,11 +7,7 @@ import tomllib
 
 import pytest
 import tomli_w
-import torch
-from typer.testing import CliRunner
 
-from calib.learning.commands import app
-from calib.learning.training import quality
 from engines.bundle import DEFAULT_BUNDLE, load_bundle
 from tests.processes import SEQD
 
@@ -25,22 +21,16 @@ SETTINGS = {
     "learning_rate": 1e-4,
     "validate_every": 1,
     "validation_patches": 2,
+    "quality_runs": 1,
+    "quality_px": 64,
     "device": "cpu",
 }
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def calib(*arguments):
-    done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.output
+def seqd(*arguments):
+    done = subprocess.run([*SEQD, *map(str, arguments)], capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def rows(path):
@@ -48,18 +38,18 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_from_simulation_to_figures(one_thread, tmp_path, monkeypatch):
-    monkeypatch.setattr(quality, "PATCHES", 12)
+def test_from_simulation_to_figures(tmp_path):
     run, bundle, config = tmp_path / "images", tmp_path / "bundle", tmp_path / "seqd.toml"
 
-    said = calib("simulate", run, "--run", "PASS", "--cycles", CYCLES, "--size", 96, "--density", 120, "--seed", 3)
+    said = seqd(
+        "calib", "simulate", run, "--run", "PASS", "--cycles", CYCLES, "--size", 96, "--density", 120, "--seed", 3
+    )
     assert "1 tiles × 20 cycles, 120 K clusters/mm²" in said
     truth = rows(run / "Truth" / f"{TILE}.csv")
     assert len(truth) == pytest.approx(120e-3 * (96 * 0.375) ** 2, rel=0.25)
     assert len(list(run.glob("Images/L001/C*.1/*.tif"))) == 4 * CYCLES
 
-    calib("label", run, "--reference", run / "Truth" / "reference.fasta")
+    seqd("calib", "label", run, "--reference", run / "Truth" / "reference.fasta")
     labels = rows(run / "Labels" / f"{TILE}.csv")
     summary = json.loads((run / "Labels" / f"{TILE}.json").read_text())
     assert len(labels) > 0.75 * len(truth)
@@ -69,7 +59,7 @@ def test_from_simulation_to_figures(one_thread, tmp_path, monkeypatch):
 
     (tmp_path / "train.toml").write_text(tomli_w.dumps(SETTINGS))
     options = ["--settings", tmp_path / "train.toml", "--start", DEFAULT_BUNDLE, "--labelled", run]
-    calib("train", bundle, "--checkpoint", tmp_path / "tuned.pt", "--name", "tuned", *options)
+    seqd("calib", "train", bundle, "--checkpoint", tmp_path / "tuned.pt", "--name", "tuned", *options)
     trained = tomllib.loads((bundle / "model.toml").read_text())["training"]
     assert trained["start"] == load_bundle(DEFAULT_BUNDLE).hash
     assert trained["labelled"][0].startswith("PASS 1_1101 ")
@@ -77,14 +67,12 @@ def test_from_simulation_to_figures(one_thread, tmp_path, monkeypatch):
     assert trained["best_step"] <= trained["steps"] == 2
 
     config.write_text(tomli_w.dumps({"engine": {"bundle": str(bundle)}}))
-    command = [*SEQD, "call", run, "--output", tmp_path / "runs", "--config", config]
-    called = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120)
-    assert called.returncode == 0, called.stderr
+    seqd("call", run, "--output", tmp_path / "runs", "--config", config)
     provenance = (tmp_path / "runs" / "PASS" / "provenance.json").read_text()
     assert load_bundle(bundle).hash in provenance
 
     fastq, report, figures = tmp_path / "runs" / "PASS" / "fastq", tmp_path / "report.html", tmp_path / "figures.json"
-    calib("evaluate", run, "--classical", "--calls", f"tuned={fastq}", "--report", report, "--json", figures)
+    seqd("calib", "evaluate", run, "--classical", "--calls", f"tuned={fastq}", "--report", report, "--json", figures)
     callers = json.loads(figures.read_text())["runs"][0]["callers"]
     for name in ("classical", "tuned"):
         whole = callers[name]["all"]

@@ -242,8 +242,11 @@ def test_bundle_of_another_format_is_refused(copied):
     [
         (lambda model: model.pop("hashes"), "hashes: Field required"),
         (lambda model: model["architecture"].update(depth=3), r"architecture\.depth: Extra inputs"),
-        (lambda model: model["quality"]["scores"].pop(), "2 scores for 2 edges, one more than edges is needed"),
-        (lambda model: model["quality"].update(edges=[0.8, 0.4]), "edges do not rise"),
+        (
+            lambda model: model["quality"]["fused"]["scores"].pop(),
+            "2 scores for 2 edges, one more than edges is needed",
+        ),
+        (lambda model: model["quality"]["fused"].update(edges=[0.8, 0.4]), "edges do not rise"),
     ],
 )
 def test_bundle_whose_model_is_not_valid_says_why(copied, change, message):

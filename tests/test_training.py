@@ -15,7 +15,6 @@ from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.folder import read_truth, write_simulated_run
 from calib.learning.simulation.optics import spots
 from calib.learning.training import labelled as labelled_module
-from calib.learning.training import quality
 from calib.learning.training.ablation import ablate
 from calib.learning.training.batch import Batch, stack
 from calib.learning.training.branches import Branches
@@ -619,12 +618,10 @@ def test_ablation_trains_both_ways_and_goes_on_where_it_was(settings, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_train_command_fine_tunes_a_bundle_and_draws_the_curve(
-    settings, labelled_run, tiny_bundle, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(quality, "PATCHES", 10)
+def test_train_command_fine_tunes_a_bundle_and_draws_the_curve(settings, labelled_run, tiny_bundle, tmp_path):
     (tmp_path / "train.toml").write_text(
         'steps = 4\nbatch = 1\npatch_px = 32\nvalidate_every = 2\nvalidation_patches = 2\ndevice = "cpu"\n'
+        "quality_runs = 1\nquality_px = 48\n"
     )
     arguments = ["train", str(tmp_path / "bundle"), "--checkpoint", str(tmp_path / "work" / "a.pt")]
     arguments += ["--settings", str(tmp_path / "train.toml"), "--name", "tuned"]

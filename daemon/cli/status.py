@@ -63,7 +63,7 @@ def _table(status: Status) -> RenderableType:
     )
     refused = ", ".join(f"{reason} {count}" for reason, count in frames.refused.items())
     table.add_row("refused", refused or "none")
-    table.add_row("clusters", f"{status.clusters}")
+    table.add_row("clusters", f"{status.clusters}, {status.passing_filter} known to pass the filter")
     table.add_row("FASTQ files", f"{status.fastq_files}")
     if engine := status.engine:
         table.add_row("engine", f"{engine.backend} {engine.precision} on {engine.device}")

@@ -4,10 +4,10 @@ import gzip
 import io
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calib.calling.quality import NO_CALL
 from calib.runfolder import Read, RunInfo, TileId
-from daemon.filter import passing
 from daemon.locs import read_locs
 from daemon.runfiles import RunFiles
 from daemon.tilefile import read_cycles, write_durably
@@ -19,10 +19,14 @@ CHUNK = 20_000
 """Clusters formatted at a time."""
 
 
-def write_fastq(files: RunFiles, info: RunInfo, tile: TileId, read: Read, *, failures_allowed: int) -> None:
+def write_fastq(files: RunFiles, info: RunInfo, tile: TileId, read: Read, *, passing: NDArray[np.bool_]) -> None:
     """Write ``s_<lane>_<tile>_R<read>.fastq.gz`` whole or not at all; same calls, same bytes.
 
     Clusters that the chastity filter takes out are there too, marked ``Y`` (filtered) as Illumina marks them.
+
+    Parameters
+    ----------
+    passing : (n,) from :func:`daemon.filter.passing`.
     """
     calls = read_cycles(files.calls_of(tile), info.cycles_of(read))
     positions = read_locs(files.locs_of(tile))
@@ -31,7 +35,7 @@ def write_fastq(files: RunFiles, info: RunInfo, tile: TileId, read: Read, *, fai
     # Illumina's read-name coordinates: tenths of pixels from -100 px.
     coordinates = np.rint(positions.astype(np.float64) * 10 + 1000).astype(np.int64)
     prefix = f"@{info.instrument}:{info.number}:{info.flowcell}:{tile.lane}:{tile.tile}:"
-    filtered = np.where(passing(files, info, tile, failures_allowed=failures_allowed), "N", "Y").tolist()
+    filtered = np.where(passing, "N", "Y").tolist()
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=4, mtime=0, filename="") as file:
         for start in range(0, len(positions), CHUNK):
