@@ -13,6 +13,9 @@ from dataclasses import astuple, dataclass
 from enum import StrEnum
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from calib.phasing import NeighbourLight
 from calib.runfolder import TileId
 from daemon.errors import OutputError, RunError
@@ -131,6 +134,16 @@ class Ledger:
                 (tile.lane, tile.tile),
             ).fetchall()
         return {cycle: NeighbourLight(own, behind, ahead) for cycle, own, behind, ahead in rows}
+
+    def drift(self, tile: TileId) -> dict[int, NDArray[np.float32]]:
+        """(2,) drift of each cycle of a tile that was called, in their order."""
+        with self._failures():
+            rows = self._database.execute(
+                "SELECT cycle, drift_y, drift_x FROM tile_cycle "
+                "WHERE lane = ? AND tile = ? AND status = ? ORDER BY cycle",
+                (tile.lane, tile.tile, CycleStatus.CALLED.value),
+            ).fetchall()
+        return {cycle: np.array((y, x), np.float32) for cycle, y, x in rows}
 
     def totals(self) -> dict[CycleStatus, int]:
         """Number of tile-cycles by status."""

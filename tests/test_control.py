@@ -68,6 +68,7 @@ def run(control, progress, tmp_path):
         committed={TILE: 2, EMPTY: 2},
         totals=dict.fromkeys(CycleStatus, 0),
         clusters=3,
+        passing_filter=0,
         fastq_files=0,
     )
     control.serve_run("R1", files)

@@ -233,7 +233,7 @@ def test_missing_bundle_file_is_named(copied, name):
 
 def test_bundle_of_another_format_is_refused(copied):
     rewritten(copied, lambda model: model.update(format=99))
-    with pytest.raises(BundleError, match="format 99, this seqd reads format 1"):
+    with pytest.raises(BundleError, match="format 99, this seqd reads format 2"):
         load_bundle(copied)
 
 

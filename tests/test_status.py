@@ -18,6 +18,7 @@ def started(**committed):
         committed={FIRST: committed.get("first", 0), SECOND: committed.get("second", 0)},
         totals={CycleStatus.CALLED: sum(committed.values()), CycleStatus.MISSING: 0, CycleStatus.FAILED: 0},
         clusters=0,
+        passing_filter=0,
         fastq_files=0,
     )
     return progress

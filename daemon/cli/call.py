@@ -21,6 +21,8 @@ from daemon.cli.summary import show_summary
 from daemon.client import ControlClient
 from daemon.config import Config, ConfigError, load_config
 from daemon.errors import RunError, UnreachableError
+from daemon.forms.emit import emit, form_folder
+from daemon.forms.form import Form
 from daemon.ledger import Ledger
 from daemon.runfiles import RunFiles
 from engines.errors import SeqdError
@@ -45,8 +47,15 @@ def call(
     output: Annotated[Path, typer.Option(help="Folder to write the run to; a run begun there is gone on with.")],
     config: Annotated[Path | None, typer.Option(help="Configuration; its output and addresses are not used.")] = None,
     faults: Annotated[str, typer.Option(help="Faults of the controller, see `seqd camera --help`.")] = "",
+    emitted: Annotated[
+        list[Form] | None,
+        typer.Option("--emit", help="Form to write of every called tile and cycle, see docs/forms.md; repeatable."),
+    ] = None,
+    merged: Annotated[bool, typer.Option("--merged", help="One file for the four channels of a form.")] = False,
 ) -> None:
     """Call an archived run: starts a controller and a daemon, shows progress, prints where the FASTQ is."""
+    if merged and not emitted:
+        raise ConfigError("--merged: it says how forms are written, and there is no --emit")
     info = read_run_info(folder)
     check_archive(folder, info)
     settings = load_config(config) if config else Config()
@@ -74,6 +83,26 @@ def call(
             f"run {info.run}: stopped at {committed} of {expected} tile-cycles; run the same command again to go on"
         )
     show_summary(Console(), run_folder, info, speed)
+    if emitted:
+        _emit(folder, RunFiles(run_folder), info, settings, forms=list(dict.fromkeys(emitted)), merged=merged)
+
+
+def _emit(folder: Path, files: RunFiles, info: RunInfo, settings: Config, *, forms: list[Form], merged: bool) -> None:
+    with bar(Console(stderr=True)) as progress:
+        task = progress.add_task(f"{info.run} forms", total=info.cycles * len(info.tiles))
+        done = emit(
+            folder,
+            files,
+            info,
+            forms=forms,
+            merged=merged,
+            engine=settings.engine,
+            progress=lambda: progress.advance(task),
+        )
+    console = Console()
+    console.print(f"forms: {done.emitted} tile-cycles, {done.skipped} skipped (missing or failed):")
+    for form in forms:
+        console.print(f"  {form_folder(files, form)}", soft_wrap=True, highlight=False)
 
 
 def _local(settings: Config, scratch: Path, output: Path) -> Config:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from calib.crosstalk import brightness, estimate_crosstalk, unmix
 from calib.learning.classical import spots
 from calib.learning.classical.chastity import chastity, passes, qualities
-from calib.learning.classical.phasing import Phasing, estimate_phasing, undo
+from calib.learning.classical.phasing import phasing_of, undo
 from calib.normalisation import Normalisation, estimate_normalisation
+from calib.phasing import Phasing
 from calib.registration import Alignment, RegistrationError, align, draw_reference, register, spots_only
 from calib.runfolder import RunFolderError, TileId, read_frames, read_run_info
 from calib.template.detections import Detections, merge
@@ -65,7 +66,7 @@ def call_tile(images: Sequence[NDArray[np.uint16]]) -> ClassicalCalls:
     geometry = _later(normalised, geometry, positions)
     intensities = _intensities(normalised, geometry, positions, scale_px)
     crosstalk, intensities = _corrected(intensities)
-    phasing = estimate_phasing(intensities)
+    phasing = phasing_of(intensities)
     intensities = undo(intensities, phasing)
     scores = qualities(intensities)
     strongest = np.argmax(np.nan_to_num(intensities, nan=-np.inf), axis=2)
