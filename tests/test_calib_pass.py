@@ -22,6 +22,7 @@ SETTINGS = {
     "validate_every": 1,
     "validation_patches": 2,
     "quality_runs": 1,
+    "seed": 3,
     "quality_px": 64,
     "device": "cpu",
 }
