@@ -155,7 +155,7 @@ class Caller:
         info = self._output.info
         cycles = images or [np.zeros((4, info.height, info.width), np.uint16)]
         try:
-            template = make_template(cycles, self._map, self._readout)
+            template = make_template(cycles, self._map, self._readout, self._progress.worked)
         except EngineError as error:
             raise EngineError(f"tile {tile}: no template: {error}") from error
         log.info("template", tile=str(tile), clusters=len(template.positions), cycles=len(images))

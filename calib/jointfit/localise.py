@@ -8,6 +8,7 @@ split clusters whose light comes from two places; and, every few rounds, take ou
 one more cluster (:mod:`calib.jointfit.selection`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +93,7 @@ def localise(
     channel_shift_px: NDArray[np.float32],
     seeds: NDArray[np.float32],
     support: NDArray[np.float32],
+    worked: Callable[[], None] = lambda: None,
 ) -> Scene:
     """Find the clusters of a tile.
 
@@ -101,6 +103,7 @@ def localise(
     drift_px, channel_shift_px : (cycles, 2) and (4, 2) from :func:`calib.registration.align`.
     seeds : (n, 2) clusters that the network is sure of, see :func:`calib.template.detections.merge`.
     support : (H, W) share of the cycles in which the network sees a cluster near the pixel.
+    worked : called now and then, so that a watchdog sees progress.
 
     Returns
     -------
@@ -119,7 +122,7 @@ def localise(
     for index in range(ROUNDS):
         if len(fit.positions) == 0:
             break
-        rest = _round(fit, images, chemistry=index >= CHEMISTRY_FROM)
+        rest = _round(fit, images, worked, chemistry=index >= CHEMISTRY_FROM)
         fit.noise = _spread(rest.images)
         split = _split(fit, rest) if index in SPLIT_AT else np.zeros((0, 2))
         _move(fit, rest)
@@ -131,7 +134,7 @@ def localise(
     return _scene(fit)
 
 
-def _round(fit: _Fit, images: NDArray[np.float32], *, chemistry: bool) -> _Rest:
+def _round(fit: _Fit, images: NDArray[np.float32], worked: Callable[[], None], *, chemistry: bool) -> _Rest:
     """Fit the light of every image, and see what is left over."""
     shape = (images.shape[2], images.shape[3])
     pairs = near_pairs(fit.positions, fit.sigma)
@@ -162,6 +165,7 @@ def _round(fit: _Fit, images: NDArray[np.float32], *, chemistry: bool) -> _Rest:
             background += background_step(rest, float(fit.noise[channel]))
             fit.light[:, cycle, channel] = light
             left[cycle, channel] = rest
+            worked()
         if weight > 0:
             step = STEP * np.clip(wider / weight, -0.2, 0.2)
             fit.sigma[channel] = np.clip(sigma + step, SIGMA_LEAST_PX, SIGMA_MOST_PX)

@@ -70,8 +70,16 @@ class TileTemplate:
         return fitted_reading(fitted, self.scene, called=self.called, inside=inside, centres=centres)
 
 
-def make_template(images: list[NDArray[np.uint16]], probability_map: MapOf, readout: Readout) -> TileTemplate:
-    """Template from the images of a tile's first cycles, at least one; those that match no other are left out."""
+def make_template(
+    images: list[NDArray[np.uint16]],
+    probability_map: MapOf,
+    readout: Readout,
+    worked: Callable[[], None] = lambda: None,
+) -> TileTemplate:
+    """Template from the images of a tile's first cycles, at least one; those that match no other are left out.
+
+    ``worked`` is called now and then, so that a watchdog sees progress.
+    """
     stack = np.stack(images)
     shape = (stack.shape[2], stack.shape[3])
     normalisation = estimate_normalisation(stack)
@@ -90,6 +98,7 @@ def make_template(images: list[NDArray[np.uint16]], probability_map: MapOf, read
         channel_shift_px=alignment.channel_shift_px,
         seeds=_merged(maps, alignment, shape, support_least=SEED_SUPPORT),
         support=support(maps, drift_px=alignment.drift_px, channel_shift_px=alignment.channel_shift_px),
+        worked=worked,
     )
     positions = scene.positions.astype(np.float32)
     inside = np.flatnonzero(_inside(positions, shape))
