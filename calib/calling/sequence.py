@@ -61,8 +61,9 @@ def call_cycle(
     calls = np.where(there, (scores(described, quality) << 2) | bases, np.uint8(NO_CALL)).astype(np.uint8)
     neighbours = None
     if len(earlier) > 0 and heard and heard[0] is not None:
+        known = np.not_equal(earlier[-1], NO_CALL) & np.isfinite(heard[0]).all(axis=1)
         neighbours = neighbour_light(
-            np.where(np.not_equal(earlier[-1], NO_CALL)[:, None], reading.shares, np.nan),
+            np.where(known[:, None], reading.shares, np.nan),
             before=(earlier[-1] & 3).astype(np.int64),
             own=bases.astype(np.int64),
             after=np.argmax(np.nan_to_num(heard[0]), axis=1),

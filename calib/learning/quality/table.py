@@ -49,21 +49,26 @@ def fit_table(
     """Phred scores: ``-10 log10`` of the error rate of each bin of the predictor.
 
     Scores are made to rise with the predictor by lowering those that stand above a later one. One
-    error is added to every bin, so that a score is never above what its number of calls can show.
+    error is added to every bin, so that a score is never above what its number of calls can show;
+    where calls count unequally, that is Kish's effective number.
 
     Parameters
     ----------
     predictors : (n,).
     wrong : (n,) whether the call is wrong.
-    counts : (n,) calls that each stands for.
+    counts : (n,) weight of each call; their scale does not matter.
     weights : of the features, to be stored.
     """
     # Edges that are predictors themselves leave no bin but the first empty.
     edges = np.unique(np.quantile(predictors, QUANTILES, method="higher").astype(np.float32))
     index = np.searchsorted(edges, predictors, side="right")
-    calls = np.bincount(index, counts, minlength=len(edges) + 1)
-    errors = np.bincount(index, counts * wrong, minlength=len(edges) + 1)
-    phred = -10 * np.log10(np.minimum((errors + 1) / (calls + 1), 1))
+    calls, errors, squares = (
+        np.bincount(index, each, minlength=len(edges) + 1) for each in (counts, counts * wrong, counts**2)
+    )
+    # No call falls below the first edge where that is the least predictor.
+    number = calls**2 / np.where(calls > 0, squares, 1)
+    rate = errors / np.where(calls > 0, calls, 1)
+    phred = -10 * np.log10((rate * number + 1) / (number + 1))
     rising = np.minimum.accumulate(phred[::-1])[::-1]
     scores = np.clip(np.floor(rising), 2, CAP).astype(int)
     return QualityTable(
