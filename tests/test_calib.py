@@ -7,10 +7,8 @@ from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.optics import spots
 from calib.learning.simulation.tile import simulate_tile
 from calib.normalisation import estimate_normalisation
-from calib.quality import NO_CALL, call, fit_table, predictor
 from calib.registration import RegistrationError, align, draw_reference, measure_shift, register, spots_only
-from calib.template.detections import Detections, detect, merge
-from engines.bundle import QualityTable
+from calib.template.detections import Detections, detect, merge, support
 
 CONDITIONS = Conditions(density_k_mm2=150, channel_yield=(1.5, 0.5, 0.8, 1.1), background_px=(10, 30, 20, 15))
 CYCLES = 5
@@ -223,85 +221,18 @@ def test_detection_needs_some_probability_and_counts_as_one_cluster_at_most():
     assert found_in(probabilities).mass == pytest.approx([1.0])
 
 
-TABLE = QualityTable(edges=(0.4, 0.8), scores=(2, 15, 40))
-
-
-def test_call_holds_the_strongest_base_and_the_score_of_its_share():
-    centres = np.array([[0.9, 0.0, 0.0, 0.0], [0.1, 0.1, 0.4, 0.1], [0.2, 0.2, 0.2, 0.25], [0, 0, 0, 0]], np.float32)
-    calls = call(centres, TABLE)
-    assert calls.dtype == np.uint8
-    assert calls.tolist() == [(40 << 2) | 0, (15 << 2) | 2, (2 << 2) | 3, NO_CALL]
-
-
-def test_called_base_never_has_a_score_below_two():
-    rng = np.random.default_rng(10)
-    centres = (rng.random((5000, 4)) * 10 ** rng.uniform(-6, 0, (5000, 1))).astype(np.float32)
-    centres[:100] = 0
-    calls = call(centres, TABLE)
-    called = calls != NO_CALL
-    assert 0 < called.sum() < 5000
-    assert (calls[called] >> 2 >= 2).all()
-    np.testing.assert_array_equal(calls[called] & 3, centres[called].argmax(axis=1))
-
-
-def test_evidence_that_is_not_a_number_is_no_call():
-    centres = np.array([[np.nan] * 4, [0.9, np.nan, 0, 0], [0.9, 0, 0, 0]], np.float32)
-    assert call(centres, TABLE).tolist() == [NO_CALL, NO_CALL, 40 << 2]
-
-
-def test_predictor_tells_faint_from_sure():
-    centres = np.array([[0, 0, 0, 0], [1e-3, 0, 0, 0], [1, 0, 0, 0], [0.5, 0.5, 0, 0]], np.float32)
-    shares = predictor(centres)
-    assert shares == pytest.approx([0, 0.02, 0.952, 0.476], abs=1e-3)
-
-
-def assert_monotone_and_supported(table, predictors, wrong):
-    assert list(table.scores) == sorted(table.scores)
-    index = np.searchsorted(np.array(table.edges, np.float32), predictors, side="right")
-    for bin_, score in enumerate(table.scores):
-        chosen = wrong[index == bin_]
-        shown = -10 * np.log10((chosen.sum() + 1) / (len(chosen) + 1))
-        assert score <= max(2, shown), f"bin {bin_}: {chosen.sum()} of {len(chosen)} wrong"
-
-
-@pytest.mark.parametrize("number", [30, 1000, 100_000])
-def test_quality_table_rises_and_claims_no_more_than_its_counts(number):
-    rng = np.random.default_rng(number)
-    predictors = rng.beta(4, 1, number).astype(np.float32)
-    wrong = rng.random(number) < 0.5 * (1 - predictors) ** 1.5
-    table = fit_table(predictors, wrong)
-    assert_monotone_and_supported(table, predictors, wrong)
-    if number == 100_000:
-        assert table.scores[0] < 12
-        assert table.scores[-1] > 25
-
-
-def test_quality_table_is_careful_where_the_predictor_misleads():
-    predictors = np.linspace(0, 1, 24_000, dtype=np.float32)
-    wrong = (predictors > 0.7) & (np.arange(24_000) % 2 == 0)
-    table = fit_table(predictors, wrong)
-    assert_monotone_and_supported(table, predictors, wrong)
-    assert table.scores[-1] <= 3
-
-
-def test_quality_table_keeps_what_few_distinct_predictors_show():
-    predictors = np.repeat(np.array([0.2, 0.9], np.float32), (500, 5000))
-    wrong = np.arange(5500) < 250
-    table = fit_table(predictors, wrong)
-    assert_monotone_and_supported(table, predictors, wrong)
-    assert table.scores[np.searchsorted(table.edges, np.float32(0.9), side="right")] >= 36
-
-
-def test_quality_table_has_no_empty_bin_between_calls():
-    predictors = np.repeat(np.array([0.2, 0.9], np.float32), 13)
-    table = fit_table(predictors, np.zeros(26, bool))
-    index = np.searchsorted(np.array(table.edges, np.float32), predictors, side="right")
-    assert {table.scores[bin_] for bin_ in index} == {11}
-
-
-def test_quality_table_never_exceeds_its_cap():
-    table = fit_table(np.linspace(0, 1, 100_000, dtype=np.float32), np.zeros(100_000, bool), cap=25)
-    assert set(table.scores) == {25}
+def test_support_is_the_share_of_the_cycles_that_see_something_near():
+    maps = [np.zeros((5, 24, 32), np.float32) for _ in range(4)]
+    maps[0][1, 10, 12] = 0.9
+    maps[1][3, 13, 10] = 1
+    maps[2][2, 10, 12] = maps[2][4, 10, 13] = 1
+    drift = np.array([[0, 0], [2, -2], [0, 0], [0, 0]], np.float32)
+    channel_shift = np.array([[0, 0], [0, 0], [1, 0], [0, 0]], np.float32)
+    seen = support(maps, drift_px=drift, channel_shift_px=channel_shift)
+    assert seen[10, 12] == pytest.approx((0.9 + 1 + 1) / 4, abs=1e-5)
+    assert seen[11, 11] == pytest.approx(seen[10, 12], abs=1e-5)
+    assert seen[10, 14] == pytest.approx(1 / 4, abs=1e-5)
+    assert not seen[:, 16:].any()
 
 
 def test_a_blank_cycle_is_never_the_origin_of_a_template():

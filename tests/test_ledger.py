@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from calib.phasing import NeighbourLight
 from calib.runfolder import TileId
 from daemon.errors import OutputError, RunError
 from daemon.ledger import CycleRow, CycleStatus, Ledger
@@ -11,8 +12,8 @@ FIRST, SECOND = TileId(lane=1, tile=1101), TileId(lane=2, tile=1101)
 FACTS = {"model": "abc", "template_cycles": 7, "info": {"reads": [100, 8], "run": "R1"}}
 
 
-def row(cycle, tile=FIRST, status=CycleStatus.CALLED):
-    return CycleRow(tile.lane, tile.tile, cycle, status, "", 2**32 - 1, 0.5, None, 1_700_000_000_000_000_000)
+def row(cycle, tile=FIRST, status=CycleStatus.CALLED, light=(None, None, None)):
+    return CycleRow(tile.lane, tile.tile, cycle, status, "", 2**32 - 1, 0.5, None, *light, 1_700_000_000_000_000_000)
 
 
 @pytest.fixture
@@ -29,9 +30,11 @@ def test_new_ledger_is_empty(path):
 
 def test_committed_rows_are_there_after_reopening(path):
     with closing(Ledger(path)) as ledger:
-        ledger.commit([row(1), row(2)], tile=FIRST, clusters=40)
-        ledger.commit([row(3)])
-        ledger.commit([row(1, SECOND)], tile=SECOND, clusters=0)
+        ledger.commit_tile(FIRST, 40)
+        for cycle in (1, 2, 3):
+            ledger.commit(row(cycle))
+        ledger.commit_tile(SECOND, 0)
+        ledger.commit(row(1, SECOND))
     with closing(Ledger(path)) as ledger:
         assert ledger.tiles() == {FIRST: 40, SECOND: 0}
         assert ledger.committed_cycles() == {FIRST: 3, SECOND: 1}
@@ -39,28 +42,56 @@ def test_committed_rows_are_there_after_reopening(path):
 
 def test_committed_rows_are_there_after_the_process_is_gone_without_closing(path):
     with closing(Ledger(path)) as left_open:
-        left_open.commit([row(1)], tile=FIRST, clusters=40)
+        left_open.commit_tile(FIRST, 40)
+        left_open.commit(row(1))
         with closing(Ledger(path)) as ledger:
+            assert ledger.tiles() == {FIRST: 40}
             assert ledger.committed_cycles() == {FIRST: 1}
+
+
+def test_a_tile_with_a_template_and_no_cycle_is_known(path):
+    with closing(Ledger(path)) as ledger:
+        ledger.commit_tile(FIRST, 40)
+        assert ledger.tiles() == {FIRST: 40}
+        assert ledger.committed_cycles() == {}
+
+
+def test_what_strands_out_of_step_showed_is_there_after_reopening(path):
+    with closing(Ledger(path)) as ledger:
+        ledger.commit(row(1))
+        ledger.commit(row(2, light=(1.0, 0.25, -0.125)))
+        ledger.commit(row(3, light=(0.1, 0.2, 0.3)))
+        ledger.commit(row(1, SECOND, light=(9.0, 9.0, 9.0)))
+    with closing(Ledger(path)) as ledger:
+        assert ledger.neighbour_light(FIRST) == {2: NeighbourLight(1.0, 0.25, -0.125), 3: NeighbourLight(0.1, 0.2, 0.3)}
+        assert ledger.neighbour_light(TileId(lane=3, tile=1)) == {}
 
 
 def test_totals_count_by_status(path):
     with closing(Ledger(path)) as ledger:
         statuses = [CycleStatus.CALLED, CycleStatus.MISSING, CycleStatus.CALLED, CycleStatus.FAILED, CycleStatus.CALLED]
-        ledger.commit([row(cycle, status=status) for cycle, status in enumerate(statuses, 1)])
+        for cycle, status in enumerate(statuses, 1):
+            ledger.commit(row(cycle, status=status))
         assert ledger.totals() == {CycleStatus.CALLED: 3, CycleStatus.MISSING: 1, CycleStatus.FAILED: 1}
 
 
-@pytest.mark.parametrize("bad", [row(1), replace(row(3), reason=None)])
-def test_commit_is_all_or_nothing(path, bad):
+@pytest.mark.parametrize("bad", [row(1), replace(row(2), reason=None)])
+def test_a_row_that_cannot_be_is_refused_and_leaves_nothing(path, bad):
     with closing(Ledger(path)) as ledger:
-        ledger.commit([row(1)])
+        ledger.commit(row(1))
         with pytest.raises(OutputError, match=r"run\.db: .*constraint failed"):
-            ledger.commit([row(2), bad], tile=FIRST, clusters=9)
+            ledger.commit(bad)
         assert ledger.committed_cycles() == {FIRST: 1}
-        assert ledger.tiles() == {}
-        ledger.commit([row(2)], tile=FIRST, clusters=9)
+        ledger.commit(row(2))
         assert ledger.committed_cycles() == {FIRST: 2}
+
+
+def test_a_tile_has_one_template(path):
+    with closing(Ledger(path)) as ledger:
+        ledger.commit_tile(FIRST, 40)
+        with pytest.raises(OutputError, match=r"run\.db: .*constraint failed"):
+            ledger.commit_tile(FIRST, 41)
+        assert ledger.tiles() == {FIRST: 40}
 
 
 def test_run_goes_on_with_the_same_facts(path):
