@@ -178,7 +178,7 @@ class Service:
             "precision": engine.info.precision,
             "strip_px": self._config.engine.strip_px,
             "threads": self._config.engine.threads,
-            "calling": self._config.calling.model_dump(mode="json"),
+            **self._config.calling.model_dump(mode="json"),
         }
 
     def _end(self, state: RunState, reason: str, info: RunInfo, stream: Stream) -> None:

@@ -108,5 +108,6 @@ def finish(started: subprocess.Popen) -> int:
 
 def outputs(run_folder: Path) -> dict[str, bytes]:
     """Bytes of everything that must be the same however a run went."""
-    files = [*run_folder.glob("fastq/*.fastq.gz"), *run_folder.glob("tiles/*.bcls"), *run_folder.glob("tiles/*.locs")]
+    patterns = ("fastq/*.fastq.gz", "tiles/*.bcls", "tiles/*.locs", "tiles/*.chastity")
+    files = [path for pattern in patterns for path in run_folder.glob(pattern)]
     return {str(path.relative_to(run_folder)): path.read_bytes() for path in sorted(files)}

@@ -99,9 +99,9 @@ def test_daemon_killed_before_its_template_stands_resumes(images, undisturbed, t
 
 def test_sigterm_drains_and_the_next_start_goes_on(images, undisturbed, tmp_path):
     here = bench(tmp_path)
-    with here.camera(images):
+    with here.camera(images, "--tile-seconds", "0.5"):
         with here.daemon("--once") as daemon:
-            here.wait_for(lambda status: status.cycle >= 5)
+            here.wait_for(lambda status: status.cycle >= 3)
             daemon.send_signal(signal.SIGTERM)
             assert finish(daemon) == 0
         assert '"state": "stopped"' in (tmp_path / "daemon.log").read_text()

@@ -26,6 +26,8 @@ def learning_installed(what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in {"calib", "engines", "daemon"}:
+            raise
         raise UsageError(f"{what} needs {error.name}: pip install 'seqd[train]'") from error
 
 

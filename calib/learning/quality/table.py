@@ -9,6 +9,7 @@ from scipy.special import expit
 
 from calib.calling.quality import predictor
 from engines.bundle import QualityTable
+from engines.errors import SeqdError
 
 QUANTILES = np.concatenate([np.arange(0.005, 0.1, 0.005), np.arange(0.1, 0.98, 0.02), [0.98, 0.99]])
 """Shares of the calls below the bins' edges; finer at the low end, where errors are."""
@@ -17,6 +18,12 @@ CAP = 40
 """Highest score given."""
 
 RIDGE = 1e-6
+
+
+class QualityError(SeqdError):
+    """Scores cannot be fitted."""
+
+    exit_code = 3
 
 
 @dataclass(frozen=True)
@@ -30,8 +37,15 @@ class KnownCalls:
 
 
 def fit_quality(runs: list[KnownCalls]) -> QualityTable:
-    """Weights of the features by logistic regression, then scores by :func:`fit_table`; every run counts alike."""
+    """Weights of the features by logistic regression, then scores by :func:`fit_table`; every run counts alike.
+
+    Raises
+    ------
+    QualityError : there are no calls.
+    """
     runs = [run for run in runs if len(run.wrong)]
+    if not runs:
+        raise QualityError("quality: no cluster whose truth is known was called in any of the runs")
     features = np.concatenate([run.features for run in runs])
     wrong = np.concatenate([run.wrong for run in runs])
     counts = np.concatenate([np.full(len(run.wrong), len(wrong) / len(runs) / len(run.wrong)) for run in runs])
