@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ from daemon.config import Config, ConfigError, load_config
 from daemon.errors import RunError, UnreachableError
 from daemon.forms.emit import emit, form_folder
 from daemon.forms.form import Form
-from daemon.ledger import Ledger
+from daemon.ledger import CycleStatus, Ledger
 from daemon.runfiles import RunFiles
 from engines.errors import SeqdError
 
@@ -77,30 +78,22 @@ def call(
         ):
             speed = _watch(daemon, controller, local, info, run_folder)
     with closing(Ledger(RunFiles(run_folder).ledger)) as ledger:
-        committed, expected = sum(ledger.totals().values()), info.cycles * len(info.tiles)
+        totals, expected = ledger.totals(), info.cycles * len(info.tiles)
+    committed = sum(totals.values())
     if committed < expected:
         raise RunError(
             f"run {info.run}: stopped at {committed} of {expected} tile-cycles; run the same command again to go on"
         )
     show_summary(Console(), run_folder, info, speed)
-    if emitted:
-        _emit(folder, RunFiles(run_folder), info, settings, forms=list(dict.fromkeys(emitted)), merged=merged)
-
-
-def _emit(folder: Path, files: RunFiles, info: RunInfo, settings: Config, *, forms: list[Form], merged: bool) -> None:
+    if not emitted:
+        return
+    files, forms, called = RunFiles(run_folder), list(dict.fromkeys(emitted)), totals[CycleStatus.CALLED]
     with bar(Console(stderr=True)) as progress:
-        task = progress.add_task(f"{info.run} forms", total=info.cycles * len(info.tiles))
-        done = emit(
-            folder,
-            files,
-            info,
-            forms=forms,
-            merged=merged,
-            engine=settings.engine,
-            progress=lambda: progress.advance(task),
-        )
+        task = progress.add_task(f"{info.run} forms", total=called)
+        advance = partial(progress.advance, task)
+        emit(folder, files, info, forms=forms, merged=merged, engine=settings.engine, progress=advance)
     console = Console()
-    console.print(f"forms: {done.emitted} tile-cycles, {done.skipped} skipped (missing or failed):")
+    console.print(f"forms of {called} tile-cycles, {expected - called} skipped (missing or failed):")
     for form in forms:
         console.print(f"  {form_folder(files, form)}", soft_wrap=True, highlight=False)
 

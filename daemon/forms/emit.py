@@ -12,7 +12,7 @@ Nothing of the run is changed, and the same forms come out whenever they are ask
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from calib.runfolder import RunInfo, TileId, read_frames
@@ -45,16 +45,6 @@ OF_NETWORK = frozenset({Form.PROBABILITIES, Form.SUPERRESOLVED})
 """Forms that the network is asked for again; the others are drawn from what was called."""
 
 
-@dataclass(frozen=True)
-class Emitted:
-    """What came of it."""
-
-    emitted: int
-    """Tile-cycles."""
-    skipped: int
-    """Tile-cycles that were missing or failed, so that there is nothing to show of them."""
-
-
 def emit(
     folder: Path,
     files: RunFiles,
@@ -64,8 +54,8 @@ def emit(
     merged: bool,
     engine: EngineConfig,
     progress: Callable[[], None],
-) -> Emitted:
-    """Write forms of every called tile-cycle, each file whole or not at all.
+) -> None:
+    """Write forms of every tile-cycle that was called, each file whole or not at all.
 
     Parameters
     ----------
@@ -80,7 +70,6 @@ def emit(
     OutputError : the run's files are damaged, or a form cannot be written.
     BundleError, EngineError : the network cannot be used.
     """
-    emitted = 0
     with ExitStack() as opened:
         ledger = opened.enter_context(closing(Ledger(files.ledger)))
         images = _called(folder, files, info, ledger)
@@ -89,9 +78,7 @@ def emit(
         for image in images:
             for form in forms:
                 _write(files, form, image, merged=merged)
-            emitted += 1
             progress()
-    return Emitted(emitted, info.cycles * len(info.tiles) - emitted)
 
 
 def form_folder(files: RunFiles, form: Form) -> Path:

@@ -12,7 +12,7 @@ COLOURS = np.array([(64, 220, 64), (80, 150, 255), (255, 190, 0), (255, 64, 64)]
 MARK = np.array([(step * y, step * x) for step in (2, 3) for y, x in ((-1, 0), (1, 0), (0, -1), (0, 1))])
 """(8, 2) pixels of a mark around its cluster: a cross whose open centre leaves the spot in sight."""
 
-DARKEST, BRIGHTEST = 1.0, 99.8
+DARKEST, BRIGHTEST = 25.0, 99.8
 """Percentiles of a frame that are black and white."""
 
 
