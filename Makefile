@@ -28,14 +28,23 @@ RUN_TIME := $(shell find daemon calib engines -name '*.py' -not -path 'calib/lea
 # Simulates, calls and compares what is older than the code that made it, or not there.
 evaluate: evaluation/report.html
 
-evaluation/report.html: $(CONDITIONS:%=evaluation/network/%/.called) $(LEARNING)
-	$(BIN)/seqd calib evaluate $(CONDITIONS:%=evaluation/images/%) --classical \
-	    --calls 'network=evaluation/network/{run}/fastq' --report $@ --json evaluation/figures.json
+READOUTS := network fit fused
+CALLED := $(foreach readout,$(READOUTS),$(CONDITIONS:%=evaluation/$(readout)/%/.called))
 
-evaluation/network/%/.called: evaluation/images/%/.simulated $(RUN_TIME)
-	rm -rf $(@D)
-	$(BIN)/seqd call evaluation/images/$* --output evaluation/network
-	touch $@
+evaluation/report.html: $(CALLED) $(LEARNING)
+	$(BIN)/seqd calib evaluate $(CONDITIONS:%=evaluation/images/%) --classical \
+	    $(foreach readout,$(READOUTS),--calls '$(readout)=evaluation/$(readout)/{run}/fastq') \
+	    --report $@ --json evaluation/figures.json
+
+define called_by
+evaluation/$(1)/%/.called: evaluation/images/%/.simulated $$(RUN_TIME)
+	rm -rf $$(@D)
+	mkdir -p evaluation/$(1)
+	printf '[calling]\nreadout = "$(1)"\n' > evaluation/$(1)/seqd.toml
+	$$(BIN)/seqd call evaluation/images/$$* --output evaluation/$(1) --config evaluation/$(1)/seqd.toml
+	touch $$@
+endef
+$(foreach readout,$(READOUTS),$(eval $(call called_by,$(readout))))
 
 CYCLES = 40
 evaluation/images/phased/.simulated: CYCLES = 100
@@ -43,7 +52,7 @@ evaluation/images/%/.simulated: calib/learning/evaluation/conditions/%.json $(wi
 	$(BIN)/seqd calib simulate $(@D) --run $* --conditions $< --size 256 --cycles $(CYCLES) --seed 2024 --overwrite
 	touch $@
 
-.PRECIOUS: evaluation/images/%/.simulated evaluation/network/%/.called
+.SECONDARY:
 
 format: .venv/.dev
 	$(BIN)/ruff format .
