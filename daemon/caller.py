@@ -108,7 +108,7 @@ class Caller:
         try:
             drift = template.drift(images)
             slot = None
-            if self._readout is not Readout.FIT:
+            if self._readout is not Readout.FIT or template.scene is None:
                 request = _request(template.normalisation, positions=template.positions_in(drift))
                 slot = self._submitted(item.pixels, request)
         except (RegistrationError, EngineError) as error:

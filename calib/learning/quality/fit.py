@@ -33,7 +33,7 @@ def fit_bundle(bundle: Path, roots: Sequence[Path], *, progress: Progress) -> di
     Parameters
     ----------
     roots : simulated or labelled run folders that the network was not trained on.
-    progress : called for every cycle of every tile and readout.
+    progress : called for every cycle of every tile.
 
     Raises
     ------
@@ -41,7 +41,8 @@ def fit_bundle(bundle: Path, roots: Sequence[Path], *, progress: Progress) -> di
     BundleError : the bundle cannot be used.
     """
     loaded = load_bundle(bundle)
-    tables = {readout: fit_quality([_known(root, loaded, readout, progress) for root in roots]) for readout in Readout}
+    runs = [_known(root, loaded, progress) for root in roots]
+    tables = {readout: fit_quality([known[readout] for known in runs]) for readout in Readout}
     store_quality(loaded, tables)
     return tables
 
@@ -49,7 +50,7 @@ def fit_bundle(bundle: Path, roots: Sequence[Path], *, progress: Progress) -> di
 def tile_cycles(roots: Sequence[Path]) -> int:
     """How often :func:`fit_bundle` calls ``progress``."""
     infos = [read_run_info(root) for root in roots]
-    return len(Readout) * sum(len(info.tiles) * info.reads[0].cycles for info in infos)
+    return sum(len(info.tiles) * info.reads[0].cycles for info in infos)
 
 
 def simulate_runs(folder: Path, *, runs: int, size: int, seed: int) -> list[Path]:
@@ -70,14 +71,21 @@ def simulate_runs(folder: Path, *, runs: int, size: int, seed: int) -> list[Path
     return roots
 
 
-def _known(root: Path, bundle: Bundle, readout: Readout, progress: Progress) -> KnownCalls:
+def _known(root: Path, bundle: Bundle, progress: Progress) -> dict[Readout, KnownCalls]:
     info = read_run_info(root)
-    parts = []
+    parts: dict[Readout, list[KnownCalls]] = {readout: [] for readout in Readout}
     with closing(open_engine(bundle, shape=(info.height, info.width), options=EngineOptions())) as engine:
         for tile in info.tiles:
-            replayed = replay(root, info, tile, engine=engine, readout=readout, quality=ASSUMED, progress=progress)
-            parts.append(_compared(replayed, _truth(root, tile)))
-    return KnownCalls(np.concatenate([part.features for part in parts]), np.concatenate([part.wrong for part in parts]))
+            truth = _truth(root, tile)
+            replayed = replay(root, info, tile, engine=engine, quality=ASSUMED, progress=progress)
+            for readout, calls in replayed.items():
+                parts[readout].append(_compared(calls, truth))
+    return {
+        readout: KnownCalls(
+            np.concatenate([calls.features for calls in known]), np.concatenate([calls.wrong for calls in known])
+        )
+        for readout, known in parts.items()
+    }
 
 
 def _compared(replayed: Replayed, truth: Truth) -> KnownCalls:

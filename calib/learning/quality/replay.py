@@ -19,7 +19,8 @@ from calib.registration import RegistrationError
 from calib.runfolder import RunInfo, TileId, read_frames
 from calib.template.tile import TileTemplate, make_template
 from engines.bundle import QualityTable, Readout
-from engines.contract import Answer, Engine, Request
+from engines.contract import Engine, Request
+from engines.readout import read_centres
 
 TIMEOUT_S = 600.0
 TEMPLATE_CYCLES = 10
@@ -38,16 +39,9 @@ class Replayed:
 
 
 def replay(
-    root: Path,
-    info: RunInfo,
-    tile: TileId,
-    *,
-    engine: Engine,
-    readout: Readout,
-    quality: QualityTable,
-    progress: Callable[[], None],
-) -> Replayed:
-    """Call the first read of a tile as the daemon would.
+    root: Path, info: RunInfo, tile: TileId, *, engine: Engine, quality: QualityTable, progress: Callable[[], None]
+) -> dict[Readout, Replayed]:
+    """Call the first read of a tile as the daemon would, with every readout; the network runs once a cycle.
 
     Parameters
     ----------
@@ -61,46 +55,52 @@ def replay(
     """
     shape = (info.height, info.width)
     cycles = info.cycles_of(info.reads[0])
+    first = {cycle: read_frames(root, tile, cycle, shape=shape) for cycle in cycles[:TEMPLATE_CYCLES]}
+    maps: dict[int, NDArray[np.float32]] = {}
 
     def map_of(pixels: NDArray[np.uint16], normalisation: Normalisation) -> NDArray[np.float32]:
-        request = Request(normalisation.offset, normalisation.gain, probabilities=True)
-        probabilities = _answer(engine, pixels, request).probabilities
-        assert probabilities is not None
-        return probabilities
+        if id(pixels) not in maps:
+            maps[id(pixels)] = _map(engine, pixels, normalisation)
+        return maps[id(pixels)]
 
-    first = [read_frames(root, tile, cycle, shape=shape) for cycle in cycles[:TEMPLATE_CYCLES]]
-    template = make_template(first, map_of, readout)
-    readings: list[Reading | None] = []
+    by_network = make_template(list(first.values()), map_of, Readout.NETWORK)
+    by_fit = make_template(list(first.values()), map_of, Readout.FUSED)
+    readings: dict[Readout, list[Reading | None]] = {readout: [] for readout in Readout}
     for cycle in cycles:
-        pixels = first[cycle - 1] if cycle <= len(first) else read_frames(root, tile, cycle, shape=shape)
-        readings.append(_read(pixels, template, engine, readout))
+        pixels = first[cycle] if cycle in first else read_frames(root, tile, cycle, shape=shape)
+        seen = maps[id(pixels)] if id(pixels) in maps else _map(engine, pixels, by_network.normalisation)
+        for template, readouts in ((by_network, (Readout.NETWORK,)), (by_fit, (Readout.FIT, Readout.FUSED))):
+            for readout, reading in _read(pixels, seen, template, readouts).items():
+                readings[readout].append(reading)
         progress()
-    return _called(template, readings, quality)
+    templates = {Readout.NETWORK: by_network, Readout.FIT: by_fit, Readout.FUSED: by_fit}
+    return {readout: _called(templates[readout], readings[readout], quality) for readout in Readout}
 
 
-def _read(pixels: NDArray[np.uint16], template: TileTemplate, engine: Engine, readout: Readout) -> Reading | None:
-    """What a cycle shows; None where it does not match the template."""
-    normalisation = template.normalisation
-    images = normalisation.apply(pixels)
+def _read(
+    pixels: NDArray[np.uint16], seen: NDArray[np.float32], template: TileTemplate, readouts: tuple[Readout, ...]
+) -> dict[Readout, Reading | None]:
+    """What a cycle shows with each readout of a template; None where it does not match."""
+    images = template.normalisation.apply(pixels)
     try:
         drift = template.drift(images)
     except RegistrationError:
-        return None
-    centres = None
-    if readout is not Readout.FIT:
-        positions = template.positions_in(drift)
-        centres = _answer(
-            engine, pixels, Request(normalisation.offset, normalisation.gain, positions=positions)
-        ).centres
+        return dict.fromkeys(readouts)
+    centres = read_centres(seen, template.positions_in(drift))
     fitted = None if template.scene is None else fit_cycle(images, template.scene, drift)
-    return template.reading(fitted, drift, centres)
+    return {
+        readout: template.reading(fitted, drift, None if readout is Readout.FIT and fitted else centres)
+        for readout in readouts
+    }
 
 
-def _answer(engine: Engine, pixels: NDArray[np.uint16], request: Request) -> Answer:
+def _map(engine: Engine, pixels: NDArray[np.uint16], normalisation: Normalisation) -> NDArray[np.float32]:
     slot = engine.lease(TIMEOUT_S)
     slot.pixels[...] = pixels
-    engine.submit(slot, request)
-    return engine.collect(slot, TIMEOUT_S)
+    engine.submit(slot, Request(normalisation.offset, normalisation.gain, probabilities=True))
+    probabilities = engine.collect(slot, TIMEOUT_S).probabilities
+    assert probabilities is not None
+    return probabilities
 
 
 def _called(template: TileTemplate, readings: list[Reading | None], quality: QualityTable) -> Replayed:
