@@ -1,7 +1,7 @@
-"""Keeping a tile's template."""
+"""Keeping a tile's template: an ``npz`` archive, and after it the SHA-256 of its bytes."""
 
+import hashlib
 import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from daemon.tilefile import write_durably
 SCENE = ("positions", "brightness", "channel_shift_px", "sigma_px", "noise", "crosstalk")
 """Fields of a scene, stored under their names with ``scene_`` before them."""
 
+DIGEST = hashlib.sha256().digest_size
+
 
 def save_template(path: Path, template: TileTemplate) -> None:
     """Write a template durably; the reference is drawn again when it is read."""
@@ -29,7 +31,8 @@ def save_template(path: Path, template: TileTemplate) -> None:
         fields |= {"called": template.called} | {f"scene_{name}": getattr(template.scene, name) for name in SCENE}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **fields)
-    write_durably(path, buffer.getvalue())
+    content = buffer.getvalue()
+    write_durably(path, content + hashlib.sha256(content).digest())
 
 
 def load_template(path: Path, shape: tuple[int, int]) -> TileTemplate:
@@ -40,16 +43,20 @@ def load_template(path: Path, shape: tuple[int, int]) -> TileTemplate:
     OutputError : the file is missing or damaged.
     """
     try:
-        with np.load(path) as stored:
-            scene = Scene(**{name: stored[f"scene_{name}"] for name in SCENE}) if "called" in stored else None
-            drawn = stored["positions"] if scene is None else scene.positions.astype(np.float32)
-            return TileTemplate(
-                positions=stored["positions"],
-                normalisation=Normalisation(stored["offset"], stored["gain"]),
-                channel_shift_px=stored["channel_shift_px"],
-                reference=draw_reference(drawn, shape),
-                scene=scene,
-                called=stored["called"] if scene is not None else None,
-            )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise OutputError(f"template {path}: {error}; the file was changed from outside") from error
+        stored = path.read_bytes()
+    except OSError as error:
+        raise OutputError(f"template {path}: {error.strerror}; the file was changed from outside") from error
+    content, digest = stored[:-DIGEST], stored[-DIGEST:]
+    if hashlib.sha256(content).digest() != digest:
+        raise OutputError(f"template {path}: its SHA-256 is not the one at its end; the file was changed from outside")
+    with np.load(io.BytesIO(content)) as fields:
+        scene = Scene(**{name: fields[f"scene_{name}"] for name in SCENE}) if "called" in fields else None
+        drawn = fields["positions"] if scene is None else scene.positions.astype(np.float32)
+        return TileTemplate(
+            positions=fields["positions"],
+            normalisation=Normalisation(fields["offset"], fields["gain"]),
+            channel_shift_px=fields["channel_shift_px"],
+            reference=draw_reference(drawn, shape),
+            scene=scene,
+            called=fields["called"] if scene is not None else None,
+        )
