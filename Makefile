@@ -20,6 +20,7 @@ lint: .venv/.dev
 
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.jointfit
 
 CONDITIONS := $(basename $(notdir $(wildcard calib/learning/evaluation/conditions/*.json)))
 LEARNING := $(shell find calib/learning -name '*.py')

@@ -6,6 +6,7 @@ import subprocess
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from calib.learning.evaluation.agreement import compare
@@ -13,8 +14,10 @@ from calib.learning.evaluation.codebook import on_codebook
 from calib.learning.evaluation.reads import read_fastq
 from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.folder import write_simulated_run
-from calib.runfolder import TileId, image_path
+from calib.runfolder import Read, TileId, image_path
+from daemon.runfiles import RunFiles
 from daemon.status import RunState
+from daemon.tilefile import read_cycles
 from tests.processes import SEQD, bench, finish, outputs, process
 
 CROP = Path(__file__).parent / "data" / "iss_mouse_brain_crop"
@@ -56,6 +59,29 @@ def test_clusters_are_found_and_called(images, undisturbed):
         assert agreement.found > 0.9
         assert agreement.yielded > 0.8
         assert agreement.real > 0.97
+
+
+@pytest.mark.parametrize(("readout", "right"), [("network", 0.7), ("fit", 0.85)])
+def test_other_readouts_call_too(readout, right, images, tmp_path):
+    here = bench(tmp_path, calling={"readout": readout, "binned_quality": True})
+    with here.camera(images), here.daemon("--once") as daemon:
+        assert finish(daemon) == 0
+    reads = read_fastq(here.runs / RUN / "fastq" / "s_1_1101_R1.fastq.gz")
+    agreement = compare(images, TileId(lane=1, tile=1101), reads)
+    assert agreement.yielded > right
+    assert agreement.real > 0.97
+    assert set(np.unique(reads.qualities)) <= {2, 12, 24, 40}
+
+
+def test_fastq_marks_what_the_chastity_filter_takes_out(undisturbed):
+    files = RunFiles(undisturbed)
+    tile = TileId(lane=1, tile=1101)
+    passed = read_fastq(files.fastq_of(tile, Read(number=1, cycles=CYCLES))).passed
+    percents = read_cycles(files.chastity_of(tile), range(1, CYCLES + 1))
+    assert passed.tolist() == ((percents < 60).sum(axis=0) <= 1).tolist()
+    assert 0.8 < passed.mean() < 1
+    provenance = json.loads((undisturbed / "provenance.json").read_bytes())
+    assert provenance["configuration"]["calling"]["chastity_failures"] == 1
 
 
 def test_ledger_has_every_tile_cycle_and_the_checksum_of_its_bytes(undisturbed):
