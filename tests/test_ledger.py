@@ -1,6 +1,7 @@
 from contextlib import closing
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from calib.phasing import NeighbourLight
@@ -65,6 +66,17 @@ def test_what_strands_out_of_step_showed_is_there_after_reopening(path):
     with closing(Ledger(path)) as ledger:
         assert ledger.neighbour_light(FIRST) == {2: NeighbourLight(1.0, 0.25, -0.125), 3: NeighbourLight(0.1, 0.2, 0.3)}
         assert ledger.neighbour_light(TileId(lane=3, tile=1)) == {}
+
+
+def test_drift_is_known_of_called_cycles_in_their_order(path):
+    with closing(Ledger(path)) as ledger:
+        for cycle, status in ((2, CycleStatus.CALLED), (3, CycleStatus.FAILED), (1, CycleStatus.CALLED)):
+            ledger.commit(replace(row(cycle, status=status), drift_y=0.5 * cycle, drift_x=-0.25))
+        ledger.commit(replace(row(9, SECOND), drift_x=7.0))
+        found = ledger.drift(FIRST)
+        assert list(found) == [1, 2]
+        assert all(drift.dtype == np.float32 for drift in found.values())
+        assert [drift.tolist() for drift in found.values()] == [[0.5, -0.25], [1.0, -0.25]]
 
 
 def test_totals_count_by_status(path):
