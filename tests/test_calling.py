@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -153,6 +153,7 @@ def test_chastity_of_what_is_not_shown_is_unknown():
     assert chastity(np.zeros((0, 4))).shape == (0,)
 
 
+@settings(deadline=None)
 @given(arrays.arrays(np.float64, (5, 4), elements=st.floats(-1e3, 1e3)))
 def test_chastity_is_half_to_whole_where_there_is_light(shares):
     percent = chastity(shares)
@@ -210,6 +211,7 @@ def test_a_score_is_that_of_the_bin_that_the_predictor_falls_into():
     assert scores(rows, QualityTable(weights=(0,) * 6, edges=(), scores=(20,))).tolist() == [20] * 5
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(2, 50), min_size=1, max_size=20))
 def test_binned_scores_are_few_and_claim_no_more(given_scores):
     table = QualityTable(weights=TABLE.weights, edges=tuple(range(len(given_scores) - 1)), scores=given_scores)
@@ -340,6 +342,7 @@ def test_probabilities_of_calls_are_what_their_scores_say():
     assert base_probabilities(np.zeros((0, 5), np.uint8)).shape == (0, 5, 4)
 
 
+@settings(deadline=None)
 @given(arrays.arrays(np.uint8, (3, 4), elements=st.integers(0, 50 << 2 | 3).filter(lambda call: call == 0 or call > 7)))
 def test_probabilities_sum_to_one(calls):
     found = base_probabilities(calls)
@@ -443,6 +446,7 @@ def test_a_table_rises_and_claims_no_more_than_its_counts(number):
         assert table.scores[-1] > 25
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_table_of_few_calls_claims_no_more_than_they_show(data):
     number = data.draw(st.integers(1, 60))

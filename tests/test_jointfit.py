@@ -169,6 +169,7 @@ def test_a_cluster_without_brightness_is_expected_dark():
     assert not expected_light(light, np.zeros(2), CROSSTALK).any()
 
 
+@settings(deadline=None)
 @given(
     arrays.arrays(np.float64, (3, 2, 4), elements=st.floats(-1e6, 1e6)),
     arrays.arrays(np.float64, 3, elements=st.floats(0, 100)),

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calib.calling.inphase import AHEAD, BACK, PULL, in_phase
@@ -25,6 +25,7 @@ def mixed_reads(number, cycles, phasing, *, noise=0.0, seed=1):
     return bases[:cycles], light[:cycles]
 
 
+@settings(deadline=None)
 @given(phasing=PHASINGS, cycles=st.integers(1, 12))
 def test_rows_are_convolution_powers_of_one_step(phasing, cycles):
     mixed = strands(cycles=cycles, phasing=phasing)
@@ -40,6 +41,7 @@ def test_rows_are_convolution_powers_of_one_step(phasing, cycles):
         assert np.diag(mixed) == pytest.approx(own)
 
 
+@settings(deadline=None)
 @given(phasing=PHASINGS)
 def test_strands_agree_with_the_simulated_chemistry(phasing):
     mixed = strands(cycles=9, phasing=phasing)
@@ -100,6 +102,7 @@ def test_rates_are_recovered_when_some_cycles_are_missing():
     assert (found.behind, found.ahead) == pytest.approx((0.005, 0.003), rel=0.05)
 
 
+@settings(deadline=None)
 @given(phasing=PHASINGS, unit=st.floats(0.01, 100), start=st.integers(1, 5))
 def test_light_without_noise_gives_the_rates_back_in_any_unit(phasing, unit, start):
     mixed = strands(cycles=30, phasing=phasing)
@@ -119,6 +122,7 @@ def test_short_reads_tell_nothing():
     assert estimate_phasing(few) == estimate_phasing({}) == NONE
 
 
+@settings(deadline=None)
 @given(behind=st.floats(-5, 5), ahead=st.floats(-5, 5))
 def test_rates_are_possible_whatever_is_seen(behind, ahead):
     found = estimate_phasing({cycle: NeighbourLight(1.0, behind, ahead) for cycle in range(2, 20)})
