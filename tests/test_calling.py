@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as arrays
 from calib.calling.chastity import CYCLES, LEAST_PERCENT, UNKNOWN, chastity, passes
 from calib.calling.evidence import EVIDENCE_FLOOR, FIT_LOSS, NETWORK_WEIGHT, log_evidence
 from calib.calling.quality import BINNED, MARGIN_MOST, NO_CALL, binned, features, predictor, scores
-from calib.calling.reading import MOST, Reading, fitted_reading, network_reading
+from calib.calling.reading import MISFIT, MOST, Reading, fitted_reading, network_reading
 from calib.calling.sequence import base_probabilities, call_cycle
 from calib.jointfit.chemistry import SPREAD
 from calib.jointfit.cycle import FittedCycle
@@ -80,8 +80,8 @@ def test_shares_of_fitted_light_are_free_of_crosstalk_and_in_units_of_brightness
 
 
 @pytest.mark.parametrize(("times", "texture"), [(0.5, 0), (1, 0), (2, 0.75), (1000, 1)])
-def test_texture_is_what_is_left_over_beyond_noise(times, texture):
-    white = 0.05 / (np.sqrt(np.pi) * 1.2)
+def test_texture_is_what_is_left_over_beyond_noise_and_misfit(times, texture):
+    white = np.hypot(0.05 / (np.sqrt(np.pi) * 1.2), MISFIT)
     light = one_hot([0, 1]) @ CROSSTALK.T
     centres = one_hot([0, 1])
     everything = {"called": np.arange(2), "inside": np.ones(2, bool)}

@@ -250,6 +250,15 @@ def test_what_noise_leaves_over_is_known_beforehand():
     assert np.median(found.left_over, axis=0) == pytest.approx(white, rel=0.25)
 
 
+def test_bright_clusters_leave_no_more_over_than_dim_ones():
+    rng = np.random.default_rng(5)
+    scene = crowded_scene(rng, noise=0.01)
+    light = scene.brightness[:, None] * one_hot(rng.integers(0, 4, len(scene.positions))) @ CROSSTALK.T
+    left_over = fit_cycle(picture(scene, light, 0, rng), scene, np.zeros(2, np.float32)).left_over
+    white = scene.noise / (np.sqrt(np.pi) * scene.sigma_px)
+    assert (np.median(left_over, axis=0) < 2 * white).all()
+
+
 def test_structure_is_left_over_where_it_is():
     rng = np.random.default_rng(6)
     scene = crowded_scene(rng)

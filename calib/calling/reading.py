@@ -13,6 +13,10 @@ MOST = 100.0
 """Shares and their errors are cut here; a cluster without light has no more to say."""
 
 
+MISFIT = 0.02
+"""Share of a cluster's brightness that the fit leaves over because spots are no perfect Gaussians; no structure."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """What one cycle shows of a tile's clusters."""
@@ -22,7 +26,7 @@ class Reading:
     spread: NDArray[np.float32]
     """(n, 4) standard error of the shares that the image itself shows."""
     texture: NDArray[np.float32]
-    """(n,) share of what the fit left over around the cluster that is structure, not noise; 0-1."""
+    """(n,) share of what the fit left over around the cluster that is structure, neither noise nor misfit; 0-1."""
     centres: NDArray[np.float32]
     """(n, 4) the network's evidence, see :func:`engines.readout.read_centres`."""
 
@@ -55,7 +59,8 @@ def fitted_reading(
     shares = np.clip(unmix(fitted.light[called], scene.crosstalk) / scale, -MOST, MOST)
     left_over = np.maximum(fitted.left_over[called], 1e-6)
     white = scene.noise / (np.sqrt(np.pi) * scene.sigma_px)
-    structure = 1 - np.minimum((white / left_over) ** 2, 1).mean(axis=1)
+    explained = white**2 + (MISFIT * scale) ** 2
+    structure = 1 - np.minimum(explained / left_over**2, 1).mean(axis=1)
     return Reading(
         shares=np.where(inside[:, None], shares, np.nan).astype(np.float32),
         spread=np.minimum(left_over / scale, MOST).astype(np.float32),

@@ -23,6 +23,7 @@ OUTLIER = 4.0
 
 BACKGROUND_STEP = 0.7
 BACKGROUND_ROUNDS = 3
+SHIFT_ROUNDS = 2
 SHIFT_MOST_PX = 0.3
 
 AROUND_PX = 5.0
@@ -47,7 +48,7 @@ def fit_cycle(images: NDArray[np.float32], scene: Scene, drift_px: NDArray[np.fl
     """Fit all clusters of a cycle together: background, shift, then light.
 
     Ridge regression, drawn to what one base a cluster would show. The background is what the fit
-    leaves over, smoothed; the images' shift is refined by one Gauss-Newton step.
+    leaves over, smoothed; the images' shift is refined by Gauss-Newton steps.
 
     Parameters
     ----------
@@ -61,7 +62,8 @@ def fit_cycle(images: NDArray[np.float32], scene: Scene, drift_px: NDArray[np.fl
     shape = (images.shape[1], images.shape[2])
     pairs = near_pairs(scene.positions, scene.sigma_px)
     shift = drift_px + scene.channel_shift_px
-    wanted, overlap, left_over = np.zeros((number, 4)), [], np.zeros((number, 4), np.float32)
+    wanted, overlap, shown_as = np.zeros((number, 4)), [], []
+    even = np.empty_like(images)
     for channel in range(4):
         image, noise, sigma = images[channel], float(scene.noise[channel]), float(scene.sigma_px[channel])
         overlap.append(overlaps(scene.positions + shift[channel], pairs, sigma, shape))
@@ -72,12 +74,13 @@ def fit_cycle(images: NDArray[np.float32], scene: Scene, drift_px: NDArray[np.fl
             wanted[:, channel] = spots.read(image - background)
             light[:, channel] = solve(overlap[channel], ridge, wanted[:, channel], light[:, channel])
             rest = image - background - spots.draw(light[:, channel])
-            if step == 0:
+            if step < SHIFT_ROUNDS:
                 shift[channel] += _moved(spots, rest, light[:, channel])
                 spots = Spots(scene.positions + shift[channel], sigma, shape)
             background = background + background_step(rest, noise)
-        wanted[:, channel] = spots.read(image - background)
-        left_over[:, channel] = _around(spots, image - background - spots.draw(light[:, channel]))
+        even[channel] = image - background
+        wanted[:, channel] = spots.read(even[channel])
+        shown_as.append(spots)
     shown = brightness_now(light, scene)
     for _ in range(CHEMISTRY_ROUNDS):
         expected = expected_light(light, shown, scene.crosstalk)
@@ -85,6 +88,10 @@ def fit_cycle(images: NDArray[np.float32], scene: Scene, drift_px: NDArray[np.fl
             ridge = RIDGE * np.pi * scene.sigma_px[channel] ** 2
             drawn = wanted[:, channel] + ridge * expected[:, channel]
             light[:, channel] = solve(overlap[channel], ridge, drawn, light[:, channel])
+    left_over = np.zeros((number, 4), np.float32)
+    for channel, spots in enumerate(shown_as):
+        # Only now: light that the ridge has drawn to zero leaves a tenth of every bright cluster over.
+        left_over[:, channel] = _around(spots, even[channel] - spots.draw(light[:, channel]))
     refined = (shift - scene.channel_shift_px).mean(axis=0)
     return FittedCycle(light.astype(np.float32), left_over, refined.astype(np.float32))
 

@@ -35,6 +35,9 @@ SELECT_AT = frozenset({6, 9, 12, 14, 15})
 CHEMISTRY_FROM = 7
 ROUNDS = 17
 
+BRIGHTEST = 3.0
+"""Light, in shares of the usual, above which a spot says no more about widths."""
+
 STEP = 0.7
 STEP_MOST_PX = 0.3
 
@@ -143,13 +146,14 @@ def _round(fit: _Fit, images: NDArray[np.float32], worked: Callable[[], None], *
     if chemistry:
         crosstalk = estimate_crosstalk(fit.light)
         expected = expected_light(fit.light, usual_brightness(fit.light, crosstalk), crosstalk)
+    brightest = BRIGHTEST * float(np.median(fit.light.max(axis=2))) or np.inf
     left = np.zeros_like(images)
     along = np.zeros((*fit.light.shape, 2))
     for channel in range(4):
         sigma = float(fit.sigma[channel])
         overlap = overlaps(fit.positions + channel_shift[channel], pairs, sigma, shape)
         ridge = RIDGE * np.pi * sigma**2
-        wider, weight = 0.0, 0.0
+        wider, lit_by = [], []
         for cycle in range(len(images)):
             spots = Spots(fit.positions + fit.shifts[cycle, channel], sigma, shape)
             background = fit.backgrounds[cycle, channel]
@@ -159,16 +163,15 @@ def _round(fit: _Fit, images: NDArray[np.float32], worked: Callable[[], None], *
             y, x, squared = spots.read_moments(rest)
             # The gradient of a spot is its height times distance over sigma²; its square integrates to pi / 2.
             along[:, cycle, channel] = np.stack([y, x], axis=1) / (np.pi / 2 * sigma**2)
-            lit = np.maximum(light, 0)
-            wider += float((lit * squared).sum()) / sigma**3
-            weight += float((lit**2).sum()) * np.pi
+            shown = light > 0
+            wider.append(squared[shown] / (np.pi * sigma**3 * light[shown]))
+            lit_by.append(np.minimum(light[shown], brightest))
             background += background_step(rest, float(fit.noise[channel]))
             fit.light[:, cycle, channel] = light
             left[cycle, channel] = rest
             worked()
-        if weight > 0:
-            step = STEP * np.clip(wider / weight, -0.2, 0.2)
-            fit.sigma[channel] = np.clip(sigma + step, SIGMA_LEAST_PX, SIGMA_MOST_PX)
+        step = STEP * np.clip(_weighted_median(np.concatenate(wider), np.concatenate(lit_by) ** 2), -0.2, 0.2)
+        fit.sigma[channel] = np.clip(sigma + step, SIGMA_LEAST_PX, SIGMA_MOST_PX)
     return _Rest(left, along)
 
 
@@ -259,6 +262,15 @@ def _scene(fit: _Fit) -> Scene:
         noise=fit.noise,
         crosstalk=crosstalk,
     )
+
+
+def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """Value with half of the weight below it, so that things of another shape do not move it; 0 for none."""
+    if len(values) == 0:
+        return 0.0
+    order = np.argsort(values)
+    below = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(below, below[-1] / 2)]])
 
 
 def _pixel_noise(images: NDArray[np.float32]) -> NDArray[np.float64]:

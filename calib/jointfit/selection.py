@@ -22,6 +22,9 @@ BRIGHTNESS_NOISES = 2.5
 UNSTEADY = 0.5
 """Spread of the light over the cycles, relative to its mean, above which nothing emits in every cycle."""
 
+DIMMEST_CYCLE = 0.05
+"""A cycle dimmer than this share of the usual is not scaled up to it."""
+
 
 def not_one_more(
     positions: NDArray[np.float64], light: NDArray[np.float64], sigma: NDArray[np.float64], noise: NDArray[np.float64]
@@ -34,10 +37,15 @@ def not_one_more(
     light : (n, cycles, 4) fitted in every channel.
     sigma, noise : (4,) of spots and of pixels.
     """
+    if len(positions) == 0:
+        return np.zeros(0, bool)
     shown = unmix(light, estimate_crosstalk(light))
     brightest, base = shown.max(axis=2), shown.argmax(axis=2)
     brightness = np.median(brightest, axis=1)
-    unsteady = brightest.std(axis=1) > UNSTEADY * np.abs(brightest.mean(axis=1))
+    # A cycle may be dim as a whole.
+    usual = np.median(brightest, axis=0)
+    steady = brightest / np.maximum(usual, DIMMEST_CYCLE * np.median(usual))
+    unsteady = steady.std(axis=1) > UNSTEADY * np.abs(steady.mean(axis=1))
     # A fitted spot of height h has the significance h sqrt(pi) sigma / noise.
     significance = np.median((light * (np.sqrt(np.pi) * sigma / noise)).max(axis=2), axis=1)
     gone = unsteady | (significance < BRIGHTNESS_NOISES)

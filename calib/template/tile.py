@@ -23,7 +23,7 @@ MapOf = Callable[[NDArray[np.uint16], Normalisation], NDArray[np.float32]]
 SEED_SUPPORT = 0.3
 """Share of the cycles that must show a cluster for the joint localisation to begin with it."""
 
-NETWORK_NEED = 0.3
+NETWORK_NEED = 0.4
 """Share of the cycles in which the network must see a cluster amid nothing but structure."""
 
 
