@@ -44,7 +44,7 @@ def not_one_more(
     brightness = np.median(brightest, axis=1)
     # A cycle may be dim as a whole.
     usual = np.median(brightest, axis=0)
-    steady = brightest / np.maximum(usual, DIMMEST_CYCLE * np.median(usual))
+    steady = brightest / np.maximum(usual, max(DIMMEST_CYCLE * float(np.median(usual)), 1e-9))
     unsteady = steady.std(axis=1) > UNSTEADY * np.abs(steady.mean(axis=1))
     # A fitted spot of height h has the significance h sqrt(pi) sigma / noise.
     significance = np.median((light * (np.sqrt(np.pi) * sigma / noise)).max(axis=2), axis=1)
