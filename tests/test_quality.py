@@ -1,0 +1,59 @@
+"""``seqd calib quality``: scores fitted on runs whose truth is known, stored in the bundle."""
+
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from calib.learning.commands import app
+from calib.learning.quality.table import QualityError
+from calib.learning.simulation.conditions import Conditions
+from calib.learning.simulation.folder import write_simulated_run
+from calib.runfolder import RunFolderError
+from engines.bundle import DEFAULT_BUNDLE, BundleError, Readout, load_bundle, store_quality
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A copy of the default bundle without scores."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(DEFAULT_BUNDLE, folder)
+    store_quality(load_bundle(folder), {})
+    return folder
+
+
+def simulated(root, density):
+    conditions = Conditions(density_k_mm2=density, photons=1500)
+    write_simulated_run(
+        root, conditions, run="KNOWN", tiles=1, cycles=12, shape=(64, 64), seed=2, progress=lambda done: None
+    )
+    return root
+
+
+def fit(bundle, *runs):
+    return CliRunner().invoke(app, ["quality", str(bundle), *map(str, runs)])
+
+
+def test_every_readout_gets_rising_scores_that_are_no_higher_than_its_calls_show(bundle, tmp_path):
+    with pytest.raises(BundleError, match="no quality table for readout fused, there is none; `seqd calib quality`"):
+        load_bundle(bundle).quality(Readout.FUSED)
+    before = load_bundle(bundle).hash
+    done = fit(bundle, simulated(tmp_path / "run", 200))
+    assert done.exit_code == 0, done.output
+    fitted = load_bundle(bundle)
+    assert fitted.hash != before
+    assert set(fitted.model.quality) == set(Readout)
+    for table in fitted.model.quality.values():
+        assert list(table.scores) == sorted(table.scores)
+        # Some 120 clusters and 12 cycles in some 70 bins: one error added to each leaves no score near the cap.
+        assert 2 <= table.scores[0] < table.scores[-1] < 24
+    assert all(readout.value in done.output for readout in Readout)
+
+
+def test_runs_without_truth_or_calls_leave_the_bundle_as_it_was(bundle, tmp_path):
+    before = load_bundle(bundle).hash
+    untold = simulated(tmp_path / "untold", 200)
+    shutil.rmtree(untold / "Truth")
+    assert isinstance(fit(bundle, untold).exception, RunFolderError)
+    assert isinstance(fit(bundle, simulated(tmp_path / "empty", 0)).exception, QualityError)
+    assert load_bundle(bundle).hash == before
