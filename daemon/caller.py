@@ -59,8 +59,8 @@ class Caller:
         self._readout, self._template_cycles, self._timeout_s = readout, template_cycles, timeout_s
         self._sequencer = Sequencer(output, quality)
         self._templates = output.templates()
-        for tile, template in self._templates.items():
-            self._sequencer.begin(tile, template)
+        for tile in self._templates:
+            self._sequencer.begin(tile)
         self._waiting: dict[TileId, list[int | MissingImage]] = {}
         """Each tile's cycles until its template can be made; images lie in the spool."""
         self._in_flight: deque[_InFlight] = deque()
@@ -128,7 +128,7 @@ class Caller:
         if isinstance(item, MissingImage):
             waiting.append(item)
         else:
-            np.save(self._output.files.spooled(item.tile, item.cycle), item.pixels)
+            self._output.spool(self._output.files.spooled(item.tile, item.cycle), item.pixels)
             waiting.append(item.cycle)
         images = sum(isinstance(one, int) for one in waiting)
         if images == self._template_cycles or item.cycle == self._output.info.cycles:
@@ -142,7 +142,7 @@ class Caller:
         template = self._template(tile, [np.load(path) for path in spooled.values()])
         self._output.commit_template(tile, template)
         self._templates[tile] = template
-        self._sequencer.begin(tile, template)
+        self._sequencer.begin(tile)
         for one in waiting:
             if isinstance(one, MissingImage):
                 self._start(one, template)

@@ -94,9 +94,9 @@ class CallingConfig(_Section):
     readout: Readout = Readout.FUSED
     """What calls are made from: ``network``, ``fit`` (of all clusters together) or ``fused``."""
     chastity_failures: Annotated[int, Field(ge=0, le=25)] = 1
-    """Of the first 25 cycles, how many may be below chastity 0.6 in a cluster that passes the filter."""
+    """Of the first read's first 25 cycles, how many may be below chastity 0.6 in a cluster that passes the filter."""
     binned_quality: bool = False
-    """Whether scores are 2, 12, 24 and 40 only."""
+    """Whether scores are 2, 12, 24 and 40 only; earlier calls are then believed by these where phasing is corrected."""
 
 
 class StreamConfig(_Section):

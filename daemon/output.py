@@ -16,7 +16,7 @@ from calib.calling.quality import NO_CALL
 from calib.phasing import NeighbourLight
 from calib.runfolder import RUN_INFO, RunInfo, TileId, run_info_xml
 from calib.template.tile import TileTemplate
-from daemon.errors import RunError
+from daemon.errors import OutputError, RunError
 from daemon.filter import filter_cycles, passing
 from daemon.ledger import CycleRow, CycleStatus, Ledger
 from daemon.locs import encode_locs
@@ -85,6 +85,18 @@ class RunOutput:
         """Templates that stand."""
         shape = (self.info.height, self.info.width)
         return {tile: load_template(self.files.template_of(tile), shape) for tile in self._clusters}
+
+    def spool(self, path: Path, array: NDArray[np.generic]) -> None:
+        """Keep what waits, until it is used or the run is taken up anew; not synced.
+
+        Raises
+        ------
+        OutputError : it cannot be written.
+        """
+        try:
+            np.save(path, array, allow_pickle=False)
+        except OSError as error:
+            raise OutputError(f"spool {path}: {error.strerror}") from error
 
     def purity(self, tile: TileId, cycles: int) -> NDArray[np.uint8]:
         """(k, n) chastity of a tile's first cycles, at most those that decide about the filter."""

@@ -12,7 +12,6 @@ from calib.calling.reading import Reading
 from calib.calling.sequence import call_cycle
 from calib.phasing import NeighbourLight, estimate_phasing
 from calib.runfolder import TileId
-from calib.template.tile import TileTemplate
 from daemon.ledger import CycleStatus
 from daemon.output import CycleResult, RunOutput
 from daemon.tilefile import read_cycles
@@ -33,7 +32,6 @@ class ReadCycle:
 
 @dataclass
 class _Tile:
-    crowding: NDArray[np.float32]
     neighbours: dict[int, NeighbourLight]
     """By cycle, of the whole run."""
     waiting: deque[ReadCycle] = field(default_factory=deque)
@@ -49,14 +47,14 @@ class Sequencer:
         self._output, self._quality = output, quality
         self._tiles: dict[TileId, _Tile] = {}
 
-    def begin(self, tile: TileId, template: TileTemplate) -> None:
+    def begin(self, tile: TileId) -> None:
         """Take up a tile whose template stands."""
-        self._tiles[tile] = _Tile(template.crowding, self._output.ledger.neighbour_light(tile))
+        self._tiles[tile] = _Tile(self._output.ledger.neighbour_light(tile))
 
     def take(self, tile: TileId, read: ReadCycle, reading: Reading | None) -> None:
         """Take the next cycle of a tile; commits every cycle that has waited for it."""
         if reading is not None:
-            np.save(self._output.files.spooled_reading(tile, read.cycle), _packed(reading))
+            self._output.spool(self._output.files.spooled_reading(tile, read.cycle), reading.packed())
         here = self._tiles[tile]
         here.waiting.append(read)
         while here.waiting and here.waiting[-1].cycle >= min(
@@ -89,7 +87,6 @@ class Sequencer:
             cycle=read.cycle - cycles.start + 1,
             phasing=estimate_phasing(seen),
             purity=self._output.purity(tile, read.cycle - 1),
-            crowding=here.crowding,
             quality=self._quality,
         )
         if called.neighbours is not None:
@@ -104,14 +101,4 @@ class Sequencer:
         )
 
     def _reading(self, tile: TileId, read: ReadCycle) -> Reading:
-        return _unpacked(np.load(self._output.files.spooled_reading(tile, read.cycle)))
-
-
-def _packed(reading: Reading) -> NDArray[np.float16]:
-    columns = (reading.shares, reading.spread, reading.centres, reading.texture[:, None])
-    return np.concatenate(columns, axis=1).astype(np.float16)
-
-
-def _unpacked(stored: NDArray[np.float16]) -> Reading:
-    shares, spread, centres, texture = np.split(stored.astype(np.float32), [4, 8, 12], axis=1)
-    return Reading(shares=shares, spread=spread, texture=texture[:, 0], centres=centres)
+        return Reading.unpacked(np.load(self._output.files.spooled_reading(tile, read.cycle)))

@@ -49,7 +49,7 @@ class TileCycles(BaseModel):
     missing: int = 0
     failed: int = 0
     pending: int = 0
-    """Received and not committed yet; template cycles wait here."""
+    """Received and not committed yet: template cycles wait here, and in a read the two newest cycles of each tile."""
 
 
 class Frames(BaseModel):
@@ -75,6 +75,7 @@ class Lag(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     cycles: int = 0
+    """Imaged and not committed; within a read two of them are always waited for."""
     tile_cycles: int = 0
     bytes: int = 0
     """Frames held in memory."""

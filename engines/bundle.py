@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -54,11 +54,15 @@ class QualityTable(BaseModel):
     """Rising lower edges of the bins after the first."""
     scores: tuple[Annotated[int, Field(ge=2, le=50)], ...]
     """Score of each bin; one more than edges."""
+    binned: tuple[Literal[2, 12, 24, 40], ...]
+    """Score of each bin in binned output."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "QualityTable":
         if len(self.scores) != len(self.edges) + 1:
             raise ValueError(f"{len(self.scores)} scores for {len(self.edges)} edges, one more than edges is needed")
+        if len(self.binned) != len(self.scores):
+            raise ValueError(f"{len(self.binned)} binned scores for {len(self.scores)} scores, as many are needed")
         if list(self.edges) != sorted(self.edges):
             raise ValueError("edges do not rise")
         return self
@@ -117,14 +121,16 @@ class Bundle:
 
 
 def store_quality(bundle: Bundle, tables: dict[Readout, QualityTable]) -> None:
-    """Replace the quality tables of a bundle; its hash changes."""
+    """Replace the quality tables of a bundle in its folder; its hash changes."""
     model = bundle.model.model_copy(update={"quality": tables})
     write_model(bundle.folder, model)
 
 
 def write_model(folder: Path, model: Model) -> None:
-    """Write ``model.toml``."""
-    (folder / MODEL).write_text(tomli_w.dumps(model.model_dump(mode="json")), "utf-8")
+    """Write ``model.toml`` whole or not at all."""
+    fresh = folder / f".{MODEL}.tmp"
+    fresh.write_text(tomli_w.dumps(model.model_dump(mode="json")), "utf-8")
+    fresh.replace(folder / MODEL)
 
 
 def file_hash(path: Path) -> str:
@@ -142,7 +148,10 @@ def load_bundle(folder: Path = DEFAULT_BUNDLE) -> Bundle:
     """
     path = folder / MODEL
     try:
-        model = Model.model_validate(tomllib.loads(path.read_text("utf-8")))
+        stored = tomllib.loads(path.read_text("utf-8"))
+        if stored.get("format") != FORMAT:
+            raise BundleError(f"bundle {folder}: format {stored.get('format')}, this seqd reads format {FORMAT}")
+        model = Model.model_validate(stored)
     except OSError as error:
         raise BundleError(f"bundle {folder}: cannot read {MODEL}: {error.strerror}") from error
     except ValidationError as error:
@@ -151,8 +160,6 @@ def load_bundle(folder: Path = DEFAULT_BUNDLE) -> Bundle:
         raise BundleError(f"bundle {folder}: {MODEL} is not valid: {place}: {first['msg']}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"bundle {folder}: {MODEL} is not valid: {error}") from error
-    if model.format != FORMAT:
-        raise BundleError(f"bundle {folder}: format {model.format}, this seqd reads format {FORMAT}")
     for name, expected in ((NETWORK, model.hashes.network), (WEIGHTS, model.hashes.weights)):
         try:
             found = file_hash(folder / name)

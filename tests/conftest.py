@@ -50,7 +50,7 @@ def tiny_bundle(tiny, tmp_path_factory):
             weights=network.state_dict(),
             training={},
         )
-    table = QualityTable(weights=(1, 0, 0, 0, 0, 0), edges=(0.4, 0.8), scores=(5, 15, 30))
+    table = QualityTable(weights=(1, 0, 0, 0, 0, 0), edges=(0.4, 0.8), scores=(5, 15, 30), binned=(2, 12, 24))
     store_quality(load_bundle(folder), dict.fromkeys(Readout, table))
     return folder
 

@@ -12,9 +12,6 @@ NO_CALL = 0
 MARGIN_MOST = 14.0
 """Evidence for a call, in natural logarithms, beyond which more says nothing."""
 
-BINNED = np.array([2, 12, 24, 40], np.uint8)
-"""The scores of binned output; a score becomes the highest of these that is not above it."""
-
 
 def features(
     evidence: NDArray[np.float64], purity: NDArray[np.uint8], crowding: NDArray[np.float32]
@@ -30,7 +27,7 @@ def features(
     ----------
     evidence : (n, 4) from :func:`calib.calling.evidence.log_evidence`.
     purity : (k, n) chastity, percent.
-    crowding : (n,) from :func:`calib.jointfit.scene.crowding`.
+    crowding : (n,) light of other clusters, relative to the cluster's own.
     """
     second, best = np.sort(np.nan_to_num(evidence), axis=1)[:, 2:].T
     margin = np.minimum(best - second, MARGIN_MOST) / 10
@@ -53,6 +50,5 @@ def scores(described: NDArray[np.float32], table: QualityTable) -> NDArray[np.ui
 
 
 def binned(table: QualityTable) -> QualityTable:
-    """The same table with scores of :data:`BINNED` only."""
-    index = np.searchsorted(BINNED, table.scores, side="right") - 1
-    return table.model_copy(update={"scores": tuple(int(score) for score in BINNED[index])})
+    """The same table with the scores of binned output."""
+    return table.model_copy(update={"scores": table.binned})

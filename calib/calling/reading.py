@@ -10,8 +10,10 @@ from calib.jointfit.cycle import FittedCycle, brightness_now
 from calib.jointfit.scene import Scene
 
 MOST = 100.0
-"""Shares and their errors are cut here; a cluster without light has no more to say."""
+"""Shares, their errors and crowding are cut here; a cluster without light has no more to say."""
 
+LEAST_EVIDENCE = 0.05
+"""The network's evidence in a cycle that shows hardly anything is not scaled up to the usual."""
 
 MISFIT = 0.02
 """Share of a cluster's brightness that the fit leaves over because spots are no perfect Gaussians; no structure."""
@@ -29,13 +31,28 @@ class Reading:
     """(n,) share of what the fit left over around the cluster that is structure, neither noise nor misfit; 0-1."""
     centres: NDArray[np.float32]
     """(n, 4) the network's evidence, see :func:`engines.readout.read_centres`."""
+    crowding: NDArray[np.float32]
+    """(n,) light of other clusters, known or not, relative to the cluster's own; 0 for the network alone."""
+
+    def packed(self) -> NDArray[np.float16]:
+        """(n, 14) to be kept until the cycle can be called; calls are made from what this keeps."""
+        columns = (self.shares, self.spread, self.centres, self.texture[:, None], self.crowding[:, None])
+        return np.concatenate(columns, axis=1).astype(np.float16)
+
+    @classmethod
+    def unpacked(cls, stored: NDArray[np.float16]) -> "Reading":
+        """What :meth:`packed` gave."""
+        shares, spread, centres, texture, crowding = np.split(stored.astype(np.float32), [4, 8, 12, 13], axis=1)
+        return cls(shares, spread, texture[:, 0], centres, crowding[:, 0])
 
 
 def network_reading(centres: NDArray[np.float32]) -> Reading:
-    """The network alone: its evidence stands for the light."""
+    """The network alone: its evidence, relative to what is usual in the cycle, stands for the light."""
     outside = centres.sum(axis=1, keepdims=True) <= 0
-    shares = np.where(outside, np.nan, centres).astype(np.float32)
-    return Reading(shares, np.zeros_like(shares), np.zeros(len(shares), np.float32), centres)
+    usual = float(np.median(centres.max(axis=1))) if len(centres) else 0.0
+    shares = np.where(outside, np.nan, centres / max(usual, LEAST_EVIDENCE)).astype(np.float32)
+    nothing = np.zeros(len(shares), np.float32)
+    return Reading(shares, np.zeros_like(shares), nothing, centres, nothing)
 
 
 def fitted_reading(
@@ -44,6 +61,7 @@ def fitted_reading(
     *,
     called: NDArray[np.int64],
     inside: NDArray[np.bool_],
+    crowding: NDArray[np.float64],
     centres: NDArray[np.float32] | None,
 ) -> Reading:
     """The joint fit, with the network's evidence beside it.
@@ -53,6 +71,7 @@ def fitted_reading(
     fitted : of all clusters of the scene.
     called : (n,) clusters of the scene to read.
     inside : (n,) whether the cycle shows them.
+    crowding : (n,) light of other clusters on theirs, relative to their own.
     centres : (n, 4) of those; None for the fit alone.
     """
     scale = np.maximum(brightness_now(fitted.light, scene), 1e-6)[called, None]
@@ -66,4 +85,5 @@ def fitted_reading(
         spread=np.minimum(left_over / scale, MOST).astype(np.float32),
         texture=np.zeros(len(called), np.float32) if centres is None else structure.astype(np.float32),
         centres=np.zeros_like(left_over) if centres is None else centres,
+        crowding=np.minimum(crowding, MOST).astype(np.float32),
     )

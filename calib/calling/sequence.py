@@ -37,7 +37,6 @@ def call_cycle(
     cycle: int,
     phasing: Phasing,
     purity: NDArray[np.uint8],
-    crowding: NDArray[np.float32],
     quality: QualityTable,
 ) -> CalledCycle:
     """Call all clusters of a tile in one cycle.
@@ -48,14 +47,13 @@ def call_cycle(
     earlier : (k, n) bytes of the calls before it in the read.
     cycle : 1-based, in the read.
     purity : (m, n) chastity of the run's first cycles, as far as called.
-    crowding : (n,) from :func:`calib.jointfit.scene.crowding`.
     """
     heard = [None if after is None else after.shares for after in later]
     corrected = in_phase(reading.shares, heard, base_probabilities(earlier), cycle=cycle, phasing=phasing)
     evidence = log_evidence(reading, corrected.shares, corrected.loudness)
     percent = chastity(corrected.shares)
     pure = np.stack([*purity, percent, *(chastity(shares) for shares in heard if shares is not None)])
-    described = features(evidence, pure, crowding)
+    described = features(evidence, pure, reading.crowding)
     there = np.asarray(np.isfinite(evidence).all(axis=1))
     bases = np.argmax(np.where(there[:, None], evidence, 0), axis=1).astype(np.uint8)
     calls = np.where(there, (scores(described, quality) << 2) | bases, np.uint8(NO_CALL)).astype(np.uint8)

@@ -40,8 +40,6 @@ class FittedCycle:
     """(n, 4) peak height of each cluster's spot in each channel, normalised units."""
     left_over: NDArray[np.float32]
     """(n, 4) root mean square of what the fit left over around each cluster, as peak height of a spot."""
-    drift_px: NDArray[np.float32]
-    """(2,) refined."""
 
 
 def fit_cycle(images: NDArray[np.float32], scene: Scene, drift_px: NDArray[np.float32]) -> FittedCycle:
@@ -58,7 +56,7 @@ def fit_cycle(images: NDArray[np.float32], scene: Scene, drift_px: NDArray[np.fl
     number = len(scene.positions)
     light = np.zeros((number, 4))
     if number == 0:
-        return FittedCycle(light.astype(np.float32), np.zeros((0, 4), np.float32), drift_px)
+        return FittedCycle(light.astype(np.float32), np.zeros((0, 4), np.float32))
     shape = (images.shape[1], images.shape[2])
     pairs = near_pairs(scene.positions, scene.sigma_px)
     shift = drift_px + scene.channel_shift_px
@@ -92,8 +90,7 @@ def fit_cycle(images: NDArray[np.float32], scene: Scene, drift_px: NDArray[np.fl
     for channel, spots in enumerate(shown_as):
         # Only now: light that the ridge has drawn to zero leaves a tenth of every bright cluster over.
         left_over[:, channel] = _around(spots, even[channel] - spots.draw(light[:, channel]))
-    refined = (shift - scene.channel_shift_px).mean(axis=0)
-    return FittedCycle(light.astype(np.float32), left_over, refined.astype(np.float32))
+    return FittedCycle(light.astype(np.float32), left_over)
 
 
 def brightness_now(light: NDArray[np.floating], scene: Scene) -> NDArray[np.float64]:

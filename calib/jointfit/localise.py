@@ -122,10 +122,11 @@ def localise(
         noise=_pixel_noise(images),
         backgrounds=np.stack([[start_background(image) for image in cycle] for cycle in images]),
     )
+    left = np.empty_like(images)
     for index in range(ROUNDS):
         if len(fit.positions) == 0:
             break
-        rest = _round(fit, images, worked, chemistry=index >= CHEMISTRY_FROM)
+        rest = _round(fit, images, left, worked, chemistry=index >= CHEMISTRY_FROM)
         fit.noise = _spread(rest.images)
         split = _split(fit, rest) if index in SPLIT_AT else np.zeros((0, 2))
         _move(fit, rest)
@@ -137,8 +138,10 @@ def localise(
     return _scene(fit)
 
 
-def _round(fit: _Fit, images: NDArray[np.float32], worked: Callable[[], None], *, chemistry: bool) -> _Rest:
-    """Fit the light of every image, and see what is left over."""
+def _round(
+    fit: _Fit, images: NDArray[np.float32], left: NDArray[np.float32], worked: Callable[[], None], *, chemistry: bool
+) -> _Rest:
+    """Fit the light of every image, and see what is left over; that is written to ``left``."""
     shape = (images.shape[2], images.shape[3])
     pairs = near_pairs(fit.positions, fit.sigma)
     channel_shift = fit.shifts.mean(axis=0)
@@ -147,7 +150,6 @@ def _round(fit: _Fit, images: NDArray[np.float32], worked: Callable[[], None], *
         crosstalk = estimate_crosstalk(fit.light)
         expected = expected_light(fit.light, usual_brightness(fit.light, crosstalk), crosstalk)
     brightest = BRIGHTEST * float(np.median(fit.light.max(axis=2))) or np.inf
-    left = np.zeros_like(images)
     along = np.zeros((*fit.light.shape, 2))
     for channel in range(4):
         sigma = float(fit.sigma[channel])
@@ -275,9 +277,11 @@ def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) 
 
 def _pixel_noise(images: NDArray[np.float32]) -> NDArray[np.float64]:
     """(4,) from differences of neighbouring pixels, which spots hardly touch."""
-    return _spread(np.diff(images, axis=3) / np.sqrt(2))
+    return _spread(np.diff(images, axis=3)) / np.sqrt(2)
 
 
 def _spread(images: NDArray[np.float32]) -> NDArray[np.float64]:
     """(4,) robust standard deviation about zero; at least a trace, so that blank images divide nothing by zero."""
-    return np.maximum(1.4826 * np.median(np.abs(images), axis=(0, 2, 3)), 1e-6).astype(np.float64)
+    # Channel by channel: the median copies what it is given.
+    spread = [1.4826 * float(np.median(np.abs(images[:, channel]))) for channel in range(4)]
+    return np.maximum(np.array(spread), 1e-6)

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.special import ndtr
 
 NEAR = 4.2
 """Spots farther apart than this many sigma do not share light: their overlap is 1 %."""
-
-CROWDING_MOST = 100.0
-"""More than this is as hopeless."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ def near_pairs(positions: NDArray[np.float64], sigma_px: NDArray[np.float64]) ->
     return np.asarray(cKDTree(positions).query_pairs(NEAR * float(sigma_px.max()), output_type="ndarray"), np.int64)
 
 
-def crowding(scene: Scene) -> NDArray[np.float32]:
+def crowding(scene: Scene) -> NDArray[np.float64]:
     """(n,) light of other clusters in a cluster's spot, relative to the cluster's own, when all are lit."""
     pairs = near_pairs(scene.positions, scene.sigma_px)
     squared = np.sum((scene.positions[pairs[:, 0]] - scene.positions[pairs[:, 1]]) ** 2, axis=1)
@@ -48,4 +46,19 @@ def crowding(scene: Scene) -> NDArray[np.float32]:
     others = np.bincount(pairs[:, 0], shared * light[pairs[:, 1]], minlength=number) + np.bincount(
         pairs[:, 1], shared * light[pairs[:, 0]], minlength=number
     )
-    return np.asarray(np.minimum(others / light, CROWDING_MOST), np.float32)
+    return np.asarray(others / light)
+
+
+def crowding_beyond(scene: Scene, shape: tuple[int, ...], drift_px: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(n,) the same of clusters that are not known: those beyond the edges of the template or of a cycle's images.
+
+    What lies behind an edge is taken to be as bright as the tile is on average: of an even brightness
+    ``B`` a pixel, a spot at a distance ``d`` from the edge receives ``4 pi sigma² B Phi(-d / sqrt(2) sigma)``.
+    """
+    sigma = float(scene.sigma_px.mean())
+    light = np.maximum(scene.brightness, 1e-6)
+    size = np.array(shape)
+    places = np.stack([scene.positions, scene.positions + drift_px])
+    distance = np.minimum(places + 0.5, size - 0.5 - places).min(axis=(0, 2))
+    even = light.sum() / size.prod()
+    return np.asarray(4 * np.pi * sigma**2 * even * ndtr(-distance / (np.sqrt(2) * sigma)) / light)

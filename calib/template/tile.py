@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from calib.calling.reading import Reading, fitted_reading, network_reading
 from calib.jointfit.cycle import FittedCycle, fit_cycle
 from calib.jointfit.localise import localise
-from calib.jointfit.scene import Scene, crowding
+from calib.jointfit.scene import Scene, crowding, crowding_beyond
 from calib.normalisation import Normalisation, estimate_normalisation
 from calib.registration import Alignment, align, draw_reference, register, spots_only
 from calib.template.detections import detect, merge, support
@@ -44,13 +44,6 @@ class TileTemplate:
     called: NDArray[np.int64] | None = None
     """(n,) which clusters of the scene are called."""
 
-    @cached_property
-    def crowding(self) -> NDArray[np.float32]:
-        """(n,) see :func:`calib.jointfit.scene.crowding`; 0 where the network calls alone."""
-        if self.scene is None:
-            return np.zeros(len(self.positions), np.float32)
-        return crowding(self.scene)[self.called]
-
     def drift(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """(2,) shift of a cycle's normalised images; raises :class:`calib.registration.RegistrationError`."""
         return register(self.reference, spots_only(images), self.channel_shift_px)
@@ -66,8 +59,22 @@ class TileTemplate:
         if self.scene is None or self.called is None or fitted is None:
             assert centres is not None
             return network_reading(centres)
-        inside = _inside(self.positions + drift_px, self.reference.shape)
-        return fitted_reading(fitted, self.scene, called=self.called, inside=inside, centres=centres)
+        shape = self.reference.shape
+        beyond = crowding_beyond(self.scene, shape, drift_px)
+        return fitted_reading(
+            fitted,
+            self.scene,
+            called=self.called,
+            inside=_inside(self.positions + drift_px, shape),
+            crowding=(self._crowding + beyond)[self.called],
+            centres=centres,
+        )
+
+    @cached_property
+    def _crowding(self) -> NDArray[np.float64]:
+        """(clusters of the scene,)"""
+        assert self.scene is not None
+        return crowding(self.scene)
 
 
 def make_template(
@@ -110,7 +117,7 @@ def make_template(
         scene=scene,
         called=inside,
     )
-    kept = _clusters(template, whole, maps, alignment.drift_px)
+    kept = _clusters(template, whole, maps, alignment.drift_px, worked)
     return replace(template, positions=template.positions[kept], called=inside[kept])
 
 
@@ -119,6 +126,7 @@ def _clusters(
     images: NDArray[np.float32],
     maps: list[NDArray[np.float32]],
     drift_px: NDArray[np.float32],
+    worked: Callable[[], None],
 ) -> NDArray[np.bool_]:
     """(n,) which of a template are clusters: what stands out of structured surroundings is one only where the
     network says so.
@@ -128,6 +136,7 @@ def _clusters(
     for cycle, probabilities, drift in zip(images, maps, drift_px, strict=True):
         centres = read_centres(probabilities, template.positions_in(drift))
         seen.append(centres.sum(axis=1))
+        worked()
         texture.append(template.reading(fit_cycle(cycle, template.scene, drift), drift, centres).texture)
     return np.asarray(np.mean(seen, axis=0) >= NETWORK_NEED * np.mean(texture, axis=0))
 

@@ -94,7 +94,7 @@ def call(
         emit(folder, files, info, forms=forms, merged=merged, engine=settings.engine, progress=advance)
     console = Console()
     console.print(f"forms of {called} tile-cycles, {expected - called} skipped (missing or failed):")
-    for form in forms:
+    for form in forms if called else ():
         console.print(f"  {form_folder(files, form)}", soft_wrap=True, highlight=False)
 
 

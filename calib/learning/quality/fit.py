@@ -12,13 +12,13 @@ from calib.learning.evaluation.reads import Reads
 from calib.learning.labels.files import labels_path, read_labels
 from calib.learning.quality.replay import Replayed, replay
 from calib.learning.quality.table import KnownCalls, fit_quality
-from calib.learning.simulation.conditions import random_conditions
+from calib.learning.simulation.conditions import usual_conditions
 from calib.learning.simulation.folder import Truth, read_truth, write_simulated_run
 from calib.runfolder import TileId, read_run_info
 from engines.backends import EngineOptions, open_engine
 from engines.bundle import Bundle, QualityTable, Readout, load_bundle, store_quality
 
-ASSUMED = QualityTable(weights=(0,) * 6, edges=(), scores=(20,))
+ASSUMED = QualityTable(weights=(0,) * 6, edges=(), scores=(20,), binned=(12,))
 """What earlier calls are believed while there is no table yet."""
 
 CYCLES = 40
@@ -54,13 +54,13 @@ def tile_cycles(roots: Sequence[Path]) -> int:
 
 
 def simulate_runs(folder: Path, *, runs: int, size: int, seed: int) -> list[Path]:
-    """Run folders under random conditions, one tile of ``size`` pixels and :data:`CYCLES` cycles each."""
+    """Run folders under usual conditions, one tile of ``size`` pixels and :data:`CYCLES` cycles each."""
     roots = [folder / f"run_{index}" for index in range(runs)]
     for index, root in enumerate(roots):
         rng = np.random.default_rng([seed, index])
         write_simulated_run(
             root,
-            random_conditions(rng),
+            usual_conditions(rng),
             run=f"QUALITY_{index}",
             tiles=1,
             cycles=CYCLES,

@@ -55,7 +55,9 @@ def replay(
     """
     shape = (info.height, info.width)
     cycles = info.cycles_of(info.reads[0])
-    first = {cycle: read_frames(root, tile, cycle, shape=shape) for cycle in cycles[:TEMPLATE_CYCLES]}
+    first = {
+        cycle: read_frames(root, tile, cycle, shape=shape) for cycle in range(1, 1 + min(TEMPLATE_CYCLES, info.cycles))
+    }
     maps: dict[int, NDArray[np.float32]] = {}
 
     def map_of(pixels: NDArray[np.uint16], normalisation: Normalisation) -> NDArray[np.float32]:
@@ -71,7 +73,7 @@ def replay(
         seen = maps[id(pixels)] if id(pixels) in maps else _map(engine, pixels, by_network.normalisation)
         for template, readouts in ((by_network, (Readout.NETWORK,)), (by_fit, (Readout.FIT, Readout.FUSED))):
             for readout, reading in _read(pixels, seen, template, readouts).items():
-                readings[readout].append(reading)
+                readings[readout].append(None if reading is None else Reading.unpacked(reading.packed()))
         progress()
     templates = {Readout.NETWORK: by_network, Readout.FIT: by_fit, Readout.FUSED: by_fit}
     return {readout: _called(templates[readout], readings[readout], quality) for readout in Readout}
@@ -119,7 +121,6 @@ def _called(template: TileTemplate, readings: list[Reading | None], quality: Qua
             cycle=index + 1,
             phasing=estimate_phasing(seen),
             purity=purity[: min(index, CYCLES)],
-            crowding=template.crowding,
             quality=quality,
         )
         calls[index], purity[index], features[index] = called.calls, called.chastity, called.features

@@ -1,10 +1,11 @@
 """From calls whose truth is known to weights and scores."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit
 
 from calib.calling.quality import predictor
@@ -16,6 +17,9 @@ QUANTILES = np.concatenate([np.arange(0.005, 0.1, 0.005), np.arange(0.1, 0.98, 0
 
 CAP = 40
 """Highest score given."""
+
+BINNED: tuple[Literal[12, 24, 40], ...] = (40, 24, 12)
+"""Scores of binned output, highest first; what reaches none of them gets 2."""
 
 RIDGE = 1e-6
 
@@ -81,13 +85,36 @@ def fit_table(
     )
     # No call falls below the first edge where that is the least predictor.
     number = calls**2 / np.where(calls > 0, squares, 1)
-    rate = errors / np.where(calls > 0, calls, 1)
-    phred = -10 * np.log10((rate * number + 1) / (number + 1))
+    # Bins whose rates do not fall count as one.
+    seen = errors / np.where(calls > 0, calls, 1)
+    rate = isotonic_regression(seen, weights=np.maximum(calls, 1e-9), increasing=False).x
+    same = np.cumsum(np.diff(rate, prepend=rate[0]) < 0)
+    phred = _phred(*(np.bincount(same, each).astype(np.float64) for each in (rate * number, number)))[same]
     rising = np.minimum.accumulate(phred[::-1])[::-1]
     scores = np.clip(np.floor(rising), 2, CAP).astype(int)
     return QualityTable(
-        weights=weights, edges=tuple(float(edge) for edge in edges), scores=tuple(int(score) for score in scores)
+        weights=weights,
+        edges=tuple(float(edge) for edge in edges),
+        scores=tuple(int(score) for score in scores),
+        binned=_binned(rate * number, number),
     )
+
+
+def _phred(errors: NDArray[np.float64], calls: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What so many calls show, one error added."""
+    return np.asarray(-10 * np.log10((errors + 1) / (calls + 1)))
+
+
+def _binned(errors: NDArray[np.float64], calls: NDArray[np.float64]) -> tuple[Literal[2, 12, 24, 40], ...]:
+    """Score of each bin: the highest that it and the bins above it of the same score show together."""
+    found: list[Literal[2, 12, 24, 40]] = []
+    for score in BINNED:
+        left = len(calls) - len(found)
+        together = _phred(np.cumsum(errors[:left][::-1]), np.cumsum(calls[:left][::-1]))
+        reached = np.flatnonzero(together >= score)
+        found += [score] * (int(reached[-1]) + 1 if len(reached) else 0)
+    lowest: list[Literal[2, 12, 24, 40]] = [2] * (len(calls) - len(found))
+    return tuple(lowest + found[::-1])
 
 
 def _regression(
