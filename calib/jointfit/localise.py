@@ -277,11 +277,11 @@ def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) 
 
 def _pixel_noise(images: NDArray[np.float32]) -> NDArray[np.float64]:
     """(4,) from differences of neighbouring pixels, which spots hardly touch."""
-    return _spread(np.diff(images, axis=3)) / np.sqrt(2)
+    return np.asarray(_spread(np.diff(images, axis=3)) / np.sqrt(2))
 
 
 def _spread(images: NDArray[np.float32]) -> NDArray[np.float64]:
     """(4,) robust standard deviation about zero; at least a trace, so that blank images divide nothing by zero."""
     # Channel by channel: the median copies what it is given.
     spread = [1.4826 * float(np.median(np.abs(images[:, channel]))) for channel in range(4)]
-    return np.maximum(np.array(spread), 1e-6)
+    return np.asarray(np.maximum(spread, 1e-6), np.float64)
