@@ -66,9 +66,10 @@ def fit_table(
 ) -> QualityTable:
     """Phred scores: ``-10 log10`` of the error rate of each bin of the predictor.
 
-    Scores are made to rise with the predictor by lowering those that stand above a later one. One
-    error is added to every bin, so that a score is never above what its number of calls can show;
-    where calls count unequally, that is Kish's effective number.
+    Scores rise with the predictor: bins whose error rates do not fall count as one (isotonic
+    regression), and what few calls cannot show lowers those before. One error is added, so that a
+    score is never above what its number of calls can show; where calls count unequally, that is
+    Kish's effective number.
 
     Parameters
     ----------
@@ -81,36 +82,41 @@ def fit_table(
     edges = np.unique(np.quantile(predictors, QUANTILES, method="higher").astype(np.float32))
     index = np.searchsorted(edges, predictors, side="right")
     calls, errors, squares = (
-        np.bincount(index, each, minlength=len(edges) + 1) for each in (counts, counts * wrong, counts**2)
+        np.bincount(index, each, minlength=len(edges) + 1).astype(np.float64)
+        for each in (counts, counts * wrong, counts**2)
     )
     # No call falls below the first edge where that is the least predictor.
-    number = calls**2 / np.where(calls > 0, squares, 1)
-    # Bins whose rates do not fall count as one.
     seen = errors / np.where(calls > 0, calls, 1)
     rate = isotonic_regression(seen, weights=np.maximum(calls, 1e-9), increasing=False).x
-    same = np.cumsum(np.diff(rate, prepend=rate[0]) < 0)
-    phred = _phred(*(np.bincount(same, each).astype(np.float64) for each in (rate * number, number)))[same]
+    block = np.cumsum(np.diff(rate, prepend=rate[0]) < 0)
+    phred = _phred(*(np.bincount(block, each).astype(np.float64) for each in (errors, calls, squares)))[block]
     rising = np.minimum.accumulate(phred[::-1])[::-1]
     scores = np.clip(np.floor(rising), 2, CAP).astype(int)
     return QualityTable(
         weights=weights,
         edges=tuple(float(edge) for edge in edges),
         scores=tuple(int(score) for score in scores),
-        binned=_binned(rate * number, number),
+        binned=_binned(errors, calls, squares),
     )
 
 
-def _phred(errors: NDArray[np.float64], calls: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What so many calls show, one error added."""
-    return np.asarray(-10 * np.log10((errors + 1) / (calls + 1)))
+def _phred(
+    errors: NDArray[np.float64], calls: NDArray[np.float64], squares: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """What calls of these summed counts, and squares of counts, show, one error added."""
+    squares = np.maximum(squares, np.finfo(np.float64).tiny)
+    number = calls**2 / squares
+    return np.asarray(-10 * np.log10((errors * calls / squares + 1) / (number + 1)))
 
 
-def _binned(errors: NDArray[np.float64], calls: NDArray[np.float64]) -> tuple[Literal[2, 12, 24, 40], ...]:
+def _binned(
+    errors: NDArray[np.float64], calls: NDArray[np.float64], squares: NDArray[np.float64]
+) -> tuple[Literal[2, 12, 24, 40], ...]:
     """Score of each bin: the highest that it and the bins above it of the same score show together."""
     found: list[Literal[2, 12, 24, 40]] = []
     for score in BINNED:
         left = len(calls) - len(found)
-        together = _phred(np.cumsum(errors[:left][::-1]), np.cumsum(calls[:left][::-1]))
+        together = _phred(*(np.cumsum(each[:left][::-1]) for each in (errors, calls, squares)))
         reached = np.flatnonzero(together >= score)
         found += [score] * (int(reached[-1]) + 1 if len(reached) else 0)
     lowest: list[Literal[2, 12, 24, 40]] = [2] * (len(calls) - len(found))
