@@ -6,8 +6,8 @@ from hypothesis.extra import numpy as arrays
 
 from calib.calling.chastity import CYCLES, LEAST_PERCENT, UNKNOWN, chastity, passes
 from calib.calling.evidence import EVIDENCE_FLOOR, FIT_LOSS, NETWORK_WEIGHT, log_evidence
-from calib.calling.quality import BINNED, MARGIN_MOST, NO_CALL, binned, features, predictor, scores
-from calib.calling.reading import MISFIT, MOST, Reading, fitted_reading, network_reading
+from calib.calling.quality import MARGIN_MOST, NO_CALL, binned, features, predictor, scores
+from calib.calling.reading import LEAST_EVIDENCE, MISFIT, MOST, Reading, fitted_reading, network_reading
 from calib.calling.sequence import base_probabilities, call_cycle
 from calib.jointfit.chemistry import SPREAD
 from calib.jointfit.cycle import FittedCycle
@@ -17,7 +17,7 @@ from calib.phasing import Phasing, strands
 from engines.bundle import QualityTable
 
 NONE = Phasing(0.0, 0.0)
-TABLE = QualityTable(weights=(1, 0, 0, 0, 0, 0), edges=(0.3, 0.8, 1.2), scores=(2, 15, 30, 40))
+TABLE = QualityTable(weights=(1, 0, 0, 0, 0, 0), edges=(0.3, 0.8, 1.2), scores=(2, 15, 30, 40), binned=(2, 12, 24, 40))
 """By the distance between the two likeliest bases alone, in tens of natural logarithms."""
 CROSSTALK = np.array([[1, 0.5, 0.02, 0.01], [0.3, 1, 0.02, 0.02], [0.01, 0.03, 1, 0.4], [0, 0.01, 0.15, 1]])
 
@@ -26,13 +26,14 @@ def one_hot(bases):
     return np.eye(4, dtype=np.float32)[bases]
 
 
-def reading(shares, *, spread=0.1, texture=0.0, centres=None):
+def reading(shares, *, spread=0.1, texture=0.0, centres=None, crowding=0.0):
     shares = np.asarray(shares, np.float32)
     return Reading(
         shares=shares,
         spread=np.full_like(shares, spread),
         texture=np.full(len(shares), texture, np.float32),
         centres=np.zeros_like(shares) if centres is None else np.asarray(centres, np.float32),
+        crowding=np.broadcast_to(np.float32(crowding), len(shares)),
     )
 
 
@@ -52,17 +53,59 @@ def scene_of(brightness, *, sigma=1.2, noise=0.05):
 
 
 def test_a_network_reading_is_its_evidence_and_nan_where_there_is_none():
-    centres = np.array([[0.9, 0, 0.1, 0], [0, 0, 0, 0], [0, 1e-9, 0, 0]], np.float32)
+    centres = np.array([[0.8, 0, 0.1, 0], [0, 0, 0, 0], [0, 1e-9, 0, 0], [0, 0, 0.5, 0], [0, 0.1, 0, 0.4]], np.float32)
     read = network_reading(centres)
-    assert np.isnan(read.shares).all(axis=1).tolist() == [False, True, False]
-    np.testing.assert_array_equal(read.shares[[0, 2]], centres[[0, 2]])
+    assert np.isnan(read.shares).all(axis=1).tolist() == [False, True, False, False, False]
+    # In units of what the cycle usually shows.
+    assert read.shares[[0, 2, 3, 4]] == pytest.approx(centres[[0, 2, 3, 4]] / 0.4)
+    np.testing.assert_array_equal(read.centres, centres)
     assert not read.spread.any()
     assert not read.texture.any()
+    assert not read.crowding.any()
+
+
+def test_a_dim_cycle_shows_the_network_the_same_shares_as_a_bright_one():
+    centres = np.random.default_rng(11).dirichlet(np.ones(4), 50).astype(np.float32)
+    bright = network_reading(centres).shares
+    assert np.median(bright.max(axis=1)) == pytest.approx(1)
+    assert network_reading(centres / 8).shares == pytest.approx(bright)
+
+
+def test_a_cycle_without_evidence_is_not_scaled_up():
+    centres = 1e-3 * np.random.default_rng(11).dirichlet(np.ones(4), 50).astype(np.float32)
+    assert network_reading(centres).shares == pytest.approx(centres / LEAST_EVIDENCE)
+    assert np.isnan(network_reading(centres * 0).shares).all()
+    assert network_reading(centres[:0]).shares.shape == (0, 4)
+
+
+def test_a_reading_is_kept_in_half_precision():
+    rng = np.random.default_rng(12)
+    shares = rng.normal(0.5, 0.5, (60, 4))
+    shares[::7] = np.nan
+    shares[1] = -MOST, MOST, 0, 1e-4
+    read = Reading(
+        shares=shares.astype(np.float32),
+        spread=rng.uniform(0, 1, (60, 4)).astype(np.float32),
+        texture=rng.uniform(0, 1, 60).astype(np.float32),
+        centres=rng.uniform(0, 1, (60, 4)).astype(np.float32),
+        crowding=rng.uniform(0, MOST, 60).astype(np.float32),
+    )
+    kept = read.packed()
+    assert kept.dtype == np.float16
+    assert kept.shape == (60, 14)
+    back = Reading.unpacked(kept)
+    for name, before in vars(read).items():
+        found = getattr(back, name)
+        assert found.dtype == np.float32
+        assert found == pytest.approx(before, rel=2**-11, abs=1e-7, nan_ok=True), name
+    assert np.isnan(back.shares).all(axis=1).tolist() == [index % 7 == 0 for index in range(60)]
+    np.testing.assert_array_equal(back.packed(), kept)
+    assert Reading.unpacked(reading(np.zeros((0, 4))).packed()).crowding.shape == (0,)
 
 
 def fitted(light, left_over):
     light = np.asarray(light, np.float32)
-    return FittedCycle(light, np.broadcast_to(np.float32(left_over), light.shape), np.zeros(2, np.float32))
+    return FittedCycle(light, np.broadcast_to(np.float32(left_over), light.shape))
 
 
 def test_shares_of_fitted_light_are_free_of_crosstalk_and_in_units_of_brightness():
@@ -71,12 +114,14 @@ def test_shares_of_fitted_light_are_free_of_crosstalk_and_in_units_of_brightness
     # All have lost a fifth of their light since the template.
     light = 0.8 * brightness[:, None] * one_hot(bases) @ CROSSTALK.T
     called, inside = np.array([0, 2, 3, 4]), np.array([True, True, False, True])
-    read = fitted_reading(fitted(light, 0.04), scene_of(brightness), called=called, inside=inside, centres=None)
+    known = {"called": called, "inside": inside, "crowding": np.array([0.5, 0, 1e4, 2])}
+    read = fitted_reading(fitted(light, 0.04), scene_of(brightness), centres=None, **known)
     assert read.shares[[0, 1, 3]] == pytest.approx(one_hot(bases[[0, 2, 4]]), abs=1e-5)
     assert np.isnan(read.shares[2]).all()
     assert read.spread == pytest.approx(0.04 / (0.8 * brightness[called])[:, None].repeat(4, axis=1), rel=1e-4)
     assert not read.texture.any()
     assert not read.centres.any()
+    assert read.crowding.tolist() == [0.5, 0, MOST, 2]
 
 
 @pytest.mark.parametrize(("times", "texture"), [(0.5, 0), (1, 0), (2, 0.75), (1000, 1)])
@@ -84,7 +129,7 @@ def test_texture_is_what_is_left_over_beyond_noise_and_misfit(times, texture):
     white = np.hypot(0.05 / (np.sqrt(np.pi) * 1.2), MISFIT)
     light = one_hot([0, 1]) @ CROSSTALK.T
     centres = one_hot([0, 1])
-    everything = {"called": np.arange(2), "inside": np.ones(2, bool)}
+    everything = {"called": np.arange(2), "inside": np.ones(2, bool), "crowding": np.zeros(2)}
     read = fitted_reading(fitted(light, times * white), scene_of([1, 1]), centres=centres, **everything)
     assert read.texture == pytest.approx(texture, abs=1e-4)
     np.testing.assert_array_equal(read.centres, centres)
@@ -93,16 +138,18 @@ def test_texture_is_what_is_left_over_beyond_noise_and_misfit(times, texture):
 
 
 def test_clusters_without_brightness_have_bounded_shares():
-    light = np.array([[0.5, 0, 0, 0], [1, 0, 0, 0]])
-    read = fitted_reading(
-        fitted(light, 3.0), scene_of([0, 0]), called=np.arange(2), inside=np.ones(2, bool), centres=None
-    )
+    def read_of(light, left_over):
+        everyone = {
+            "called": np.arange(len(light)),
+            "inside": np.ones(len(light), bool),
+            "crowding": np.zeros(len(light)),
+        }
+        return fitted_reading(fitted(light, left_over), scene_of(np.zeros(len(light))), centres=None, **everyone)
+
+    read = read_of([[0.5, 0, 0, 0], [1, 0, 0, 0]], 3.0)
     assert np.abs(read.shares).max() <= MOST
     assert read.spread.max() <= MOST
-    nobody = fitted_reading(
-        fitted(np.zeros((0, 4)), 1.0), scene_of([]), called=np.arange(0), inside=np.ones(0, bool), centres=None
-    )
-    assert nobody.shares.shape == (0, 4)
+    assert read_of(np.zeros((0, 4)), 1.0).shares.shape == (0, 4)
 
 
 # Evidence.
@@ -208,16 +255,13 @@ def test_a_score_is_that_of_the_bin_that_the_predictor_falls_into():
     rows = np.zeros((5, 6), np.float32)
     rows[:, 0] = 0, 0.3, 0.79, 0.8, 5
     assert scores(rows, TABLE).tolist() == [2, 15, 15, 30, 40]
-    assert scores(rows, QualityTable(weights=(0,) * 6, edges=(), scores=(20,))).tolist() == [20] * 5
+    assert scores(rows, QualityTable(weights=(0,) * 6, edges=(), scores=(20,), binned=(12,))).tolist() == [20] * 5
 
 
-@settings(deadline=None)
-@given(st.lists(st.integers(2, 50), min_size=1, max_size=20))
-def test_binned_scores_are_few_and_claim_no_more(given_scores):
-    table = QualityTable(weights=TABLE.weights, edges=tuple(range(len(given_scores) - 1)), scores=given_scores)
+def test_the_binned_table_has_the_binned_scores_as_its_scores():
+    table = TABLE.model_copy(update={"binned": (2, 2, 12, 24)})
     few = binned(table)
-    assert set(few.scores) <= set(BINNED.tolist())
-    assert all(score <= before for score, before in zip(few.scores, given_scores, strict=True))
+    assert few.scores == (2, 2, 12, 24)
     assert (few.edges, few.weights) == (table.edges, table.weights)
     assert binned(few) == few
 
@@ -231,7 +275,6 @@ def call(read, later=(), earlier=None, **options):
         "cycle": 1 if earlier is None else len(earlier) + 1,
         "phasing": NONE,
         "purity": np.zeros((0, number), np.uint8),
-        "crowding": np.zeros(number, np.float32),
         "quality": TABLE,
     }
     earlier = np.zeros((0, number), np.uint8) if earlier is None else earlier
@@ -271,16 +314,16 @@ def test_a_tile_without_clusters_is_called():
 
 def test_scores_hear_of_impurity_around_the_call_and_of_crowding():
     weights = (0, 0, -1, -1, 0, 0)
-    table = QualityTable(weights=weights, edges=(4.0, 5.0, 6.0), scores=(2, 15, 30, 40))
+    table = TABLE.model_copy(update={"weights": weights, "edges": (4.0, 5.0, 6.0)})
     shares = one_hot([0, 0, 0])
     mixed = reading([[1, 0, 0, 0], [0.5, 0.5, 0, 0], [1, 0, 0, 0]])
-    found = call(reading(shares), [mixed, None], crowding=np.array([0, 0, 10], np.float32), quality=table)
+    found = call(reading(shares, crowding=[0, 0, 10]), [mixed, None], quality=table)
     first, impure, crowded = found.calls >> 2
     assert first > impure
     assert first > crowded
     # Purity of the first cycles counts too.
     before = np.array([[100, 100, 100], [50, 100, UNKNOWN]], np.uint8)
-    again = call(reading(shares), crowding=np.zeros(3, np.float32), purity=before, quality=table)
+    again = call(reading(shares), purity=before, quality=table)
     impure, *pure = again.calls >> 2
     assert impure < min(pure)
 
@@ -419,14 +462,20 @@ def test_calls_that_are_all_alike_make_a_careful_table(all_wrong):
     assert max(table.scores) <= (2 if all_wrong else 10 * np.log10(501))
 
 
+def shown_by(wrong):
+    """Phred score of calls, one error added."""
+    return -10 * np.log10((wrong.sum() + 1) / (len(wrong) + 1))
+
+
 def assert_monotone_and_supported(table, predictors, wrong):
-    assert list(table.scores) == sorted(table.scores)
     assert max(table.scores) <= CAP
     index = np.searchsorted(np.array(table.edges, np.float32), predictors, side="right")
-    for bin_, score in enumerate(table.scores):
-        chosen = wrong[index == bin_]
-        shown = -10 * np.log10((chosen.sum() + 1) / (len(chosen) + 1))
-        assert score <= max(2, shown), f"bin {bin_}: {chosen.sum()} of {len(chosen)} wrong"
+    for claimed in (table.scores, table.binned):
+        assert list(claimed) == sorted(claimed)
+        scored = np.array(claimed)[index]
+        for score in set(scored[scored > 2].tolist()):
+            shown = shown_by(wrong[scored == score])
+            assert score <= shown + 1e-9, f"{score}: {(scored == score).sum()} calls show {shown}"
 
 
 def table_of(predictors, wrong):
@@ -444,6 +493,7 @@ def test_a_table_rises_and_claims_no_more_than_its_counts(number):
     if number == 100_000:
         assert table.scores[0] < 12
         assert table.scores[-1] > 25
+        assert set(table.binned) == {2, 12, 24}
 
 
 @settings(deadline=None)
@@ -460,7 +510,8 @@ def test_a_table_is_careful_where_the_predictor_misleads():
     wrong = (predictors > 0.7) & (np.arange(24_000) % 2 == 0)
     table = table_of(predictors, wrong)
     assert_monotone_and_supported(table, predictors, wrong)
-    assert table.scores[-1] <= 3
+    # No order is claimed where there is none.
+    assert set(table.scores) == {int(shown_by(wrong))}
 
 
 def test_a_table_keeps_what_few_distinct_predictors_show():
@@ -471,11 +522,35 @@ def test_a_table_keeps_what_few_distinct_predictors_show():
     assert table.scores[np.searchsorted(table.edges, np.float32(0.9), side="right")] >= 36
 
 
+def test_bins_without_a_difference_claim_what_they_show_together():
+    rng = np.random.default_rng(13)
+    # The top half is right throughout: 10,000 calls in 26 bins, none of which alone shows even 30.
+    predictors = np.linspace(0, 1, 20_000, dtype=np.float32)
+    wrong = (predictors < 0.5) & (rng.random(20_000) < 0.3)
+    table = table_of(predictors, wrong)
+    assert_monotone_and_supported(table, predictors, wrong)
+    _, calls = np.unique(np.searchsorted(table.edges, predictors[predictors > 0.6], side="right"), return_counts=True)
+    assert shown_by(np.zeros(calls.max(), bool)) < 30
+    assert table.scores[-1] >= 39
+    assert set(np.array(table.scores)[np.array([*table.edges, 1]) > 0.6]) == {table.scores[-1]}
+
+
+def test_the_binned_score_of_the_sure_is_40_where_enough_of_them_are_right():
+    predictors = np.linspace(0, 1, 50_000, dtype=np.float32)
+    wrong = (predictors < 0.2) & (np.arange(50_000) % 2 == 0)
+    table = table_of(predictors, wrong)
+    assert_monotone_and_supported(table, predictors, wrong)
+    assert set(table.binned) == {2, 40}
+    few = table_of(predictors[::10], wrong[::10] | (np.arange(5000) == 4000))
+    assert set(few.binned) == {2, 24}
+
+
 def test_a_table_has_no_empty_bin_between_calls():
     predictors = np.repeat(np.array([0.2, 0.9], np.float32), 13)
     table = table_of(predictors, np.zeros(26, bool))
     index = np.searchsorted(np.array(table.edges, np.float32), predictors, side="right")
-    assert {table.scores[bin_] for bin_ in index} == {11}
+    assert set(index.tolist()) == set(range(1, len(table.scores)))
+    assert {table.scores[bin_] for bin_ in index} == {int(shown_by(np.zeros(26, bool)))}
 
 
 def test_a_table_never_exceeds_its_cap():

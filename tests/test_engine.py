@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.architecture import Architecture
-from engines.bundle import DEFAULT_BUNDLE, MODEL, NETWORK, WEIGHTS, load_bundle
+from engines.bundle import DEFAULT_BUNDLE, MODEL, NETWORK, WEIGHTS, load_bundle, store_quality
 from engines.contract import Request
 from engines.errors import BundleError, EngineError
 from engines.export import load_weights
@@ -231,10 +231,29 @@ def test_missing_bundle_file_is_named(copied, name):
         load_bundle(copied)
 
 
-def test_bundle_of_another_format_is_refused(copied):
-    rewritten(copied, lambda model: model.update(format=99))
-    with pytest.raises(BundleError, match="format 99, this seqd reads format 2"):
+@pytest.mark.parametrize(
+    ("other", "number"),
+    [
+        ({"format": 99}, 99),
+        # One table for all readouts, as the first format had it.
+        ({"format": 1, "quality": {"edges": [0.4, 0.8], "scores": [5, 15, 30]}}, 1),
+    ],
+)
+def test_bundle_of_another_format_is_refused(copied, other, number):
+    rewritten(copied, lambda model: model.update(other))
+    with pytest.raises(BundleError, match=f"^bundle .*: format {number}, this seqd reads format 2$"):
         load_bundle(copied)
+
+
+def test_model_is_replaced_at_once(copied):
+    bundle, before = load_bundle(copied), (copied / MODEL).read_bytes()
+    names = sorted(path.name for path in copied.iterdir())
+    with (copied / MODEL).open("rb") as opened:
+        store_quality(bundle, {})
+        # Who reads meanwhile reads the old one to its end.
+        assert opened.read() == before
+    assert load_bundle(copied).model == bundle.model.model_copy(update={"quality": {}})
+    assert sorted(path.name for path in copied.iterdir()) == names
 
 
 @pytest.mark.parametrize(
@@ -245,6 +264,14 @@ def test_bundle_of_another_format_is_refused(copied):
         (
             lambda model: model["quality"]["fused"]["scores"].pop(),
             "2 scores for 2 edges, one more than edges is needed",
+        ),
+        (
+            lambda model: model["quality"]["fused"]["binned"].pop(),
+            "2 binned scores for 3 scores, as many are needed",
+        ),
+        (
+            lambda model: model["quality"]["fused"].update(binned=[2, 12, 25]),
+            r"binned\.2: Input should be 2, 12, 24 or 40",
         ),
         (lambda model: model["quality"]["fused"].update(edges=[0.8, 0.4]), "edges do not rise"),
     ],

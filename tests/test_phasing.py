@@ -115,6 +115,15 @@ def test_light_without_noise_gives_the_rates_back_in_any_unit(phasing, unit, sta
     assert found.ahead == pytest.approx(phasing.ahead, abs=1e-4)
 
 
+@pytest.mark.parametrize("dark", [2, 30, 59])
+def test_a_cycle_with_next_to_no_light_bends_nothing(dark):
+    bases, light = mixed_reads(1500, 60, Phasing(0.005, 0.003), noise=0.15)
+    seen = seen_in(bases, light)
+    assert len(seen) == 58
+    found = estimate_phasing(seen | {dark: NeighbourLight(own=1e-3, behind=5e-3, ahead=5e-3)})
+    assert (found.behind, found.ahead) == pytest.approx((0.005, 0.003), rel=0.2)
+
+
 def test_short_reads_tell_nothing():
     bases, light = mixed_reads(500, 60, Phasing(0.01, 0.01))
     seen = seen_in(bases, light)

@@ -5,8 +5,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-from calib.jointfit.cycle import fit_cycle
-from calib.jointfit.scene import crowding
+from calib.calling.reading import MOST
+from calib.jointfit.cycle import FittedCycle, fit_cycle
+from calib.jointfit.scene import crowding, crowding_beyond
 from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.tile import simulate_tile
 from calib.registration import RegistrationError
@@ -88,12 +89,9 @@ def test_clusters_are_found_and_ordered_inside_the_tile(template, tile):
 def test_the_joint_fit_knows_more_than_is_called(template):
     if template.scene is None:
         assert template.called is None
-        assert not template.crowding.any()
         return
     assert len(template.scene.positions) >= len(template.called) == len(template.positions)
     np.testing.assert_array_equal(template.scene.positions[template.called].astype(np.float32), template.positions)
-    np.testing.assert_array_equal(template.crowding, crowding(template.scene)[template.called])
-    assert template.crowding.max() > 0.1
 
 
 def test_drift_of_a_cycle_is_measured_against_the_template(template, tile, images):
@@ -119,7 +117,6 @@ def test_blank_images_have_an_empty_template(readout):
     nothing = np.zeros((5, 64, 48), np.float32)
     template = make_template(dark, lambda *_: nothing, readout)
     assert template.positions.shape == (0, 2)
-    assert template.crowding.shape == (0,)
     assert template.reference.shape == (64, 48)
     assert np.isfinite(template.channel_shift_px).all()
     assert template.positions_in(np.zeros(2, np.float32)).shape == (4, 0, 2)
@@ -129,7 +126,6 @@ def test_blank_images_have_an_empty_template(readout):
 def test_clusters_that_the_network_does_not_see_at_all_are_no_template(tile, images, readout):
     template = make_template(images, lambda *_: np.zeros((5, *SHAPE), np.float32), readout)
     assert template.positions.shape == (0, 2)
-    assert template.crowding.shape == (0,)
 
 
 @pytest.mark.parametrize("readout", [Readout.NETWORK, Readout.FUSED])
@@ -192,6 +188,24 @@ def test_readings_of_a_template_show_the_bases_that_are_there(template, tile, im
     assert np.isnan(far.shares).all()
 
 
+def test_readings_of_a_template_hear_of_neighbours_known_and_beyond_the_edges(template):
+    number = len(template.positions)
+    nothing = np.zeros((number, 4), np.float32)
+    drift = np.array([0, -3], np.float32)
+    if template.scene is None:
+        assert not template.reading(None, drift, nothing).crowding.any()
+        return
+    dark = FittedCycle(*[np.zeros((len(template.scene.positions), 4), np.float32)] * 2)
+    moved, still = (template.reading(dark, by, None).crowding for by in (drift, 0 * drift))
+    beyond = crowding_beyond(template.scene, SHAPE, drift)
+    assert moved == pytest.approx(np.minimum(crowding(template.scene) + beyond, MOST)[template.called])
+    assert moved.dtype == np.float32
+    gone = template.positions[:, 1] < 3
+    assert gone.any()
+    assert (moved[gone] > still[gone]).all()
+    assert moved[template.positions[:, 1] > 10] == pytest.approx(still[template.positions[:, 1] > 10], abs=1e-3)
+
+
 # Keeping it.
 
 
@@ -208,7 +222,6 @@ def assert_same(loaded, template):
         assert loaded.called.dtype == template.called.dtype
         for name, given in vars(template.scene).items():
             np.testing.assert_array_equal(getattr(loaded.scene, name), given)
-    np.testing.assert_array_equal(loaded.crowding, template.crowding)
 
 
 def test_a_template_is_read_back_as_it_was(template, tmp_path):
