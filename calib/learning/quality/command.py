@@ -11,7 +11,7 @@ from rich.table import Table
 from calib.learning.cli import bar
 from calib.learning.quality.fit import fit_bundle, simulate_runs, tile_cycles
 
-RUNS, SIZE_PX = 30, 192
+RUNS, SIZE_PX = 18, 256
 """What is simulated where no run folder is given."""
 
 

@@ -12,7 +12,7 @@ from calib.learning.evaluation.reads import Reads
 from calib.learning.labels.files import labels_path, read_labels
 from calib.learning.quality.replay import Replayed, replay
 from calib.learning.quality.table import KnownCalls, fit_quality
-from calib.learning.simulation.conditions import usual_conditions
+from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.folder import Truth, read_truth, write_simulated_run
 from calib.runfolder import TileId, read_run_info
 from engines.backends import EngineOptions, open_engine
@@ -20,6 +20,8 @@ from engines.bundle import Bundle, QualityTable, Readout, load_bundle, store_qua
 
 ASSUMED = QualityTable(weights=(0,) * 6, edges=(), scores=(20,), binned=(12,))
 """What earlier calls are believed while there is no table yet."""
+
+CONDITIONS = Path(__file__).parents[1] / "evaluation" / "conditions"
 
 CYCLES = 40
 """Of a simulated run."""
@@ -54,18 +56,22 @@ def tile_cycles(roots: Sequence[Path]) -> int:
 
 
 def simulate_runs(folder: Path, *, runs: int, size: int, seed: int) -> list[Path]:
-    """Run folders under usual conditions, one tile of ``size`` pixels and :data:`CYCLES` cycles each."""
+    """Run folders under the conditions of the evaluation in turn; one tile of ``size`` pixels, :data:`CYCLES` cycles.
+
+    Scores say how often an instrument in order errs; conditions as wild as those of the training would make them
+    too modest by far.
+    """
+    files = sorted(CONDITIONS.glob("*.json"))
     roots = [folder / f"run_{index}" for index in range(runs)]
     for index, root in enumerate(roots):
-        rng = np.random.default_rng([seed, index])
         write_simulated_run(
             root,
-            usual_conditions(rng),
+            Conditions.model_validate_json(files[index % len(files)].read_bytes()),
             run=f"QUALITY_{index}",
             tiles=1,
             cycles=CYCLES,
             shape=(size, size),
-            seed=int(rng.integers(2**31)),
+            seed=seed + index,
             progress=lambda _: None,
         )
     return roots

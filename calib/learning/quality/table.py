@@ -12,10 +12,13 @@ from calib.calling.quality import predictor
 from engines.bundle import QualityTable
 from engines.errors import SeqdError
 
-QUANTILES = np.concatenate([np.arange(0.005, 0.1, 0.005), np.arange(0.1, 0.98, 0.02), [0.98, 0.99]])
+QUANTILES = np.concatenate([np.arange(0.01, 0.1, 0.01), np.arange(0.1, 0.95, 0.05)])
 """Shares of the calls below the bins' edges; finer at the low end, where errors are."""
 
-CAP = 40
+TOP = 34
+"""Score above which all calls get one score, the highest."""
+
+CAP = 44
 """Highest score given."""
 
 BINNED: tuple[Literal[12, 24, 40], ...] = (40, 24, 12)
@@ -41,7 +44,9 @@ class KnownCalls:
 
 
 def fit_quality(runs: list[KnownCalls]) -> QualityTable:
-    """Weights of the features by logistic regression, then scores by :func:`fit_table`; every run counts alike.
+    """Weights of the features by logistic regression, then scores by :func:`fit_table`.
+
+    A run counts by the square root of its calls.
 
     Raises
     ------
@@ -52,7 +57,7 @@ def fit_quality(runs: list[KnownCalls]) -> QualityTable:
         raise QualityError("quality: no cluster whose truth is known was called in any of the runs")
     features = np.concatenate([run.features for run in runs])
     wrong = np.concatenate([run.wrong for run in runs])
-    counts = np.concatenate([np.full(len(run.wrong), len(wrong) / len(runs) / len(run.wrong)) for run in runs])
+    counts = np.concatenate([np.full(len(run.wrong), len(run.wrong) ** -0.5) for run in runs])
     weights = tuple(float(weight) for weight in _regression(features, wrong, counts))
     return fit_table(predictor(features, weights), wrong, counts, weights=weights)
 
@@ -88,10 +93,12 @@ def fit_table(
     # No call falls below the first edge where that is the least predictor.
     seen = errors / np.where(calls > 0, calls, 1)
     rate = isotonic_regression(seen, weights=np.maximum(calls, 1e-9), increasing=False).x
+    # So few errors are left at the top that only all its calls together can show how many.
+    rate = np.where(rate < 10 ** (-TOP / 10), 0, rate)
     block = np.cumsum(np.diff(rate, prepend=rate[0]) < 0)
     phred = _phred(*(np.bincount(block, each).astype(np.float64) for each in (errors, calls, squares)))[block]
     rising = np.minimum.accumulate(phred[::-1])[::-1]
-    scores = np.clip(np.floor(rising), 2, CAP).astype(int)
+    scores = np.clip(np.rint(rising), 2, CAP).astype(int)
     return QualityTable(
         weights=weights,
         edges=tuple(float(edge) for edge in edges),

@@ -191,28 +191,6 @@ def random_conditions(rng: np.random.Generator) -> Conditions:
     )
 
 
-def usual_conditions(rng: np.random.Generator) -> Conditions:
-    """Conditions that an instrument in order shows, from sparse to crowded and from dim to bright: to fit scores on."""
-    usual = Conditions()
-    sigma = rng.uniform(0.95, 1.65)
-    leak = np.array(usual.crosstalk) * rng.uniform(0.7, 1.3, (4, 4))
-    np.fill_diagonal(leak, 1.0)
-    return Conditions(
-        density_k_mm2=float(np.exp(rng.uniform(np.log(40), np.log(950)))),
-        sigma_px=tuple(float(v) for v in sigma * np.array([0.95, 1.0, 1.05, 1.1])),
-        crosstalk=tuple(tuple(float(v) for v in row) for row in leak),
-        photons=float(np.exp(rng.uniform(np.log(150), np.log(2500)))),
-        brightness_sigma=rng.uniform(0.25, 0.5),
-        background_px=tuple(float(v) for v in rng.uniform(10, 40, 4)),
-        phasing=rng.uniform(0, 0.005),
-        prephasing=rng.uniform(0, 0.003),
-        decay=rng.uniform(0, 0.006),
-        channel_shift_px=tuple((float(y), float(x)) for y, x in rng.uniform(-0.6, 0.6, (4, 2))),
-        drift_px=rng.uniform(0, 0.8),
-        falloff=rng.uniform(0, 0.2),
-    )
-
-
 def _now_and_then(rng: np.random.Generator, *, density_px2: float, peak_photons_px: float) -> dict[str, Any]:
     """What most instruments show mildly or seldom; each effect is left out of most draws."""
     drawn: dict[str, Any] = {"channel_magnification": tuple(rng.uniform(0.999, 1.001, 4))}

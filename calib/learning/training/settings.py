@@ -66,9 +66,9 @@ class TrainingSettings(BaseModel):
     """Evaluations without a better one after which training stops."""
     labelled_share: float = Field(0.5, ge=0, le=1)
     """Share of the patches drawn from labelled runs, where any are given; the rest is simulated."""
-    quality_runs: int = Field(30, ge=1, le=10_000)
+    quality_runs: int = Field(9, ge=1, le=10_000)
     """Simulated tiles that the bundle's quality scores are fitted on afterwards, 40 cycles each."""
-    quality_px: int = Field(192, ge=32, le=4096)
+    quality_px: int = Field(256, ge=32, le=4096)
     """Edge of such a tile."""
     device: Device = Device.AUTO
     precision: Precision = Precision.AUTO
