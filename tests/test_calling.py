@@ -427,15 +427,15 @@ def test_fitted_scores_are_what_errors_show():
     assert np.all(np.diff([tenth.mean() for tenth in tenths]) < 0)
 
 
-def test_every_run_counts_alike():
+def test_a_run_counts_by_the_square_root_of_its_calls():
     one, other = known_calls(20_000, 4, worse=2)[0], known_calls(20_000, 5)[0]
     often = KnownCalls(np.tile(other.features, (5, 1)), np.tile(other.wrong, 5))
     rows = known_calls(5000, 6)[0].features
     alike, larger, drowned = (
         scores(rows, fit_quality(runs)).mean() for runs in ([one, other], [one, often], [one, *[other] * 5])
     )
-    assert larger == pytest.approx(alike, abs=0.7)
-    assert drowned > alike + 2
+    # Five times the calls, known five times as well or from five runs: 2.2 times the say, or 5 times.
+    assert alike + 0.5 < larger < drowned - 0.5
 
 
 def test_a_small_run_beside_a_large_one_claims_no_more_than_its_own_calls():
@@ -524,13 +524,13 @@ def test_a_table_keeps_what_few_distinct_predictors_show():
 
 def test_bins_without_a_difference_claim_what_they_show_together():
     rng = np.random.default_rng(13)
-    # The top half is right throughout: 10,000 calls in 26 bins, none of which alone shows even 30.
+    # The top half is right throughout: 10,000 calls in bins of which none alone shows even 34.
     predictors = np.linspace(0, 1, 20_000, dtype=np.float32)
     wrong = (predictors < 0.5) & (rng.random(20_000) < 0.3)
     table = table_of(predictors, wrong)
     assert_monotone_and_supported(table, predictors, wrong)
     _, calls = np.unique(np.searchsorted(table.edges, predictors[predictors > 0.6], side="right"), return_counts=True)
-    assert shown_by(np.zeros(calls.max(), bool)) < 30
+    assert shown_by(np.zeros(calls.max(), bool)) < 34
     assert table.scores[-1] >= 39
     assert set(np.array(table.scores)[np.array([*table.edges, 1]) > 0.6]) == {table.scores[-1]}
 

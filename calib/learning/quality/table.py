@@ -21,8 +21,8 @@ TOP = 34
 CAP = 44
 """Highest score given."""
 
-BINNED: tuple[Literal[12, 24, 40], ...] = (40, 24, 12)
-"""Scores of binned output, highest first; what reaches none of them gets 2."""
+BINNED: dict[Literal[12, 24, 40], int] = {40: 32, 24: 18, 12: 7}
+"""Scores of binned output, highest first, and the score that a bin needs for it; what reaches none gets 2."""
 
 RIDGE = 1e-6
 
@@ -98,12 +98,12 @@ def fit_table(
     block = np.cumsum(np.diff(rate, prepend=rate[0]) < 0)
     phred = _phred(*(np.bincount(block, each).astype(np.float64) for each in (errors, calls, squares)))[block]
     rising = np.minimum.accumulate(phred[::-1])[::-1]
-    scores = np.clip(np.rint(rising), 2, CAP).astype(int)
+    scores = np.clip(np.floor(rising), 2, CAP).astype(int)
     return QualityTable(
         weights=weights,
         edges=tuple(float(edge) for edge in edges),
         scores=tuple(int(score) for score in scores),
-        binned=_binned(errors, calls, squares),
+        binned=_binned(scores, errors, calls, squares),
     )
 
 
@@ -117,14 +117,14 @@ def _phred(
 
 
 def _binned(
-    errors: NDArray[np.float64], calls: NDArray[np.float64], squares: NDArray[np.float64]
+    scores: NDArray[np.int64], errors: NDArray[np.float64], calls: NDArray[np.float64], squares: NDArray[np.float64]
 ) -> tuple[Literal[2, 12, 24, 40], ...]:
     """Score of each bin: the highest that it and the bins above it of the same score show together."""
     found: list[Literal[2, 12, 24, 40]] = []
-    for score in BINNED:
+    for score, least in BINNED.items():
         left = len(calls) - len(found)
         together = _phred(*(np.cumsum(each[:left][::-1]) for each in (errors, calls, squares)))
-        reached = np.flatnonzero(together >= score)
+        reached = np.flatnonzero((together >= score) & (scores[:left][::-1] >= least))
         found += [score] * (int(reached[-1]) + 1 if len(reached) else 0)
     lowest: list[Literal[2, 12, 24, 40]] = [2] * (len(calls) - len(found))
     return tuple(lowest + found[::-1])
