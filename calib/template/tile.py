@@ -87,18 +87,16 @@ def make_template(
 
     ``worked`` is called now and then, so that a watchdog sees progress.
     """
-    stack = np.stack(images)
-    shape = (stack.shape[2], stack.shape[3])
-    normalisation = estimate_normalisation(stack)
-    normalised = [normalisation.apply(pixels) for pixels in images]
-    alignment = align(np.stack([spots_only(cycle) for cycle in normalised]))
+    shape = (images[0].shape[1], images[0].shape[2])
+    normalisation = estimate_normalisation(np.stack(images))
+    alignment = align(np.stack([spots_only(normalisation.apply(pixels)) for pixels in images]))
     matched = np.flatnonzero(np.isfinite(alignment.drift_px[:, 0]))
     maps = [probability_map(images[index], normalisation) for index in matched]
     alignment = Alignment(alignment.drift_px[matched], alignment.channel_shift_px)
     if readout is Readout.NETWORK or len(matched) == 0:
         positions = _merged(maps, alignment, shape)
         return TileTemplate(positions, normalisation, alignment.channel_shift_px, draw_reference(positions, shape))
-    whole = np.stack([normalised[index] for index in matched])
+    whole = np.stack([normalisation.apply(images[index]) for index in matched])
     scene = localise(
         whole,
         drift_px=alignment.drift_px,
