@@ -12,6 +12,9 @@ from calib.jointfit.scene import Scene
 MOST = 100.0
 """Shares, their errors and crowding are cut here; a cluster without light has no more to say."""
 
+LEAST_VISIBLE = 0.005
+"""A cluster that has left the image but for this share of its spot, squared, is not read."""
+
 LEAST_EVIDENCE = 0.05
 """The network's evidence in a cycle that shows hardly anything is not scaled up to the usual."""
 
@@ -24,7 +27,7 @@ class Reading:
     """What one cycle shows of a tile's clusters."""
 
     shares: NDArray[np.float32]
-    """(n, 4) light of each base, about 1 for the base that is there; NaN for a cluster outside the image."""
+    """(n, 4) light of each base, about 1 for the base that is there; NaN for a cluster that has left the image."""
     spread: NDArray[np.float32]
     """(n, 4) standard error of the shares that the image itself shows."""
     texture: NDArray[np.float32]
@@ -32,7 +35,7 @@ class Reading:
     centres: NDArray[np.float32]
     """(n, 4) the network's evidence, see :func:`engines.readout.read_centres`."""
     crowding: NDArray[np.float32]
-    """(n,) light of other clusters, known or not, relative to the cluster's own; 0 for the network alone."""
+    """(n,) light of other clusters, known or not, relative to what shows of its own; 0 for the network alone."""
 
     def packed(self) -> NDArray[np.float16]:
         """(n, 14) to be kept until the cycle can be called; calls are made from what this keeps."""
@@ -60,7 +63,6 @@ def fitted_reading(
     scene: Scene,
     *,
     called: NDArray[np.int64],
-    inside: NDArray[np.bool_],
     crowding: NDArray[np.float64],
     centres: NDArray[np.float32] | None,
 ) -> Reading:
@@ -70,20 +72,20 @@ def fitted_reading(
     ----------
     fitted : of all clusters of the scene.
     called : (n,) clusters of the scene to read.
-    inside : (n,) whether the cycle shows them.
     crowding : (n,) light of other clusters on theirs, relative to their own.
     centres : (n, 4) of those; None for the fit alone.
     """
     scale = np.maximum(brightness_now(fitted.light, scene), 1e-6)[called, None]
+    visible = np.maximum(fitted.visible[called, None], 1e-6)
     shares = np.clip(unmix(fitted.light[called], scene.crosstalk) / scale, -MOST, MOST)
     left_over = np.maximum(fitted.left_over[called], 1e-6)
     white = scene.noise / (np.sqrt(np.pi) * scene.sigma_px)
     explained = white**2 + (MISFIT * scale) ** 2
     structure = 1 - np.minimum(explained / left_over**2, 1).mean(axis=1)
     return Reading(
-        shares=np.where(inside[:, None], shares, np.nan).astype(np.float32),
-        spread=np.minimum(left_over / scale, MOST).astype(np.float32),
+        shares=np.where(visible >= LEAST_VISIBLE, shares, np.nan).astype(np.float32),
+        spread=np.minimum(left_over / scale / np.sqrt(visible), MOST).astype(np.float32),
         texture=np.zeros(len(called), np.float32) if centres is None else structure.astype(np.float32),
         centres=np.zeros_like(left_over) if centres is None else centres,
-        crowding=np.minimum(crowding, MOST).astype(np.float32),
+        crowding=np.minimum(crowding / visible[:, 0], MOST).astype(np.float32),
     )

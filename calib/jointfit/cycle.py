@@ -40,6 +40,8 @@ class FittedCycle:
     """(n, 4) peak height of each cluster's spot in each channel, normalised units."""
     left_over: NDArray[np.float32]
     """(n, 4) root mean square of what the fit left over around each cluster, as peak height of a spot."""
+    visible: NDArray[np.float32]
+    """(n,) share of each cluster's spot, squared, that lies on the images; mean of the channels."""
 
 
 def fit_cycle(images: NDArray[np.float32], scene: Scene, drift_px: NDArray[np.float32]) -> FittedCycle:
@@ -56,7 +58,7 @@ def fit_cycle(images: NDArray[np.float32], scene: Scene, drift_px: NDArray[np.fl
     number = len(scene.positions)
     light = np.zeros((number, 4))
     if number == 0:
-        return FittedCycle(light.astype(np.float32), np.zeros((0, 4), np.float32))
+        return FittedCycle(light.astype(np.float32), np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
     shape = (images.shape[1], images.shape[2])
     pairs = near_pairs(scene.positions, scene.sigma_px)
     shift = drift_px + scene.channel_shift_px
@@ -90,7 +92,9 @@ def fit_cycle(images: NDArray[np.float32], scene: Scene, drift_px: NDArray[np.fl
     for channel, spots in enumerate(shown_as):
         # Only now: light that the ridge has drawn to zero leaves a tenth of every bright cluster over.
         left_over[:, channel] = _around(spots, even[channel] - spots.draw(light[:, channel]))
-    return FittedCycle(light.astype(np.float32), left_over)
+    areas = np.pi * scene.sigma_px**2
+    visible = np.mean([one.diagonal() / area for one, area in zip(overlap, areas, strict=True)], axis=0)
+    return FittedCycle(light.astype(np.float32), left_over, visible.astype(np.float32))
 
 
 def brightness_now(light: NDArray[np.floating], scene: Scene) -> NDArray[np.float64]:

@@ -65,7 +65,6 @@ class TileTemplate:
             fitted,
             self.scene,
             called=self.called,
-            inside=_inside(self.positions + drift_px, shape),
             crowding=(self._crowding + beyond)[self.called],
             centres=centres,
         )
