@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as arrays
 from calib.calling.chastity import CYCLES, LEAST_PERCENT, UNKNOWN, chastity, passes
 from calib.calling.evidence import EVIDENCE_FLOOR, FIT_LOSS, NETWORK_WEIGHT, log_evidence
 from calib.calling.quality import MARGIN_MOST, NO_CALL, binned, features, predictor, scores
-from calib.calling.reading import LEAST_EVIDENCE, MISFIT, MOST, Reading, fitted_reading, network_reading
+from calib.calling.reading import LEAST_EVIDENCE, LEAST_VISIBLE, MISFIT, MOST, Reading, fitted_reading, network_reading
 from calib.calling.sequence import base_probabilities, call_cycle
 from calib.jointfit.chemistry import SPREAD
 from calib.jointfit.cycle import FittedCycle
@@ -103,9 +103,10 @@ def test_a_reading_is_kept_in_half_precision():
     assert Reading.unpacked(reading(np.zeros((0, 4))).packed()).crowding.shape == (0,)
 
 
-def fitted(light, left_over):
+def fitted(light, left_over, visible=1.0):
     light = np.asarray(light, np.float32)
-    return FittedCycle(light, np.broadcast_to(np.float32(left_over), light.shape))
+    shown = np.broadcast_to(np.asarray(visible, np.float32), len(light))
+    return FittedCycle(light, np.broadcast_to(np.float32(left_over), light.shape), shown)
 
 
 def test_shares_of_fitted_light_are_free_of_crosstalk_and_in_units_of_brightness():
@@ -113,15 +114,17 @@ def test_shares_of_fitted_light_are_free_of_crosstalk_and_in_units_of_brightness
     bases = np.array([0, 1, 2, 3, 1])
     # All have lost a fifth of their light since the template.
     light = 0.8 * brightness[:, None] * one_hot(bases) @ CROSSTALK.T
-    called, inside = np.array([0, 2, 3, 4]), np.array([True, True, False, True])
-    known = {"called": called, "inside": inside, "crowding": np.array([0.5, 0, 1e4, 2])}
-    read = fitted_reading(fitted(light, 0.04), scene_of(brightness), centres=None, **known)
+    called, visible = np.array([0, 2, 3, 4]), np.array([1, 1, 1, LEAST_VISIBLE / 2, 0.25])
+    known = {"called": called, "crowding": np.array([0.5, 0, 1e4, 2])}
+    read = fitted_reading(fitted(light, 0.04, visible), scene_of(brightness), centres=None, **known)
     assert read.shares[[0, 1, 3]] == pytest.approx(one_hot(bases[[0, 2, 4]]), abs=1e-5)
     assert np.isnan(read.shares[2]).all()
-    assert read.spread == pytest.approx(0.04 / (0.8 * brightness[called])[:, None].repeat(4, axis=1), rel=1e-4)
+    # A cluster of which a quarter shows is half as well known, and four times as crowded.
+    error = 0.04 / (0.8 * brightness[called] * np.sqrt(visible[called]))
+    assert read.spread == pytest.approx(error[:, None].repeat(4, axis=1), rel=1e-4)
     assert not read.texture.any()
     assert not read.centres.any()
-    assert read.crowding.tolist() == [0.5, 0, MOST, 2]
+    assert read.crowding.tolist() == [0.5, 0, MOST, 8]
 
 
 @pytest.mark.parametrize(("times", "texture"), [(0.5, 0), (1, 0), (2, 0.75), (1000, 1)])
@@ -129,7 +132,7 @@ def test_texture_is_what_is_left_over_beyond_noise_and_misfit(times, texture):
     white = np.hypot(0.05 / (np.sqrt(np.pi) * 1.2), MISFIT)
     light = one_hot([0, 1]) @ CROSSTALK.T
     centres = one_hot([0, 1])
-    everything = {"called": np.arange(2), "inside": np.ones(2, bool), "crowding": np.zeros(2)}
+    everything = {"called": np.arange(2), "crowding": np.zeros(2)}
     read = fitted_reading(fitted(light, times * white), scene_of([1, 1]), centres=centres, **everything)
     assert read.texture == pytest.approx(texture, abs=1e-4)
     np.testing.assert_array_equal(read.centres, centres)
@@ -141,7 +144,6 @@ def test_clusters_without_brightness_have_bounded_shares():
     def read_of(light, left_over):
         everyone = {
             "called": np.arange(len(light)),
-            "inside": np.ones(len(light), bool),
             "crowding": np.zeros(len(light)),
         }
         return fitted_reading(fitted(light, left_over), scene_of(np.zeros(len(light))), centres=None, **everyone)

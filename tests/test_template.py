@@ -184,7 +184,9 @@ def test_readings_of_a_template_show_the_bases_that_are_there(template, tile, im
     bases = np.argmax(np.nan_to_num(reading.shares), axis=1)
     assert (bases == tile.reads[nearest, 4])[sure].mean() > 0.9
     np.testing.assert_array_equal(reading.centres, centres)
-    far = template.reading(fitted, np.array([500, 0], np.float32), centres * 0)
+    away = np.array([500, 0], np.float32)
+    fitted = None if template.scene is None else fit_cycle(normalised, template.scene, away)
+    far = template.reading(fitted, away, centres * 0)
     assert np.isnan(far.shares).all()
 
 
@@ -195,7 +197,10 @@ def test_readings_of_a_template_hear_of_neighbours_known_and_beyond_the_edges(te
     if template.scene is None:
         assert not template.reading(None, drift, nothing).crowding.any()
         return
-    dark = FittedCycle(*[np.zeros((len(template.scene.positions), 4), np.float32)] * 2)
+    dark = FittedCycle(
+        *[np.zeros((len(template.scene.positions), 4), np.float32)] * 2,
+        np.ones(len(template.scene.positions), np.float32),
+    )
     moved, still = (template.reading(dark, by, None).crowding for by in (drift, 0 * drift))
     beyond = crowding_beyond(template.scene, SHAPE, drift)
     assert moved == pytest.approx(np.minimum(crowding(template.scene) + beyond, MOST)[template.called])
