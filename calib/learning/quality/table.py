@@ -54,7 +54,9 @@ def fit_quality(runs: list[KnownCalls]) -> QualityTable:
     """
     runs = [run for run in runs if len(run.wrong)]
     if not runs:
-        raise QualityError("quality: no cluster whose truth is known was called in any of the runs; no scores are fitted")
+        raise QualityError(
+            "quality: no cluster whose truth is known was called in any of the runs; no scores are fitted"
+        )
     features = np.concatenate([run.features for run in runs])
     wrong = np.concatenate([run.wrong for run in runs])
     counts = np.concatenate([np.full(len(run.wrong), len(run.wrong) ** -0.5) for run in runs])
