@@ -14,6 +14,7 @@ from daemon import __version__
 from daemon.caller import Caller
 from daemon.config import Config
 from daemon.control import Control
+from daemon.engine import open_configured
 from daemon.errors import OutputError
 from daemon.ingest import Ingest
 from daemon.notify import Notifier
@@ -25,7 +26,6 @@ from daemon.stream import Stream
 from daemon.tilefile import write_durably
 from daemon.watchdog import Watchdog
 from daemon.wire.messages import Done, RunStart
-from engines.backends import EngineOptions, open_engine
 from engines.bundle import Bundle, load_bundle
 from engines.contract import Engine
 from engines.errors import SeqdError
@@ -95,16 +95,7 @@ class Service:
         try:
             with ExitStack() as stack:
                 quality = bundle.quality(config.calling.readout)
-                engine = open_engine(
-                    bundle,
-                    shape=(info.height, info.width),
-                    options=EngineOptions(
-                        precision=config.engine.precision,
-                        threads=config.engine.threads,
-                        slots=config.engine.slots,
-                        strip_px=config.engine.strip_px,
-                    ),
-                )
+                engine = open_configured(bundle, config.engine, info)
                 stack.callback(engine.close)
                 files = RunFiles(config.output / info.run)
                 output = RunOutput(

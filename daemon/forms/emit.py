@@ -12,11 +12,12 @@ Nothing of the run is changed, and the same forms come out whenever they are ask
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from calib.runfolder import RunInfo, TileId, read_frames
 from daemon.config import EngineConfig
+from daemon.engine import open_configured
 from daemon.errors import OutputError
 from daemon.forms.coordinates import coordinates
 from daemon.forms.form import Form
@@ -29,7 +30,6 @@ from daemon.runfiles import RunFiles
 from daemon.templates import load_template
 from daemon.tilefile import read_cycles, write_durably
 from engines.architecture import CHANNELS
-from engines.backends import EngineOptions, open_engine
 from engines.bundle import load_bundle
 from engines.contract import Engine, Request
 
@@ -74,7 +74,12 @@ def emit(
         ledger = opened.enter_context(closing(Ledger(files.ledger)))
         images = _called(folder, files, info, ledger)
         if OF_NETWORK.intersection(forms):
-            images = _with_maps(images, opened.enter_context(closing(_opened(engine, info))), forms, engine.timeout_s)
+            images = _with_maps(
+                images,
+                opened.enter_context(closing(open_configured(load_bundle(engine.bundle), engine, info))),
+                forms,
+                engine.timeout_s,
+            )
         for image in images:
             for form in forms:
                 _write(files, form, image, merged=merged)
@@ -101,11 +106,6 @@ def _called(folder: Path, files: RunFiles, info: RunInfo, ledger: Ledger) -> Ite
             pixels = read_frames(folder, tile, cycle, shape=shape)
             (calls,) = read_cycles(files.calls_of(tile), range(cycle, cycle + 1))
             yield CalledImage(tile, cycle, pixels, template, drift, calls)
-
-
-def _opened(config: EngineConfig, info: RunInfo) -> Engine:
-    options = EngineOptions(**config.model_dump(include={field.name for field in fields(EngineOptions)}))
-    return open_engine(load_bundle(config.bundle), shape=(info.height, info.width), options=options)
 
 
 def _with_maps(
