@@ -1,4 +1,4 @@
-"""From trained weights to a bundle."""
+"""From trained weights to a graph, and to a bundle."""
 
 import io
 from pathlib import Path
@@ -6,40 +6,49 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engines.architecture import Architecture
 from engines.bundle import FORMAT, NETWORK, WEIGHTS, Hashes, Model, file_hash, write_model
+from engines.deployed import Deployed, Output
 from engines.network import Network
 
-TRACE_PX = 96
-"""Edge of the example image the graph is traced with; the graph takes any size."""
+TRACE_PX, TRACE_POSITIONS = 96, 7
+"""Size of the example that the graph is traced with; the graph takes any."""
 
 
-class _Deployed(nn.Module):
-    """The network as engines run it: FP16 inside, FP32 outside, probabilities instead of logits."""
+def export_onnx(
+    network: Network,
+    path: Path,
+    *,
+    dtype: torch.dtype = torch.float16,
+    outputs: frozenset[Output] = frozenset(Output),
+) -> None:
+    """Write a graph with dynamic height, width and number of positions; ``network`` is converted in place.
 
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network.half()
+    Inputs are ``images`` (1, 4, H, W) in normalised units and of the type the network computes in, and,
+    where centres are among the outputs, ``positions`` (4, n, 2) float32; n may be 0.
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits, superresolved = self.network(images.half())
-        return torch.softmax(logits.float(), dim=1), superresolved.float()
-
-
-def export_onnx(network: Network, path: Path) -> None:
-    """Write the FP16 graph with dynamic height and width; ``network`` is converted in place."""
+    Parameters
+    ----------
+    dtype : type of the weights and of what the network computes, ``torch.float16`` or ``torch.float32``.
+    outputs : what the graph puts out.
+    """
     height, width = torch.export.Dim("H", min=1), torch.export.Dim("W", min=1)
+    inputs = {"images": torch.zeros(1, 4, TRACE_PX, TRACE_PX + 32, dtype=dtype)}
+    shapes = {"images": {2: height, 3: width}}
+    if Output.CENTRES in outputs:
+        inputs["positions"] = torch.zeros(4, TRACE_POSITIONS, 2)
+        shapes["positions"] = {1: torch.export.Dim("n", min=0)}
     program = torch.onnx.export(
-        _Deployed(network).eval(),
-        (torch.zeros(1, 4, TRACE_PX, TRACE_PX + 32),),
+        Deployed(network.to(dtype), outputs).eval(),
+        tuple(inputs.values()),
         dynamo=True,
         verbose=False,
         external_data=False,
-        input_names=["images"],
-        output_names=["probabilities", "superresolved"],
-        dynamic_shapes=({2: height, 3: width},),
+        input_names=list(inputs),
+        output_names=[output.value for output in Output if output in outputs],
+        dynamic_shapes=shapes,
     )
     assert program is not None
     # The exporter notes where in whose source tree each node comes from.

@@ -7,7 +7,14 @@ READ_SIGMA_PX = 0.6
 """Width of the weight around a position. A centre's probability spreads over the pixels that may
 hold it, and positions are known to about a tenth of a pixel."""
 
-_TAPS = np.arange(-1, 3)
+TAPS = (-1, 0, 1, 2)
+"""Rows and columns that are read, counted from the one at or before the position."""
+
+OUTSIDE_PX = 3
+"""Positions this far from the outermost pixels read nothing of the image, and all beyond are as good as there."""
+
+PADDING_PX = OUTSIDE_PX + max(TAPS)
+"""Zeros around the map, so that every tap of every position has something to read."""
 
 
 def read_centres(probabilities: NDArray[np.float32], positions: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -27,16 +34,17 @@ def read_centres(probabilities: NDArray[np.float32], positions: NDArray[np.float
     """
     _, height, width = probabilities.shape
     channels, number, _ = positions.shape
-    # Far outside is as good as just outside, and safe to index.
-    inside = np.clip(positions, -10.0, np.array([height, width], np.float32) + 10.0)
+    last = np.array([height - 1, width - 1], np.float32)
+    near = np.clip(positions, -OUTSIDE_PX, last + OUTSIDE_PX)
+    taps = np.array(TAPS)
     centres = np.zeros((number, channels), np.float32)
     for channel in range(channels):
-        plane = np.pad(probabilities[channel + 1], 13)
-        corner = np.floor(inside[channel]).astype(np.int64)
-        fraction = inside[channel] - corner
-        weights = np.exp(-((_TAPS - fraction[:, :, None]) ** 2) / (2 * READ_SIGMA_PX**2)).astype(np.float32)
-        rows = corner[:, 0, None] + _TAPS + 13
-        columns = corner[:, 1, None] + _TAPS + 13
+        plane = np.pad(probabilities[channel + 1], PADDING_PX)
+        corner = np.floor(near[channel]).astype(np.int64)
+        fraction = near[channel] - corner
+        weights = np.exp(-((taps - fraction[:, :, None]) ** 2) / (2 * READ_SIGMA_PX**2)).astype(np.float32)
+        rows = corner[:, 0, None] + taps + PADDING_PX
+        columns = corner[:, 1, None] + taps + PADDING_PX
         patch = plane[rows[:, :, None], columns[:, None, :]]
         centres[:, channel] = np.einsum("nyx,ny,nx->n", patch, weights[:, 0], weights[:, 1])
     return centres

@@ -135,10 +135,13 @@ class OpenVinoEngine:
     def _compile(self, outputs: Sequence[str]) -> openvino.CompiledModel:
         model = self._core.read_model(self._bundle.network)
         wanted = [model.output(name).node.input_value(0) for name in outputs]
-        part = openvino.Model(wanted, model.get_parameters(), "seqd")
+        part = openvino.Model(wanted, [model.input("images").node], "seqd")
         strip = self._strips[0]
         part.reshape([1, 4, strip.stop - strip.start, self._shape[1]])
-        return self._core.compile_model(part, "CPU", self._config)
+        # The graph takes FP16; the processor normalises in FP32.
+        conversion = openvino.preprocess.PrePostProcessor(part)
+        conversion.input().tensor().set_element_type(openvino.Type.f32)
+        return self._core.compile_model(conversion.build(), "CPU", self._config)
 
     def _feed(self) -> None:
         while (slot := self._submitted.get()) is not None:
