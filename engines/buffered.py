@@ -1,0 +1,211 @@
+"""Double buffering on a device: copies in, computation and copies out run beside each other.
+
+Every slot has its own pinned input, device input, device output and pinned output, so nothing is
+shared between tiles in flight but the program's scratch memory, which the one compute stream
+serialises::
+
+    upload    ──[ tile 1 in ]──[ tile 2 in ]───────────────────────
+                      │ uploaded       │
+    compute   ────────▼──[ tile 1 ]────▼──[ tile 2 ]───────────────
+                               │ computed        │
+    download  ─────────────────▼──[ tile 1 out ]─▼──[ tile 2 out ]─
+                                          │ downloaded: the host waits for this, of this slot
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.contract import Answer, EngineInfo, Request
+from engines.devices.driver import Address, Driver, Handle
+
+HEADER = np.dtype([("offset", np.float32, 4), ("gain", np.float32, 4), ("clusters", np.int32), ("spare", np.int32, 7)])
+"""What a program reads of a request on the device; 64 bytes."""
+
+FIRST_CAPACITY = 1024
+"""Clusters that there is room for in the beginning; it doubles when a tile has more."""
+
+POSITION_BYTES = 4 * 2 * 4
+"""Of one cluster: y and x in four channels."""
+
+CENTRE_BYTES = 4 * 4
+"""Of one cluster: evidence for four bases."""
+
+
+@dataclass(frozen=True)
+class DeviceTile:
+    """Where one slot's data lie on the device."""
+
+    header: Address
+    """One :data:`HEADER`."""
+    pixels: Address
+    """(4, H, W) uint16."""
+    positions: Address
+    """(4, n, 2) float32, n being the header's number of clusters."""
+    centres: Address
+    """(n, 4) float32."""
+    capacity: int
+    """The most clusters that there is room for."""
+    probabilities: Address
+    """(5, H, W) float32."""
+    superresolved: Address
+    """(4, 2H, 2W) float32; 0 where it is not wanted."""
+
+
+class Program(Protocol):
+    """A network as a device runs it."""
+
+    def enqueue(self, tile: DeviceTile, stream: Handle) -> None:
+        """Put normalisation, network and read-out of a tile on a stream."""
+
+    def close(self) -> None:
+        """Free what the program has on the device."""
+
+
+@dataclass(eq=False)
+class DeviceBuffers:
+    """One slot: pinned memory, device memory, and events that mark how far its tile is."""
+
+    pixels: NDArray[np.uint16]
+    """(4, H, W) a view of ``host["pixels"]``."""
+    host: dict[str, NDArray[np.uint8]]
+    """Pinned memory by the field of :class:`DeviceTile` that it is copied to or from."""
+    device: DeviceTile
+    uploaded: Handle
+    computed: Handle
+    downloaded: Handle
+    warm: set[DeviceTile] = field(default_factory=set)
+    """Where computation has run once: the first time loads and chooses kernels, which no graph can."""
+    graphs: dict[DeviceTile, Handle | None] = field(default_factory=dict)
+    """Captured computation by where it reads and writes; None where the device cannot capture it."""
+
+
+class BufferedRunner:
+    """A :class:`engines.slots.Runner` on any :class:`Driver`.
+
+    Parameters
+    ----------
+    shape : (H, W) of the tiles.
+    """
+
+    def __init__(self, driver: Driver, program: Program, info: EngineInfo, *, shape: tuple[int, int]) -> None:
+        self.info = info
+        self._driver, self._program, self._shape = driver, program, shape
+        self._upload, self._compute, self._download = driver.stream(), driver.stream(), driver.stream()
+
+    def buffers(self) -> DeviceBuffers:
+        driver, size = self._driver, self._shape[0] * self._shape[1]
+        sizes = {
+            "header": HEADER.itemsize,
+            "pixels": 4 * 2 * size,
+            "positions": FIRST_CAPACITY * POSITION_BYTES,
+            "centres": FIRST_CAPACITY * CENTRE_BYTES,
+        }
+        host = {name: driver.pinned(bytes_) for name, bytes_ in sizes.items()}
+        device = {name: driver.allocate(bytes_) for name, bytes_ in sizes.items()}
+        return DeviceBuffers(
+            pixels=host["pixels"].view(np.uint16).reshape(4, *self._shape),
+            host=host,
+            device=DeviceTile(
+                **device, capacity=FIRST_CAPACITY, probabilities=driver.allocate(5 * 4 * size), superresolved=0
+            ),
+            uploaded=driver.event(),
+            computed=driver.event(),
+            downloaded=driver.event(),
+        )
+
+    def start(self, buffers: DeviceBuffers, request: Request) -> None:
+        driver, host = self._driver, buffers.host
+        clusters = 0 if request.positions is None else request.positions.shape[1]
+        self._make_room(buffers, clusters, request)
+        tile = buffers.device
+        if not request.superresolved:
+            tile = replace(tile, superresolved=0)
+        header = host["header"].view(HEADER)
+        header["offset"], header["gain"], header["clusters"] = request.offset, request.gain, clusters
+        if request.positions is not None:
+            host["positions"][: clusters * POSITION_BYTES].view(np.float32)[:] = request.positions.ravel()
+        try:
+            driver.upload(tile.header, host["header"], self._upload)
+            driver.upload(tile.positions, host["positions"][: clusters * POSITION_BYTES], self._upload)
+            driver.upload(tile.pixels, host["pixels"], self._upload)
+            driver.record(buffers.uploaded, self._upload)
+            driver.wait_for(buffers.uploaded, self._compute)
+            self._run(buffers, tile)
+            driver.record(buffers.computed, self._compute)
+            driver.wait_for(buffers.computed, self._download)
+            driver.download(host["centres"][: clusters * CENTRE_BYTES], tile.centres, self._download)
+            if request.probabilities:
+                driver.download(host["probabilities"], tile.probabilities, self._download)
+            if request.superresolved:
+                driver.download(host["superresolved"], tile.superresolved, self._download)
+        except BaseException:
+            # What was put on the streams before still uses the slot.
+            for event, stream in ((buffers.uploaded, self._upload), (buffers.computed, self._compute)):
+                driver.record(event, stream)
+                driver.wait_for(event, self._download)
+            raise
+        finally:
+            driver.record(buffers.downloaded, self._download)
+
+    def wait(self, buffers: DeviceBuffers) -> None:
+        self._driver.attach()
+        try:
+            self._driver.synchronize(buffers.downloaded)
+        finally:
+            self._driver.detach()
+
+    def answer(self, buffers: DeviceBuffers, request: Request) -> Answer:
+        height, width = self._shape
+        clusters = 0 if request.positions is None else request.positions.shape[1]
+        centres = buffers.host["centres"][: clusters * CENTRE_BYTES].view(np.float32).reshape(-1, 4)
+
+        def map_of(name: str, *shape: int) -> NDArray[np.float32]:
+            return buffers.host[name].view(np.float32).reshape(shape).copy()
+
+        return Answer(
+            centres=None if request.positions is None else centres.copy(),
+            probabilities=map_of("probabilities", 5, height, width) if request.probabilities else None,
+            superresolved=map_of("superresolved", 4, 2 * height, 2 * width) if request.superresolved else None,
+        )
+
+    def close(self) -> None:
+        try:
+            self._program.close()
+        finally:
+            self._driver.close()
+
+    def _run(self, buffers: DeviceBuffers, tile: DeviceTile) -> None:
+        """Compute, as a graph from the second time on."""
+        driver, stream = self._driver, self._compute
+        if tile in buffers.warm and tile not in buffers.graphs:
+            buffers.graphs[tile] = driver.capture(stream, lambda: self._program.enqueue(tile, stream))
+        graph = buffers.graphs.get(tile)
+        if graph is not None:
+            driver.replay(graph, stream)
+        else:
+            self._program.enqueue(tile, stream)
+            buffers.warm.add(tile)
+
+    def _make_room(self, buffers: DeviceBuffers, clusters: int, request: Request) -> None:
+        """Grow what a request needs more of; the slot is not in flight."""
+        driver, host, device = self._driver, buffers.host, buffers.device
+        size = self._shape[0] * self._shape[1]
+        if request.probabilities and "probabilities" not in host:
+            host["probabilities"] = driver.pinned(5 * 4 * size)
+        if request.superresolved and "superresolved" not in host:
+            host["superresolved"] = driver.pinned(4 * 4 * 4 * size)
+            buffers.device = device = replace(device, superresolved=driver.allocate(4 * 4 * 4 * size))
+        if clusters <= device.capacity:
+            return
+        capacity = max(clusters, 2 * device.capacity)
+        for name, bytes_ in (("positions", POSITION_BYTES), ("centres", CENTRE_BYTES)):
+            driver.unpin(host[name])
+            driver.free(getattr(device, name))
+            host[name] = driver.pinned(capacity * bytes_)
+            buffers.device = replace(buffers.device, **{name: driver.allocate(capacity * bytes_)})
+        buffers.device = replace(buffers.device, capacity=capacity)
+        buffers.warm.clear()
+        buffers.graphs.clear()

@@ -1,0 +1,116 @@
+"""The seam between engines and a device: memory, streams, events, kernels, graphs.
+
+Method and argument names are CUDA's ideas, not CUDA's names, so that pycuda, cuda-bindings and
+plain host memory can each stand behind it. One thread calls :meth:`Driver.enter`, makes and
+frees everything and calls :meth:`Driver.close`; another may :meth:`Driver.attach` itself to wait
+for events. Handles are opaque; ``int(handle)`` of a stream is what TensorRT and PyTorch take.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Handle = Any
+"""A stream, event, kernel or graph of the driver that made it."""
+
+Address = int
+"""Of device memory."""
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """The device that is really in use."""
+
+    name: str
+    compute_capability: tuple[int, int]
+    """(0, 0) on a host."""
+    multiprocessors: int
+    memory_bytes: int
+    driver: str
+    """Version of the device's driver."""
+
+
+class Driver(Protocol):
+    """A device's primary context. Every method raises :class:`engines.errors.EngineError` when the device refuses."""
+
+    @property
+    def info(self) -> DeviceInfo:
+        """The device."""
+
+    def attach(self) -> None:
+        """Make the context current in the calling thread."""
+
+    def detach(self) -> None:
+        """Undo :meth:`attach`."""
+
+    def stream(self) -> Handle:
+        """A stream that does not wait for the default stream."""
+
+    def event(self, *, timing: bool = False) -> Handle: ...
+
+    def record(self, event: Handle, stream: Handle) -> None:
+        """Mark the work put on a stream so far."""
+
+    def wait_for(self, event: Handle, stream: Handle) -> None:
+        """Work put on a stream from now on waits for what an event marks."""
+
+    def synchronize(self, event: Handle) -> None:
+        """The calling thread waits for what an event marks."""
+
+    def elapsed_ms(self, start: Handle, stop: Handle) -> float:
+        """Between two timing events that have happened."""
+
+    def allocate(self, size: int) -> Address:
+        """Device memory, bytes; not cleared."""
+
+    def free(self, address: Address) -> None: ...
+
+    def pinned(self, size: int) -> NDArray[np.uint8]:
+        """(size,) host memory that copies run from and to beside computation; freed by :meth:`close`.
+
+        The array owns its memory: after :meth:`close` it is ordinary, and touching it is safe.
+        """
+
+    def unpin(self, memory: NDArray[np.uint8]) -> None:
+        """Give one back before :meth:`close`."""
+
+    def upload(self, to: Address, memory: NDArray[np.uint8], stream: Handle) -> None:
+        """Copy pinned memory to the device; the caller keeps it unchanged until the stream has done so."""
+
+    def download(self, memory: NDArray[np.uint8], address: Address, stream: Handle) -> None:
+        """Copy from the device to pinned memory."""
+
+    def clear(self, address: Address, size: int, stream: Handle) -> None:
+        """Zero device memory."""
+
+    def kernels(self, ptx: bytes, names: Sequence[str]) -> dict[str, Handle]:
+        """Compile a PTX module for this device and look up kernels."""
+
+    def launch(
+        self,
+        kernel: Handle,
+        *,
+        grid: tuple[int, int, int],
+        block: int,
+        arguments: Sequence[int | float | Address | np.generic],
+        stream: Handle,
+        shared: int = 0,
+    ) -> None:
+        """Run a kernel. Arguments: ``np.int32``, ``np.float32``, and ``int`` for addresses.
+
+        Parameters
+        ----------
+        shared : dynamic shared memory, bytes; raised beyond the default limit where needed.
+        """
+
+    def capture(self, stream: Handle, work: Callable[[], None]) -> Handle | None:
+        """A graph of what ``work`` puts on the stream; None where the device cannot capture it."""
+
+    def replay(self, graph: Handle, stream: Handle) -> None:
+        """Run a captured graph."""
+
+    def close(self) -> None:
+        """Wait for the device, free all that is left and let the context go."""

@@ -1,0 +1,202 @@
+"""Slots and threads that every engine shares: lease, submit, collect, close.
+
+What differs between devices is a :class:`Runner`. One thread owns it: it opens the device, starts
+every tile on it and releases it. A second thread waits for tiles in the order they were started,
+so that starting never waits for a tile before it::
+
+    submit ──▶ [submitted] ──▶ device thread: start ──▶ [started] ──▶ waiting thread: wait ──▶ done
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.contract import Answer, EngineInfo, Request, Slot
+from engines.errors import EngineError
+
+OPEN_TIMEOUT_S = 600.0
+"""Opening a device, loading a plan and compiling kernels take no longer."""
+
+CLOSE_TIMEOUT_S = 60.0
+
+
+class Buffers(Protocol):
+    """What a device needs for one tile image in flight."""
+
+    @property
+    def pixels(self) -> NDArray[np.uint16]:
+        """(4, H, W) to fill."""
+
+
+B = TypeVar("B", bound=Buffers)
+
+
+class Runner(Protocol[B]):
+    """A network on a device. Everything but ``wait`` and ``answer`` runs in the device thread."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What is really in use."""
+
+    def buffers(self) -> B:
+        """Room for one more tile; called once a slot, before the first tile."""
+
+    def start(self, buffers: B, request: Request) -> None:
+        """Put a tile on its way; raises when it cannot."""
+
+    def wait(self, buffers: B) -> None:
+        """Wait until a started tile's answer lies in its buffers; raises when its computation failed."""
+
+    def answer(self, buffers: B, request: Request) -> Answer:
+        """The answer of a tile that was waited for, copied out of its buffers."""
+
+    def close(self) -> None:
+        """Wait for what is on the device and release it."""
+
+
+@dataclass(eq=False)
+class _Slot(Generic[B]):
+    """Buffers, and where the work on them stands."""
+
+    buffers: B
+    request: Request | None = None
+    error: str | None = None
+    abandoned: bool = False
+    done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def pixels(self) -> NDArray[np.uint16]:
+        return self.buffers.pixels
+
+
+class SlottedEngine(Generic[B]):
+    """An :class:`engines.contract.Engine` around a runner.
+
+    Parameters
+    ----------
+    name : of the backend, for errors.
+    open_runner : called in the device thread.
+
+    Raises
+    ------
+    EngineError : the runner cannot be opened.
+    """
+
+    def __init__(self, name: str, open_runner: Callable[[], Runner[B]], *, slots: int) -> None:
+        self._name, self._open_runner = name, open_runner
+        self._free: queue.Queue[_Slot[B]] = queue.Queue()
+        self._submitted: queue.Queue[_Slot[B] | None] = queue.Queue()
+        self._started: queue.Queue[_Slot[B] | None] = queue.Queue()
+        self._lock = threading.Lock()
+        """Between freeing, abandoning and reading a slot, and closing."""
+        self._closed = False
+        self._opened: queue.Queue[Runner[B] | BaseException] = queue.Queue()
+        self._waiter = threading.Thread(target=self._wait, name="engine-answers", daemon=True)
+        self._device = threading.Thread(target=self._drive, args=(slots,), name="engine", daemon=True)
+        self._device.start()
+        try:
+            opened = self._opened.get(timeout=OPEN_TIMEOUT_S)
+        except queue.Empty:
+            raise EngineError(f"engine {name}: not open after {OPEN_TIMEOUT_S:g} s") from None
+        if isinstance(opened, BaseException):
+            self._device.join()
+            raise opened
+        self._runner = opened
+        self.info = opened.info
+        self._waiter.start()
+
+    def lease(self, timeout_s: float) -> Slot:
+        self._check_open()
+        try:
+            return self._free.get(timeout=timeout_s)
+        except queue.Empty:
+            raise EngineError(
+                f"engine {self._name}: none of {self.info.slots} slots came free in {timeout_s:g} s"
+            ) from None
+
+    def submit(self, slot: Slot, request: Request) -> None:
+        assert isinstance(slot, _Slot)
+        slot.request, slot.error, slot.abandoned = request, None, False
+        slot.done.clear()
+        with self._lock:
+            self._check_open()
+            self._submitted.put(slot)
+
+    def collect(self, slot: Slot, timeout_s: float) -> Answer:
+        self._check_open()
+        assert isinstance(slot, _Slot)
+        assert slot.request is not None
+        finished = slot.done.wait(timeout_s)
+        with self._lock:
+            self._check_open()
+            if not finished and not slot.done.is_set():
+                slot.abandoned = True  # the device may still write to it
+                raise EngineError(f"engine {self._name}: a tile took longer than {timeout_s:g} s")
+            try:
+                if slot.error is not None:
+                    raise EngineError(f"engine {self._name}: {slot.error}")
+                return self._runner.answer(slot.buffers, slot.request)
+            finally:
+                self._free.put(slot)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._submitted.put(None)
+        self._device.join(CLOSE_TIMEOUT_S)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError(f"engine {self._name}: it is closed")
+
+    def _drive(self, slots: int) -> None:
+        """The device thread: open, start tiles until told to close, release."""
+        try:
+            runner = self._open_runner()
+        except BaseException as error:
+            self._opened.put(error)
+            return
+        try:
+            for _ in range(slots):
+                self._free.put(_Slot(runner.buffers()))
+        except BaseException as error:
+            runner.close()
+            self._opened.put(error)
+            return
+        self._opened.put(runner)
+        while (slot := self._submitted.get()) is not None:
+            assert slot.request is not None
+            try:
+                runner.start(slot.buffers, slot.request)
+            except Exception as error:  # whatever the runtime raises belongs to this tile
+                slot.error = _first_line(error)
+            self._started.put(slot)
+        self._started.put(None)
+        self._waiter.join(CLOSE_TIMEOUT_S)
+        with suppress(Exception):  # tiles that failed have been told
+            runner.close()
+
+    def _wait(self) -> None:
+        """The waiting thread: what was started ends in that order."""
+        while (slot := self._started.get()) is not None:
+            try:
+                self._runner.wait(slot.buffers)
+            except Exception as error:
+                slot.error = slot.error or _first_line(error)
+            with self._lock:
+                slot.done.set()
+                if slot.abandoned:
+                    self._free.put(slot)
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, or its name where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
