@@ -1,1 +1,26 @@
 """The few things a double-buffered engine asks of a device, and who provides them."""
+
+from importlib.util import find_spec
+
+from engines.devices.driver import Driver
+from engines.devices.probe import probe
+from engines.errors import EngineError
+
+
+def open_cuda(index: int = 0) -> Driver:
+    """A GPU, through pycuda where it is installed, else through cuda-bindings; current in the calling thread.
+
+    Raises
+    ------
+    EngineError : no driver, no such GPU, no Python package for it, or the GPU refuses.
+    """
+    probe().device(index)
+    if find_spec("pycuda") is not None:
+        from engines.devices.pycuda import PycudaDriver
+
+        return PycudaDriver(index)
+    if find_spec("cuda") is not None and find_spec("cuda.bindings") is not None:
+        from engines.devices.bindings import BindingsDriver
+
+        return BindingsDriver(index)
+    raise EngineError("no Python package for CUDA: install pycuda or cuda-bindings (`pip install seqd[cuda]`)")

@@ -1,9 +1,9 @@
 """The seam between engines and a device: memory, streams, events, kernels, graphs.
 
 Method and argument names are CUDA's ideas, not CUDA's names, so that pycuda, cuda-bindings and
-plain host memory can each stand behind it. One thread calls :meth:`Driver.enter`, makes and
-frees everything and calls :meth:`Driver.close`; another may :meth:`Driver.attach` itself to wait
-for events. Handles are opaque; ``int(handle)`` of a stream is what TensorRT and PyTorch take.
+plain host memory can each stand behind it. The thread that opens a driver has its context current,
+makes and frees everything and calls :meth:`Driver.close`; another may :meth:`Driver.attach` itself
+to wait for events. Handles are opaque; ``int(handle)`` of a stream is what TensorRT and PyTorch take.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +18,9 @@ Handle = Any
 
 Address = int
 """Of device memory."""
+
+DEFAULT_SHARED_BYTES = 48 * 1024
+"""Dynamic shared memory that every kernel may have; more has to be asked for."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Driver(Protocol):
         *,
         grid: tuple[int, int, int],
         block: int,
-        arguments: Sequence[int | float | Address | np.generic],
+        arguments: Sequence[Address | np.generic],
         stream: Handle,
         shared: int = 0,
     ) -> None:

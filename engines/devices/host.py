@@ -73,7 +73,7 @@ class HostDriver:
         *,
         grid: tuple[int, int, int],
         block: int,
-        arguments: Sequence[int | float | Address | np.generic],
+        arguments: Sequence[Address | np.generic],
         stream: Handle,
         shared: int = 0,
     ) -> None:

@@ -1,0 +1,96 @@
+"""Whether there is an NVIDIA driver and a device, asked without any CUDA binding.
+
+TensorRT's runtime ends the process with a segmentation fault where there is no driver, and pycuda cannot be
+imported there: ask here first.
+"""
+
+import ctypes
+from dataclasses import dataclass
+
+from engines.errors import EngineError
+
+DRIVER_LIBRARY, MANAGEMENT_LIBRARY = "libcuda.so.1", "libnvidia-ml.so.1"
+
+_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
+"""``CUdevice_attribute``."""
+
+
+@dataclass(frozen=True)
+class CudaDevice:
+    """One GPU."""
+
+    name: str
+    compute_capability: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Cuda:
+    """The driver and what it drives."""
+
+    driver: str
+    """Version of the driver, such as ``580.159.04``; ``CUDA 13.0`` where only that is known."""
+    version: tuple[int, int]
+    """Newest CUDA that the driver knows."""
+    devices: tuple[CudaDevice, ...]
+    """At least one."""
+
+    def device(self, index: int) -> CudaDevice:
+        """One of the devices; raises :class:`EngineError` where there are not that many."""
+        if not 0 <= index < len(self.devices):
+            raise EngineError(f"no GPU {index}: there are {len(self.devices)}, counted from 0")
+        return self.devices[index]
+
+
+def probe() -> Cuda:
+    """Load the driver and count its devices.
+
+    Raises
+    ------
+    EngineError : there is no driver, it does not start, or it has no device.
+    """
+    try:
+        library = ctypes.CDLL(DRIVER_LIBRARY)
+    except OSError:
+        raise EngineError(f"no NVIDIA driver: {DRIVER_LIBRARY} not found") from None
+    _check(library, "cuInit", 0)
+    version, number = ctypes.c_int(), ctypes.c_int()
+    _check(library, "cuDriverGetVersion", ctypes.byref(version))
+    _check(library, "cuDeviceGetCount", ctypes.byref(number))
+    if number.value == 0:
+        raise EngineError("no GPU: the NVIDIA driver has no device")
+    cuda = (version.value // 1000, version.value % 1000 // 10)
+    devices = tuple(_device(library, index) for index in range(number.value))
+    return Cuda(_driver_version() or f"CUDA {cuda[0]}.{cuda[1]}", cuda, devices)
+
+
+def _device(library: ctypes.CDLL, index: int) -> CudaDevice:
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    name = ctypes.create_string_buffer(256)
+    _check(library, "cuDeviceGet", ctypes.byref(device), index)
+    _check(library, "cuDeviceGetName", name, len(name), device)
+    _check(library, "cuDeviceGetAttribute", ctypes.byref(major), _COMPUTE_CAPABILITY_MAJOR, device)
+    _check(library, "cuDeviceGetAttribute", ctypes.byref(minor), _COMPUTE_CAPABILITY_MINOR, device)
+    return CudaDevice(name.value.decode("utf-8", "replace"), (major.value, minor.value))
+
+
+def _driver_version() -> str | None:
+    """Of the kernel's driver; CUDA itself tells only which CUDA it knows."""
+    version = ctypes.create_string_buffer(96)
+    try:
+        library = ctypes.CDLL(MANAGEMENT_LIBRARY)
+        if library.nvmlInit_v2():
+            return None
+        try:
+            return None if library.nvmlSystemGetDriverVersion(version, len(version)) else version.value.decode("ascii")
+        finally:
+            library.nvmlShutdown()
+    except (OSError, AttributeError, UnicodeDecodeError):
+        return None
+
+
+def _check(library: ctypes.CDLL, call: str, *arguments: object) -> None:
+    code = int(getattr(library, call)(*arguments))
+    if code:
+        name = ctypes.c_char_p()
+        library.cuGetErrorName(code, ctypes.byref(name))
+        raise EngineError(f"NVIDIA driver: {call}: {(name.value or str(code).encode()).decode('ascii', 'replace')}")
