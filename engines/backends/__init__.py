@@ -1,33 +1,35 @@
 """The devices an engine can run on, and the choice between them."""
 
-from dataclasses import dataclass
+from importlib import import_module
 
-from engines.backends.openvino import OpenVinoEngine
 from engines.bundle import Bundle
 from engines.contract import Engine
+from engines.errors import EngineError
+from engines.options import EngineOptions
 
+__all__ = ["BACKENDS", "EngineOptions", "open_backend", "open_engine"]
 
-@dataclass(frozen=True)
-class EngineOptions:
-    """How an engine is opened."""
-
-    precision: str = "auto"
-    """``auto`` (the best the device computes natively), ``f32``, ``bf16`` or ``f16``."""
-    threads: int = 0
-    """Processor threads; 0 leaves it to the device."""
-    slots: int = 2
-    """Tiles in the engine at once: one computing, the others being filled or read."""
-    strip_px: int = 768 * 768
-    """Pixels of a strip that a larger tile is cut into."""
+BACKENDS = {"openvino": "engines.backends.openvino"}
+"""Module by name; each has an ``open_engine`` and is imported only when it is asked for."""
 
 
 def open_engine(bundle: Bundle, *, shape: tuple[int, int], options: EngineOptions) -> Engine:
     """Open the embedded engine for tiles of one shape (height, width)."""
-    return OpenVinoEngine(
-        bundle,
-        shape=shape,
-        precision=options.precision,
-        threads=options.threads,
-        slots=options.slots,
-        strip_px=options.strip_px,
-    )
+    return open_backend("openvino", bundle, shape=shape, options=options)
+
+
+def open_backend(name: str, bundle: Bundle, *, shape: tuple[int, int], options: EngineOptions) -> Engine:
+    """Open a backend by name for tiles of one shape (height, width).
+
+    Raises
+    ------
+    EngineError : there is no such backend, what it needs is not installed, or its device cannot be used.
+    """
+    if name not in BACKENDS:
+        raise EngineError(f"engine {name}: there is no such backend; there is {', '.join(BACKENDS)}")
+    try:
+        module = import_module(BACKENDS[name])
+    except ModuleNotFoundError as error:
+        raise EngineError(f"engine {name}: needs {error.name}, which is not installed") from error
+    engine: Engine = module.open_engine(bundle, shape=shape, options=options)
+    return engine

@@ -1,0 +1,17 @@
+"""How an engine is opened."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Settings that every backend understands."""
+
+    precision: str = "auto"
+    """``auto`` (the best the device computes natively), ``f32``, ``bf16`` or ``f16``."""
+    threads: int = 0
+    """Processor threads; 0 leaves it to the device."""
+    slots: int = 2
+    """Tiles in the engine at once: one computing, the others being filled or read."""
+    strip_px: int = 768 * 768
+    """Pixels of a strip that a larger tile is cut into."""
