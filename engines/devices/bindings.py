@@ -110,8 +110,8 @@ class BindingsDriver:
             _call(cuda.cuMemsetD8Async, address, 0, size, stream)
 
     def kernels(self, ptx: bytes, names: Sequence[str]) -> dict[str, Handle]:
-        # The driver reads to a terminating zero.
-        module = _call(cuda.cuModuleLoadData, ptx.rstrip(b"\0") + b"\0")
+        # Of PTX the driver reads to a terminating zero; a binary knows its length.
+        module = _call(cuda.cuModuleLoadData, ptx + b"\0")
         self._modules.append(module)
         return {name: _call(cuda.cuModuleGetFunction, module, name.encode("ascii")) for name in names}
 

@@ -7,9 +7,10 @@ imported there: ask here first.
 import ctypes
 from dataclasses import dataclass
 
+from engines.devices.library import DriverLibrary
 from engines.errors import EngineError
 
-DRIVER_LIBRARY, MANAGEMENT_LIBRARY = "libcuda.so.1", "libnvidia-ml.so.1"
+MANAGEMENT_LIBRARY = "libnvidia-ml.so.1"
 
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
 """``CUdevice_attribute``."""
@@ -48,14 +49,11 @@ def probe() -> Cuda:
     ------
     EngineError : there is no driver, it does not start, or it has no device.
     """
-    try:
-        library = ctypes.CDLL(DRIVER_LIBRARY)
-    except OSError:
-        raise EngineError(f"no NVIDIA driver: {DRIVER_LIBRARY} not found") from None
-    _check(library, "cuInit", 0)
+    library = DriverLibrary()
+    library.call("cuInit", 0)
     version, number = ctypes.c_int(), ctypes.c_int()
-    _check(library, "cuDriverGetVersion", ctypes.byref(version))
-    _check(library, "cuDeviceGetCount", ctypes.byref(number))
+    library.call("cuDriverGetVersion", ctypes.byref(version))
+    library.call("cuDeviceGetCount", ctypes.byref(number))
     if number.value == 0:
         raise EngineError("no GPU: the NVIDIA driver has no device")
     cuda = (version.value // 1000, version.value % 1000 // 10)
@@ -63,13 +61,13 @@ def probe() -> Cuda:
     return Cuda(_driver_version() or f"CUDA {cuda[0]}.{cuda[1]}", cuda, devices)
 
 
-def _device(library: ctypes.CDLL, index: int) -> CudaDevice:
+def _device(library: DriverLibrary, index: int) -> CudaDevice:
     device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     name = ctypes.create_string_buffer(256)
-    _check(library, "cuDeviceGet", ctypes.byref(device), index)
-    _check(library, "cuDeviceGetName", name, len(name), device)
-    _check(library, "cuDeviceGetAttribute", ctypes.byref(major), _COMPUTE_CAPABILITY_MAJOR, device)
-    _check(library, "cuDeviceGetAttribute", ctypes.byref(minor), _COMPUTE_CAPABILITY_MINOR, device)
+    library.call("cuDeviceGet", ctypes.byref(device), index)
+    library.call("cuDeviceGetName", name, len(name), device)
+    library.call("cuDeviceGetAttribute", ctypes.byref(major), _COMPUTE_CAPABILITY_MAJOR, device)
+    library.call("cuDeviceGetAttribute", ctypes.byref(minor), _COMPUTE_CAPABILITY_MINOR, device)
     return CudaDevice(name.value.decode("utf-8", "replace"), (major.value, minor.value))
 
 
@@ -86,11 +84,3 @@ def _driver_version() -> str | None:
             library.nvmlShutdown()
     except (OSError, AttributeError, UnicodeDecodeError):
         return None
-
-
-def _check(library: ctypes.CDLL, call: str, *arguments: object) -> None:
-    code = int(getattr(library, call)(*arguments))
-    if code:
-        name = ctypes.c_char_p()
-        library.cuGetErrorName(code, ctypes.byref(name))
-        raise EngineError(f"NVIDIA driver: {call}: {(name.value or str(code).encode()).decode('ascii', 'replace')}")
