@@ -123,8 +123,8 @@ class PycudaDriver:
             _call(cuda.memset_d8_async, address, 0, size, self._streams[stream])
 
     def kernels(self, ptx: bytes, names: Sequence[str]) -> dict[str, Handle]:
-        # The driver reads to a terminating zero.
-        module = _call(cuda.module_from_buffer, ptx.rstrip(b"\0") + b"\0")
+        # Of PTX, the driver reads to a terminating zero.
+        module = _call(cuda.module_from_buffer, ptx + b"\0")
         self._modules.append(module)
         handles = {}
         for name in names:
