@@ -1,11 +1,12 @@
 """The bundle: a trained network with everything needed to run it and to know where it came from.
 
-A folder of three files::
+A folder of four files::
 
-    model.toml     architecture, quality table, training provenance, SHA-256 of the other two
-    network.onnx   FP16 graph: `images` (1, 4, H, W) float32 in normalised units ->
-                   `probabilities` (1, 5, H, W), `superresolved` (1, 4, 2H, 2W), both float32
+    model.toml     architecture, quality tables, training provenance, SHA-256 of the other three
+    network.onnx   FP16 graph: `images` (1, 4, H, W) float16 in normalised units, `positions` (4, n, 2) float32 ->
+                   `probabilities` (1, 5, H, W), `superresolved` (1, 4, 2H, 2W), `centres` (n, 4), all float32
     weights.npz    the same weights by parameter name, float16
+    golden.npz     a tile and what the network answers, see :mod:`engines.golden`
 """
 
 import hashlib
@@ -22,10 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from engines.architecture import Architecture
 from engines.errors import BundleError
 
-FORMAT = 2
+FORMAT = 3
 """Version of the bundle's layout."""
 
-MODEL, NETWORK, WEIGHTS = "model.toml", "network.onnx", "weights.npz"
+MODEL, NETWORK, WEIGHTS, GOLDEN = "model.toml", "network.onnx", "weights.npz", "golden.npz"
 
 DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "default"
 
@@ -75,6 +76,7 @@ class Hashes(BaseModel):
 
     network: _Sha256
     weights: _Sha256
+    golden: _Sha256
 
 
 class Model(BaseModel):
@@ -119,6 +121,11 @@ class Bundle:
         """The ONNX graph."""
         return self.folder / NETWORK
 
+    @property
+    def golden(self) -> Path:
+        """The golden tile."""
+        return self.folder / GOLDEN
+
 
 def store_quality(bundle: Bundle, tables: dict[Readout, QualityTable]) -> None:
     """Replace the quality tables of a bundle in its folder; its hash changes."""
@@ -160,7 +167,8 @@ def load_bundle(folder: Path = DEFAULT_BUNDLE) -> Bundle:
         raise BundleError(f"bundle {folder}: {MODEL} is not valid: {place}: {first['msg']}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"bundle {folder}: {MODEL} is not valid: {error}") from error
-    for name, expected in ((NETWORK, model.hashes.network), (WEIGHTS, model.hashes.weights)):
+    hashes = ((NETWORK, model.hashes.network), (WEIGHTS, model.hashes.weights), (GOLDEN, model.hashes.golden))
+    for name, expected in hashes:
         try:
             found = file_hash(folder / name)
         except OSError as error:

@@ -1,6 +1,5 @@
 import threading
 import time
-import warnings
 from contextlib import ExitStack
 
 import pytest
@@ -32,6 +31,7 @@ def tiny_bundle(tiny, tmp_path_factory):
     # PyTorch takes seconds to import: only tests of this bundle pay for it.
     import torch
 
+    from calib.learning.golden import golden_tile
     from engines.export import write_bundle
     from engines.network import Network
 
@@ -41,15 +41,9 @@ def tiny_bundle(tiny, tmp_path_factory):
     torch.nn.init.zeros_(network.call.bias)
     torch.nn.init.normal_(network.reconstruct.weight, std=0.2)
     folder = tmp_path_factory.mktemp("bundle")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter uses what its own libraries deprecate
-        write_bundle(
-            folder,
-            name="tiny",
-            architecture=tiny,
-            weights=network.state_dict(),
-            training={},
-        )
+    write_bundle(
+        folder, name="tiny", architecture=tiny, weights=network.state_dict(), training={}, golden=golden_tile()
+    )
     table = QualityTable(weights=(1, 0, 0, 0, 0, 0), edges=(0.4, 0.8), scores=(5, 15, 30), binned=(2, 12, 24))
     store_quality(load_bundle(folder), dict.fromkeys(Readout, table))
     return folder

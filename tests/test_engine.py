@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.architecture import Architecture
-from engines.bundle import DEFAULT_BUNDLE, MODEL, NETWORK, WEIGHTS, load_bundle, store_quality
+from engines.bundle import DEFAULT_BUNDLE, GOLDEN, MODEL, NETWORK, WEIGHTS, load_bundle, store_quality
 from engines.contract import Request
 from engines.errors import BundleError, EngineError
 from engines.export import load_weights
@@ -199,7 +199,8 @@ def test_default_bundle_is_whole_and_small():
     assert bundle.model.architecture == Architecture()
     assert bundle.folder == DEFAULT_BUNDLE
     assert sum(path.stat().st_size for path in DEFAULT_BUNDLE.iterdir()) < 5e6
-    for name, expected in ((NETWORK, bundle.model.hashes.network), (WEIGHTS, bundle.model.hashes.weights)):
+    hashes = bundle.model.hashes
+    for name, expected in ((NETWORK, hashes.network), (WEIGHTS, hashes.weights), (GOLDEN, hashes.golden)):
         assert hashlib.sha256((DEFAULT_BUNDLE / name).read_bytes()).hexdigest() == expected
     assert sum(weight.numel() for weight in load_weights(DEFAULT_BUNDLE).values()) == 839_241
 
@@ -215,7 +216,7 @@ def rewritten(folder, change):
     (folder / MODEL).write_text(tomli_w.dumps(model))
 
 
-@pytest.mark.parametrize("name", [NETWORK, WEIGHTS])
+@pytest.mark.parametrize("name", [NETWORK, WEIGHTS, GOLDEN])
 def test_altered_bundle_is_refused(copied, name):
     content = bytearray((copied / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -224,7 +225,7 @@ def test_altered_bundle_is_refused(copied, name):
         load_bundle(copied)
 
 
-@pytest.mark.parametrize("name", [MODEL, NETWORK, WEIGHTS])
+@pytest.mark.parametrize("name", [MODEL, NETWORK, WEIGHTS, GOLDEN])
 def test_missing_bundle_file_is_named(copied, name):
     (copied / name).unlink()
     with pytest.raises(BundleError, match=rf"cannot read {name}: No such file"):
@@ -237,11 +238,13 @@ def test_missing_bundle_file_is_named(copied, name):
         ({"format": 99}, 99),
         # One table for all readouts, as the first format had it.
         ({"format": 1, "quality": {"edges": [0.4, 0.8], "scores": [5, 15, 30]}}, 1),
+        # No golden tile, as in the second.
+        ({"format": 2, "hashes": {"network": "0" * 64, "weights": "0" * 64}}, 2),
     ],
 )
 def test_bundle_of_another_format_is_refused(copied, other, number):
     rewritten(copied, lambda model: model.update(other))
-    with pytest.raises(BundleError, match=f"^bundle .*: format {number}, this seqd reads format 2$"):
+    with pytest.raises(BundleError, match=f"^bundle .*: format {number}, this seqd reads format 3$"):
         load_bundle(copied)
 
 

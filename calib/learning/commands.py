@@ -1,14 +1,15 @@
-"""``seqd calib``: simulate, reconstruct, label, train, evaluate."""
+"""``seqd calib``: simulate, reconstruct, label, train, export, evaluate."""
 
 import typer
 
 from calib.learning.evaluation.command import evaluate
+from calib.learning.export import export
 from calib.learning.labels.command import label
 from calib.learning.quality.command import quality
 from calib.learning.sim.command import reconstruct
 from calib.learning.simulation.command import simulate
 from calib.learning.training.command import ablate, train
 
-app = typer.Typer(help="Simulate, reconstruct, label, train and evaluate.", no_args_is_help=True)
-for command in (simulate, reconstruct, label, train, quality, ablate, evaluate):
+app = typer.Typer(help="Simulate, reconstruct, label, train, export and evaluate.", no_args_is_help=True)
+for command in (simulate, reconstruct, label, train, quality, export, ablate, evaluate):
     app.command()(command)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
+from calib.learning.golden import golden_tile
 from calib.learning.quality.fit import fit_bundle, simulate_runs, tile_cycles
 from calib.learning.training.ablation import Result, ablate
 from calib.learning.training.hardware import choose_device
@@ -70,6 +71,7 @@ def train_bundle(
         architecture=settings.architecture,
         weights=network.state_dict(),
         training=provenance(training),
+        golden=golden_tile(),
     )
     with TemporaryDirectory(prefix="seqd-quality-") as scratch:
         roots = simulate_runs(Path(scratch), runs=settings.quality_runs, size=settings.quality_px, seed=settings.seed)
