@@ -123,7 +123,7 @@ class PycudaDriver:
             _call(cuda.memset_d8_async, address, 0, size, self._streams[stream])
 
     def kernels(self, ptx: bytes, names: Sequence[str]) -> dict[str, Handle]:
-        # Of PTX, the driver reads to a terminating zero.
+        # Of PTX the driver reads to a terminating zero; a binary knows its length.
         module = _call(cuda.module_from_buffer, ptx + b"\0")
         self._modules.append(module)
         handles = {}

@@ -1,0 +1,86 @@
+"""Launching what lies around a network: normalisation before it, laying strips together and reading out after it."""
+
+import numpy as np
+
+from engines.buffered import DeviceTile
+from engines.devices.driver import Address, Driver, Handle
+from engines.kernels import ptx
+from engines.strips import Strip
+
+THREADS = 256
+
+
+class AroundNetwork:
+    """The kernels of ``normalise.cu``, ``strips.cu`` and ``readout.cu`` for tiles of one shape (H, W)."""
+
+    def __init__(self, driver: Driver, *, shape: tuple[int, int]) -> None:
+        self._driver, self._shape = driver, shape
+        (self._normalise,) = driver.kernels(ptx("normalise"), ["normalise"]).values()
+        (self._keep_rows,) = driver.kernels(ptx("strips"), ["keep_rows"]).values()
+        (self._read_out,) = driver.kernels(ptx("readout"), ["read_out"]).values()
+
+    def normalise(self, tile: DeviceTile, strip: Strip, images: Address, stream: Handle) -> None:
+        """A strip of a tile's pixels into (1, 4, rows, W) float16, normalised units."""
+        height, width = self._shape
+        rows = strip.stop - strip.start
+        self._driver.launch(
+            self._normalise,
+            grid=(-(-rows * width // THREADS), 4, 1),
+            block=THREADS,
+            arguments=(
+                tile.header,
+                tile.pixels,
+                images,
+                np.int32(height),
+                np.int32(width),
+                np.int32(strip.start),
+                np.int32(rows),
+            ),
+            stream=stream,
+        )
+
+    def keep(
+        self, source: Address, target: Address, strip: Strip, stream: Handle, *, planes: int, scale: int = 1
+    ) -> None:
+        """The rows of a strip's (planes, rows, W) float32 that are kept into (planes, H, W).
+
+        Parameters
+        ----------
+        scale : of both images, 2 for super-resolved ones.
+        """
+        height, width = self._shape
+        kept = scale * (strip.last - strip.first)
+        self._driver.launch(
+            self._keep_rows,
+            grid=(-(-kept * scale * width // THREADS), planes, 1),
+            block=THREADS,
+            arguments=(
+                source,
+                target,
+                np.int32(scale * (strip.stop - strip.start)),
+                np.int32(scale * height),
+                np.int32(scale * width),
+                np.int32(scale * (strip.first - strip.start)),
+                np.int32(scale * strip.first),
+                np.int32(kept),
+            ),
+            stream=stream,
+        )
+
+    def read_out(self, tile: DeviceTile, stream: Handle) -> None:
+        """A tile's probabilities at its positions into its centres, as :func:`engines.readout.read_centres` does."""
+        height, width = self._shape
+        self._driver.launch(
+            self._read_out,
+            grid=(-(-4 * tile.capacity // THREADS), 1, 1),
+            block=THREADS,
+            arguments=(
+                tile.header,
+                tile.probabilities,
+                tile.positions,
+                tile.centres,
+                np.int32(height),
+                np.int32(width),
+            ),
+            stream=stream,
+        )
