@@ -1,0 +1,190 @@
+"""PyTorch as an engine: on a GPU in FP16 where there is one, else on the processor."""
+
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engines.buffered import HEADER, BufferedRunner, DeviceBuffers, DeviceTile
+from engines.bundle import Bundle
+from engines.contract import EngineInfo
+from engines.deployed import centres_at
+from engines.devices import open_cuda
+from engines.devices.driver import Address, Driver, Handle
+from engines.devices.host import HostDriver
+from engines.errors import EngineError
+from engines.export import load_weights
+from engines.inference import InferenceNetwork
+from engines.network import Network
+from engines.options import EngineOptions
+from engines.readout import OUTSIDE_PX
+from engines.slots import SlottedEngine
+from engines.strips import plan_strips
+
+_NAME = "torch"
+_DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+_NATIVE_BF16 = {"avx512_bf16", "bf16"}
+"""As Linux names it on x86 and ARM."""
+
+_CLUSTERS_AT = dict(HEADER.fields or {})["clusters"][1]
+"""Bytes into a header."""
+
+
+def open_engine(
+    bundle: Bundle, *, shape: tuple[int, int], options: EngineOptions, on_gpu: bool | None = None
+) -> SlottedEngine[DeviceBuffers]:
+    """PyTorch for tiles of one shape (height, width).
+
+    Parameters
+    ----------
+    on_gpu : the first GPU or the processor; None takes the GPU where PyTorch has one.
+
+    Raises
+    ------
+    EngineError : the device cannot be used, or does not compute in the wanted precision.
+    """
+    gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
+
+    def open_runner() -> BufferedRunner:
+        driver = open_cuda() if gpu else HostDriver()
+        try:
+            return _runner(driver, bundle, shape, options, torch.device("cuda", 0) if gpu else torch.device("cpu"))
+        except BaseException:
+            driver.close()
+            raise
+
+    return SlottedEngine(_NAME, open_runner, slots=options.slots)
+
+
+def _runner(
+    driver: Driver, bundle: Bundle, shape: tuple[int, int], options: EngineOptions, device: torch.device
+) -> BufferedRunner:
+    precision = _precision(options.precision, device)
+    if options.threads and device.type == "cpu":
+        torch.set_num_threads(options.threads)
+    program = TorchProgram(bundle, shape=shape, dtype=_DTYPES[precision], device=device, strip_px=options.strip_px)
+    info = EngineInfo(
+        backend=_NAME,
+        device=driver.info.name,
+        precision=precision,
+        model=bundle.model.name,
+        model_hash=bundle.hash,
+        slots=options.slots,
+        strips=program.strips,
+    )
+    return BufferedRunner(driver, program, info, shape=shape)
+
+
+def _precision(wanted: str, device: torch.device) -> str:
+    if device.type == "cuda":
+        available, best = ["f32", "bf16", "f16"], "f16"
+    else:
+        native = _NATIVE_BF16 & set(Path("/proc/cpuinfo").read_text("utf-8").split())
+        available, best = ["f32", "bf16"], "bf16" if native else "f32"
+    if wanted == "auto":
+        return best
+    if wanted not in available:
+        raise EngineError(
+            f"engine {_NAME}: {device.type} does not compute in {wanted}; it does in {', '.join(available)}"
+        )
+    return wanted
+
+
+class TorchProgram:
+    """A :class:`engines.buffered.Program` of PyTorch's operators, on memory that a driver allocated.
+
+    Parameters
+    ----------
+    shape : (H, W) of the tiles.
+    dtype : of what is computed.
+    strip_px : pixels of a strip that a larger tile is cut into.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, shape: tuple[int, int], dtype: torch.dtype, device: torch.device, strip_px: int
+    ) -> None:
+        height, width = shape
+        architecture = bundle.model.architecture
+        self._shape, self._dtype, self._device = shape, dtype, device
+        self._strips = plan_strips(height=height, width=width, halo=architecture.halo, most_px=strip_px)
+        network = Network(architecture)
+        network.load_state_dict(load_weights(bundle.folder))
+        self._network = InferenceNetwork(network, dtype=dtype, device=device)
+        # Captured graphs go on using what PyTorch allocated while they were captured.
+        self._pool = torch.cuda.MemPool() if device.type == "cuda" else None
+
+    @property
+    def strips(self) -> int:
+        """How many strips a tile is cut into."""
+        return len(self._strips)
+
+    @torch.inference_mode()
+    def enqueue(self, tile: DeviceTile, stream: Handle) -> None:
+        with self._on(stream):
+            probabilities = self._compute(tile)
+            self._read_out(tile, probabilities)
+
+    def close(self) -> None:
+        self._pool = None
+
+    def _on(self, stream: Handle) -> AbstractContextManager[Any]:
+        stack = ExitStack()
+        if self._pool is not None:
+            theirs = torch.cuda.ExternalStream(int(stream), self._device)  # type: ignore[no-untyped-call]
+            stack.enter_context(torch.cuda.stream(theirs))
+            stack.enter_context(torch.cuda.use_mem_pool(self._pool, self._device))
+            # The same tile gives the same bits, and FP32 is FP32.
+            stack.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
+        return stack
+
+    def _compute(self, tile: DeviceTile) -> Tensor:
+        """Normalisation and network, strip by strip; gives the tile's probabilities."""
+        height, width = self._shape
+        offset, gain = self._memory(tile.header, (2, 4, 1, 1), np.float32)
+        pixels = self._memory(tile.pixels, (4, height, width), np.uint16)
+        probabilities = self._memory(tile.probabilities, (5, height, width), np.float32)
+        for strip in self._strips:
+            images = (pixels[:, strip.start : strip.stop].float() - offset) * gain
+            images = images.to(self._dtype)[None].contiguous(memory_format=torch.channels_last)
+            logits, fine = self._network(images, superresolve=bool(tile.superresolved))
+            first, last = strip.first - strip.start, strip.last - strip.start
+            probabilities[:, strip.first : strip.last] = torch.softmax(logits[0, :, first:last].float(), dim=0)
+            if fine is not None:
+                superresolved = self._memory(tile.superresolved, (4, 2 * height, 2 * width), np.float32)
+                superresolved[:, 2 * strip.first : 2 * strip.last] = fine[0, :, 2 * first : 2 * last]
+        return probabilities
+
+    def _read_out(self, tile: DeviceTile, probabilities: Tensor) -> None:
+        """Read all clusters that there is room for: how many there are is known on the device only."""
+        clusters = self._memory(tile.header + _CLUSTERS_AT, (1,), np.int32)
+        packed = self._memory(tile.positions, (4 * tile.capacity, 2), np.float32)
+        order = torch.arange(tile.capacity, device=self._device)
+        channels = torch.arange(4, device=self._device)[:, None]
+        places = (channels * clusters + order).clamp_(max=len(packed) - 1)
+        # What lies beyond the clusters is whatever was in the memory.
+        positions = torch.where((order < clusters)[:, None], packed[places], 0).nan_to_num_(nan=-2 * OUTSIDE_PX)
+        self._memory(tile.centres, (tile.capacity, 4), np.float32)[:] = centres_at(probabilities[None], positions)
+
+    def _memory(self, address: Address, shape: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
+        """The driver's memory as a tensor."""
+        view = _View(address, shape, np.dtype(dtype).str)
+        return torch.as_tensor(view, device=self._device) if self._pool else torch.from_numpy(np.asarray(view))
+
+
+@dataclass(frozen=True)
+class _View:
+    """Memory by its address, as NumPy and PyTorch take it from others."""
+
+    address: Address
+    shape: tuple[int, ...]
+    typestr: str
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {"data": (self.address, False), "shape": self.shape, "typestr": self.typestr, "version": 3}
+
+    __cuda_array_interface__ = __array_interface__
