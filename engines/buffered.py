@@ -191,21 +191,23 @@ class BufferedRunner:
 
     def _make_room(self, buffers: DeviceBuffers, clusters: int, request: Request) -> None:
         """Grow what a request needs more of; the slot is not in flight."""
-        driver, host, device = self._driver, buffers.host, buffers.device
+        driver, host = self._driver, buffers.host
         size = self._shape[0] * self._shape[1]
         if request.probabilities and "probabilities" not in host:
             host["probabilities"] = driver.pinned(5 * 4 * size)
         if request.superresolved and "superresolved" not in host:
+            if not buffers.device.superresolved:
+                buffers.device = replace(buffers.device, superresolved=driver.allocate(4 * 4 * 4 * size))
             host["superresolved"] = driver.pinned(4 * 4 * 4 * size)
-            buffers.device = device = replace(device, superresolved=driver.allocate(4 * 4 * 4 * size))
-        if clusters <= device.capacity:
+        if clusters <= buffers.device.capacity:
             return
-        capacity = max(clusters, 2 * device.capacity)
+        capacity = max(clusters, 2 * buffers.device.capacity)
         for name, bytes_ in (("positions", POSITION_BYTES), ("centres", CENTRE_BYTES)):
+            # The old memory goes when the new is there: a device without room fails this tile only.
+            address, memory = driver.allocate(capacity * bytes_), driver.pinned(capacity * bytes_)
+            driver.free(getattr(buffers.device, name))
             driver.unpin(host[name])
-            driver.free(getattr(device, name))
-            host[name] = driver.pinned(capacity * bytes_)
-            buffers.device = replace(buffers.device, **{name: driver.allocate(capacity * bytes_)})
+            buffers.device, host[name] = replace(buffers.device, **{name: address}), memory
         buffers.device = replace(buffers.device, capacity=capacity)
         buffers.warm.clear()
         buffers.graphs.clear()
