@@ -54,7 +54,7 @@ class Runner(Protocol[B]):
         """Wait until a started tile's answer lies in its buffers; raises when its computation failed."""
 
     def answer(self, buffers: B, request: Request) -> Answer:
-        """The answer of a tile that was waited for, copied out of its buffers."""
+        """The answer of a tile that was waited for, copied out of its buffers; in any thread, even while it closes."""
 
     def close(self) -> None:
         """Wait for what is on the device and release it."""
@@ -94,7 +94,7 @@ class SlottedEngine(Generic[B]):
         self._submitted: queue.Queue[_Slot[B] | None] = queue.Queue()
         self._started: queue.Queue[_Slot[B] | None] = queue.Queue()
         self._lock = threading.Lock()
-        """Between freeing, abandoning and reading a slot, and closing."""
+        """Between submitting, ending and abandoning a tile, and closing."""
         self._closed = False
         self._opened: queue.Queue[Runner[B] | BaseException] = queue.Queue()
         self._waiter = threading.Thread(target=self._wait, name="engine-answers", daemon=True)
@@ -138,12 +138,12 @@ class SlottedEngine(Generic[B]):
             if not finished and not slot.done.is_set():
                 slot.abandoned = True  # the device may still write to it
                 raise EngineError(f"engine {self._name}: a tile took longer than {timeout_s:g} s")
-            try:
-                if slot.error is not None:
-                    raise EngineError(f"engine {self._name}: {slot.error}")
-                return self._runner.answer(slot.buffers, slot.request)
-            finally:
-                self._free.put(slot)
+        try:
+            if slot.error is not None:
+                raise EngineError(f"engine {self._name}: {slot.error}")
+            return self._runner.answer(slot.buffers, slot.request)
+        finally:
+            self._free.put(slot)
 
     def close(self) -> None:
         with self._lock:
