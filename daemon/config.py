@@ -71,7 +71,8 @@ class MemoryConfig(_Section):
 class EngineConfig(_Section):
     """The network and its device."""
 
-    backend: Literal["auto", "openvino"] = "auto"
+    backend: Literal["auto", "tensorrt", "torch", "openvino", "hopper"] = "auto"
+    """``auto``: TensorRT or PyTorch where there is an NVIDIA GPU, else OpenVINO."""
     bundle: Path = DEFAULT_BUNDLE
     """Folder of the bundle."""
     precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
@@ -80,8 +81,8 @@ class EngineConfig(_Section):
     """Processor threads; 0 leaves it to the device."""
     slots: Annotated[int, Field(ge=2, le=16)] = 2
     """Tiles in the engine at once."""
-    strip_px: Annotated[int, Field(ge=4096, le=2**28)] = 768 * 768
-    """Tiles of more pixels are run in strips of about this size."""
+    strip_px: Annotated[int, Field(ge=0, le=2**28)] = 0
+    """Tiles of more pixels are run in strips of about this size; 0 leaves it to the backend."""
     timeout_s: Annotated[float, Field(ge=1, le=3600)] = 300.0
     """A tile that takes longer has failed."""
 

@@ -14,7 +14,7 @@ from daemon import __version__
 from daemon.caller import Caller
 from daemon.config import Config
 from daemon.control import Control
-from daemon.engine import open_configured
+from daemon.engine import select_configured
 from daemon.errors import OutputError
 from daemon.ingest import Ingest
 from daemon.notify import Notifier
@@ -29,6 +29,7 @@ from daemon.wire.messages import Done, RunStart
 from engines.bundle import Bundle, load_bundle
 from engines.contract import Engine
 from engines.errors import SeqdError
+from engines.selection import Selection
 
 WAIT_S = 0.2
 
@@ -95,7 +96,8 @@ class Service:
         try:
             with ExitStack() as stack:
                 quality = bundle.quality(config.calling.readout)
-                engine = open_configured(bundle, config.engine, info)
+                selection = select_configured(bundle, config.engine, info)
+                engine = selection.engine
                 stack.callback(engine.close)
                 files = RunFiles(config.output / info.run)
                 output = RunOutput(
@@ -108,7 +110,7 @@ class Service:
                 )
                 stack.callback(output.close)
                 control.serve_run(info.run, files)
-                self._begin(info, engine, output)
+                self._begin(info, selection, output)
                 ingest.follow(info.run)
                 if config.calling.binned_quality:
                     quality = binned(quality)
@@ -121,7 +123,7 @@ class Service:
                     template_cycles=config.calling.template_cycles,
                     timeout_s=config.engine.timeout_s,
                 )
-                stream.event("info", f"run {info.run} taken up with {engine.info.backend} {engine.info.precision}")
+                self._announce(selection, info, stream)
                 finished = Pipeline(config, info, output, caller, ingest, self.progress).run(
                     self._stop.is_set, self._watchdog.tick
                 )
@@ -136,7 +138,7 @@ class Service:
             self._end(RunState.STOPPED, "asked to stop", info, stream)
         return finished
 
-    def _begin(self, info: RunInfo, engine: Engine, output: RunOutput) -> None:
+    def _begin(self, info: RunInfo, selection: Selection, output: RunOutput) -> None:
         committed = {tile: output.committed.get(tile, 0) for tile in info.tiles}
         self.progress.start_run(
             run=info.run,
@@ -147,17 +149,38 @@ class Service:
             passing_filter=output.passing_total,
             fastq_files=len(list(output.files.fastq.glob("*.fastq.gz"))),
         )
-        in_use = engine.info
-        self.progress.set_engine(EngineStatus(**vars(in_use)))
+        engine = EngineStatus(
+            **vars(selection.engine.info),
+            reason=selection.reason,
+            passed_over=selection.passed_over,
+            golden_difference=selection.golden.difference,
+        )
+        self.progress.set_engine(engine, lambda: selection.engine.busy_s)
         provenance = {
             "seqd": __version__,
-            "engine": vars(in_use),
+            "engine": engine.model_dump(exclude={"busy"}),
             "configuration": self._config.model_dump(mode="json"),
         }
         write_durably(output.files.provenance, json.dumps(provenance, indent=2).encode())
         log.info("run", run=info.run, tiles=len(info.tiles), cycles=info.cycles, resumed_at=min(committed.values()) + 1)
+
+    def _announce(self, selection: Selection, info: RunInfo, stream: Stream) -> None:
+        """Say which engine was chosen, why, and what was passed over."""
+        in_use = selection.engine.info
         log.info(
-            "engine", backend=in_use.backend, precision=in_use.precision, device=in_use.device, strips=in_use.strips
+            "engine",
+            backend=in_use.backend,
+            precision=in_use.precision,
+            device=in_use.device,
+            strips=in_use.strips,
+            reason=selection.reason,
+            passed_over=selection.passed_over,
+            golden_difference=selection.golden.difference,
+        )
+        stream.event(
+            "info",
+            f"run {info.run} taken up with {in_use.backend} {in_use.precision} ({selection.reason})"
+            + "".join(f"; not {backend}: {why}" for backend, why in selection.passed_over.items()),
         )
 
     def _facts(self, info: RunInfo, engine: Engine) -> dict[str, object]:
@@ -167,7 +190,7 @@ class Service:
             "model": engine.info.model_hash,
             "backend": engine.info.backend,
             "precision": engine.info.precision,
-            "strip_px": self._config.engine.strip_px,
+            "strips": engine.info.strips,
             "threads": self._config.engine.threads,
             **self._config.calling.model_dump(mode="json"),
         }

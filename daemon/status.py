@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Literal
 
@@ -97,6 +97,14 @@ class EngineStatus(BaseModel):
     model_hash: str
     slots: int
     strips: int
+    reason: str
+    """Why this backend."""
+    passed_over: dict[str, str]
+    """Backends that were tried before, and why not."""
+    golden_difference: float
+    """Root mean square by which its evidence on the bundle's golden tile is off."""
+    busy: float = 0
+    """Share of the time since the run was taken up in which it had a tile to compute."""
 
 
 class Status(BaseModel):
@@ -141,6 +149,8 @@ class Progress:
         self._committed: dict[TileId, int] = {}
         self._since = time.monotonic()
         self._committed_here = 0
+        self._busy_s: Callable[[], float] = lambda: 0.0
+        self._busy_before = 0.0
         self._heard = time.monotonic()
         self._marks = 0
         self._working = False
@@ -177,10 +187,16 @@ class Progress:
             counts.received = sum(totals.values())
             self._since, self._committed_here = time.monotonic(), 0
 
-    def set_engine(self, engine: EngineStatus) -> None:
-        """Say which engine is in use."""
+    def set_engine(self, engine: EngineStatus, busy_s: Callable[[], float]) -> None:
+        """Say which engine is in use.
+
+        Parameters
+        ----------
+        busy_s : seconds in which it had a tile to compute, ever growing.
+        """
         with self._lock:
             self._status.engine = engine
+            self._busy_s, self._busy_before = busy_s, busy_s()
 
     def set_state(self, state: RunState, reason: str = "") -> None:
         """Change the state."""
@@ -293,5 +309,7 @@ class Progress:
             status.lag.silent_s = round(self.silent_s, 1)
             status.cycle = min(self._committed.values(), default=0)
             elapsed = time.monotonic() - self._since
+            if status.engine is not None and elapsed > 0:
+                status.engine.busy = round((self._busy_s() - self._busy_before) / elapsed, 3)
             status.tile_cycles_per_s = round(self._committed_here / elapsed, 3) if elapsed > 0 else 0.0
             return status

@@ -77,6 +77,10 @@ class Engine(Protocol):
     def info(self) -> EngineInfo:
         """What is really in use."""
 
+    @property
+    def busy_s(self) -> float:
+        """Seconds since it was opened in which it had a tile to compute."""
+
     def lease(self, timeout_s: float) -> Slot:
         """A free slot; raises :class:`EngineError` when none came free in time."""
 

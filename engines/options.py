@@ -13,5 +13,7 @@ class EngineOptions:
     """Processor threads; 0 leaves it to the device."""
     slots: int = 2
     """Tiles in the engine at once: one computing, the others being filled or read."""
-    strip_px: int = 768 * 768
-    """Pixels of a strip that a larger tile is cut into."""
+    strip_px: int = 0
+    """Pixels of a strip that a larger tile is cut into; 0 leaves it to the backend."""
+    gpu: bool | None = None
+    """Whether it must run on a GPU, or must not; None leaves it to the backend."""

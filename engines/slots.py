@@ -9,6 +9,7 @@ so that starting never waits for a tile before it::
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -96,6 +97,7 @@ class SlottedEngine(Generic[B]):
         self._lock = threading.Lock()
         """Between submitting, ending and abandoning a tile, and closing."""
         self._closed = False
+        self._in_flight, self._busy_since, self._busy_before = 0, 0.0, 0.0
         self._opened: queue.Queue[Runner[B] | BaseException] = queue.Queue()
         self._waiter = threading.Thread(target=self._wait, name="engine-answers", daemon=True)
         self._device = threading.Thread(target=self._drive, args=(slots,), name="engine", daemon=True)
@@ -126,6 +128,9 @@ class SlottedEngine(Generic[B]):
         slot.done.clear()
         with self._lock:
             self._check_open()
+            if self._in_flight == 0:
+                self._busy_since = time.monotonic()
+            self._in_flight += 1
             self._submitted.put(slot)
 
     def collect(self, slot: Slot, timeout_s: float) -> Answer:
@@ -144,6 +149,11 @@ class SlottedEngine(Generic[B]):
             return self._runner.answer(slot.buffers, slot.request)
         finally:
             self._free.put(slot)
+
+    @property
+    def busy_s(self) -> float:
+        with self._lock:
+            return self._busy_before + (time.monotonic() - self._busy_since if self._in_flight else 0.0)
 
     def close(self) -> None:
         with self._lock:
@@ -192,6 +202,9 @@ class SlottedEngine(Generic[B]):
             except Exception as error:
                 slot.error = slot.error or _first_line(error)
             with self._lock:
+                self._in_flight -= 1
+                if self._in_flight == 0:
+                    self._busy_before += time.monotonic() - self._busy_since
                 slot.done.set()
                 if slot.abandoned:
                     self._free.put(slot)

@@ -26,6 +26,7 @@ from daemon.forms.emit import emit, form_folder
 from daemon.forms.form import Form
 from daemon.ledger import CycleStatus, Ledger
 from daemon.runfiles import RunFiles
+from daemon.status import Status
 from engines.errors import SeqdError
 
 POLL_S = 0.25
@@ -76,7 +77,7 @@ def call(
             _process(["run", "--config", str(path), "--once"], run_folder / "daemon.log") as daemon,
             _process([*camera, "--faults", faults], run_folder / "controller.log") as controller,
         ):
-            speed = _watch(daemon, controller, local, info, run_folder)
+            last = _watch(daemon, controller, local, info, run_folder)
     with closing(Ledger(RunFiles(run_folder).ledger)) as ledger:
         totals, expected = ledger.totals(), info.cycles * len(info.tiles)
     committed = sum(totals.values())
@@ -84,7 +85,7 @@ def call(
         raise RunError(
             f"run {info.run}: stopped at {committed} of {expected} tile-cycles; run the same command again to go on"
         )
-    show_summary(Console(), run_folder, info, speed)
+    show_summary(Console(), run_folder, info, last)
     if not emitted:
         return
     files, forms, called = RunFiles(run_folder), list(dict.fromkeys(emitted)), totals[CycleStatus.CALLED]
@@ -134,14 +135,14 @@ def _watch(
     config: Config,
     info: RunInfo,
     run_folder: Path,
-) -> float:
-    """Show progress until the daemon ends; tile-cycles a second as it last said, 0 when it was too quick to ask.
+) -> Status | None:
+    """Show progress until the daemon ends; what it said last of itself, None when it was too quick to ask.
 
     Raises
     ------
     ChildError : a process ended with an error.
     """
-    speed = 0.0
+    last: Status | None = None
     with ControlClient(config.control.endpoint, timeout_s=2) as client, bar(Console(stderr=True)) as progress:
         task = progress.add_task(f"{info.run} tile-cycles", total=info.cycles * len(info.tiles))
         while daemon.poll() is None:
@@ -152,13 +153,13 @@ def _watch(
             except UnreachableError:
                 continue
             if current.run == info.run:
-                speed, counts = current.tile_cycles_per_s, current.tile_cycles
+                last, counts = current, current.tile_cycles
                 progress.update(task, completed=counts.called + counts.missing + counts.failed)
             time.sleep(POLL_S)
         if daemon.returncode != 0:
             raise ChildError(_last_line(run_folder / "daemon.log"), daemon.returncode)
         progress.update(task, completed=info.cycles * len(info.tiles))
-    return speed
+    return last
 
 
 def _last_line(log: Path) -> str:

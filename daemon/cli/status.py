@@ -66,6 +66,11 @@ def _table(status: Status) -> RenderableType:
     table.add_row("clusters", f"{status.clusters}, {status.passing_filter} known to pass the filter")
     table.add_row("FASTQ files", f"{status.fastq_files}")
     if engine := status.engine:
-        table.add_row("engine", f"{engine.backend} {engine.precision} on {engine.device}")
+        table.add_row(
+            "engine", f"{engine.backend} {engine.precision} on {engine.device}; at work {engine.busy:.0%} of the time"
+        )
+        table.add_row("chosen", engine.reason)
+        for backend, why in engine.passed_over.items():
+            table.add_row("passed over", f"{backend}: {why}")
         table.add_row("model", f"{engine.model} {engine.model_hash[:12]}")
     return table

@@ -12,11 +12,17 @@ from calib.calling.quality import NO_CALL
 from calib.runfolder import RunInfo
 from daemon.ledger import CycleStatus, Ledger
 from daemon.runfiles import RunFiles
+from daemon.status import Status
 from daemon.tilefile import read_cycles
 
 
-def show_summary(console: Console, run_folder: Path, info: RunInfo, speed: float) -> None:
-    """Print reads and %Q30 by tile, the balance, speed (tile-cycles a second, 0 if unknown), engine and FASTQ files."""
+def show_summary(console: Console, run_folder: Path, info: RunInfo, last: Status | None) -> None:
+    """Print reads and %Q30 by tile, the balance, speed, engine and FASTQ files.
+
+    Parameters
+    ----------
+    last : what the daemon said last of itself; None when it was too quick to ask.
+    """
     files = RunFiles(run_folder)
     table = Table("tile", "reads", "%Q30", "% no-call", title=f"run {info.run}", title_justify="left")
     for tile in info.tiles:
@@ -31,11 +37,13 @@ def show_summary(console: Console, run_folder: Path, info: RunInfo, speed: float
         totals = ledger.totals()
     console.print(
         f"tile-cycles: {totals[CycleStatus.CALLED]} called, {totals[CycleStatus.MISSING]} missing, "
-        f"{totals[CycleStatus.FAILED]} failed" + (f"; {speed:.2f} a second" if speed else "")
+        f"{totals[CycleStatus.FAILED]} failed" + (f"; {last.tile_cycles_per_s:.2f} a second" if last else "")
     )
     engine = json.loads(files.provenance.read_bytes())["engine"]
     console.print(
         f"engine: {engine['backend']} {engine['precision']} on {engine['device']}, model {engine['model_hash'][:12]}"
+        + (f"; at work {last.engine.busy:.0%} of the time" if last and last.engine else ""),
+        soft_wrap=True,
     )
     console.print("FASTQ:")
     for read in info.reads:

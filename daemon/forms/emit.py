@@ -17,7 +17,7 @@ from pathlib import Path
 
 from calib.runfolder import RunInfo, TileId, read_frames
 from daemon.config import EngineConfig
-from daemon.engine import open_configured
+from daemon.engine import select_configured
 from daemon.errors import OutputError
 from daemon.forms.coordinates import coordinates
 from daemon.forms.form import Form
@@ -76,7 +76,7 @@ def emit(
         if OF_NETWORK.intersection(forms):
             images = _with_maps(
                 images,
-                opened.enter_context(closing(open_configured(load_bundle(engine.bundle), engine, info))),
+                opened.enter_context(closing(select_configured(load_bundle(engine.bundle), engine, info).engine)),
                 forms,
                 engine.timeout_s,
             )

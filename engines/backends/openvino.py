@@ -23,6 +23,9 @@ PRECISIONS = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 REQUESTS = 2
 """Strips on the processor at once: one computes while the other waits for its turn or is copied out."""
 
+STRIP_PX = 768 * 768
+"""Pixels of a strip; time a pixel hardly depends on it, memory does."""
+
 _NAME = "openvino"
 
 
@@ -57,7 +60,7 @@ class OpenVinoRunner:
     def __init__(self, bundle: Bundle, *, shape: tuple[int, int], options: EngineOptions) -> None:
         height, width = shape
         halo = bundle.model.architecture.halo
-        self._strips = plan_strips(height=height, width=width, halo=halo, most_px=options.strip_px)
+        self._strips = plan_strips(height=height, width=width, halo=halo, most_px=options.strip_px or STRIP_PX)
         self._shape = shape
         self._core = openvino.Core()
         self._config = {

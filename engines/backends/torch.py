@@ -27,6 +27,9 @@ from engines.strips import plan_strips
 
 _NAME = "torch"
 _DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+STRIP_PX = {"cpu": 768 * 768, "cuda": 2048 * 2048}
+"""Pixels of a strip by device."""
+
 _NATIVE_BF16 = {"avx512_bf16", "bf16"}
 """As Linux names it on x86 and ARM."""
 
@@ -34,20 +37,16 @@ _CLUSTERS_AT = dict(HEADER.fields or {})["clusters"][1]
 """Bytes into a header."""
 
 
-def open_engine(
-    bundle: Bundle, *, shape: tuple[int, int], options: EngineOptions, on_gpu: bool | None = None
-) -> SlottedEngine[DeviceBuffers]:
-    """PyTorch for tiles of one shape (height, width).
-
-    Parameters
-    ----------
-    on_gpu : the first GPU or the processor; None takes the GPU where PyTorch has one.
+def open_engine(bundle: Bundle, *, shape: tuple[int, int], options: EngineOptions) -> SlottedEngine[DeviceBuffers]:
+    """PyTorch for tiles of one shape (height, width), on the first GPU where PyTorch has one.
 
     Raises
     ------
     EngineError : the device cannot be used, or does not compute in the wanted precision.
     """
-    gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
+    gpu = torch.cuda.is_available() if options.gpu is None else options.gpu
+    if gpu and not torch.cuda.is_available():
+        raise EngineError(f"engine {_NAME}: PyTorch {torch.__version__} has no GPU here")
 
     def open_runner() -> BufferedRunner:
         driver = open_cuda() if gpu else HostDriver()
@@ -66,7 +65,8 @@ def _runner(
     precision = _precision(options.precision, device)
     if options.threads and device.type == "cpu":
         torch.set_num_threads(options.threads)
-    program = TorchProgram(bundle, shape=shape, dtype=_DTYPES[precision], device=device, strip_px=options.strip_px)
+    strip_px = options.strip_px or STRIP_PX[device.type]
+    program = TorchProgram(bundle, shape=shape, dtype=_DTYPES[precision], device=device, strip_px=strip_px)
     info = EngineInfo(
         backend=_NAME,
         device=driver.info.name,

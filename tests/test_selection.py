@@ -1,0 +1,87 @@
+import io
+import shutil
+import tomllib
+
+import numpy as np
+import pytest
+import tomli_w
+
+from engines import selection
+from engines.backends import EngineOptions
+from engines.bundle import MODEL, WEIGHTS, file_hash, load_bundle
+from engines.errors import EngineError
+from engines.selection import select_engine
+
+SHAPE = (96, 112)
+
+
+def selected(bundle, backend, **options):
+    return select_engine(bundle, backend=backend, shape=SHAPE, options=EngineOptions(**options))
+
+
+@pytest.fixture
+def without_gpu(monkeypatch):
+    def absent():
+        raise EngineError("no NVIDIA driver: libcuda.so.1 not found")
+
+    monkeypatch.setattr(selection, "probe", absent)
+
+
+def test_auto_falls_back_to_the_processor_and_says_why(tiny_bundle, without_gpu):
+    chosen = selected(load_bundle(tiny_bundle), "auto", precision="f32")
+    chosen.engine.close()
+    assert chosen.engine.info.backend == "openvino"
+    assert chosen.reason == "first of tensorrt, torch, openvino that works here"
+    assert chosen.passed_over == dict.fromkeys(("tensorrt", "torch"), "no NVIDIA driver: libcuda.so.1 not found")
+    assert chosen.golden.clear > 0
+
+
+def test_configured_backend_is_taken_or_refused(tiny_bundle):
+    chosen = selected(load_bundle(tiny_bundle), "torch", precision="f32", gpu=False)
+    chosen.engine.close()
+    assert (chosen.engine.info.backend, chosen.reason, chosen.passed_over) == ("torch", "configured", {})
+    with pytest.raises(EngineError, match="there is no such backend"):
+        selected(load_bundle(tiny_bundle), "abacus")
+
+
+def test_auto_never_takes_pytorch_on_the_processor(tiny_bundle, monkeypatch):
+    monkeypatch.setattr(selection, "probe", lambda: None)
+    chosen = selected(load_bundle(tiny_bundle), "auto", precision="f32")
+    chosen.engine.close()
+    assert chosen.engine.info.backend == "openvino"
+    assert "has no GPU here" in chosen.passed_over["torch"]
+
+
+@pytest.fixture
+def strange_bundle(tiny_bundle, tmp_path):
+    """A bundle whose weights are not those that its golden answer came from."""
+    folder = shutil.copytree(tiny_bundle, tmp_path / "strange")
+    with np.load(folder / WEIGHTS) as arrays:
+        weights = {name: arrays[name] for name in arrays.files}
+    weights["call.weight"] = np.roll(weights["call.weight"], 1, axis=0)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **weights)
+    (folder / WEIGHTS).write_bytes(buffer.getvalue())
+    model = tomllib.loads((folder / MODEL).read_text())
+    model["hashes"]["weights"] = file_hash(folder / WEIGHTS)
+    (folder / MODEL).write_text(tomli_w.dumps(model))
+    return load_bundle(folder)
+
+
+def test_engine_with_another_answer_is_refused_and_closed(strange_bundle):
+    with pytest.raises(EngineError, match=r"engine torch on .* in f32: evidence on the golden tile .* is off by"):
+        selected(strange_bundle, "torch", precision="f32", gpu=False)
+
+
+def test_auto_passes_over_an_engine_with_another_answer(strange_bundle, monkeypatch):
+    monkeypatch.setattr(selection, "AUTO", ("torch", "openvino"))
+    monkeypatch.setattr(selection, "ON_GPU", frozenset())
+    chosen = selected(strange_bundle, "auto", precision="f32")
+    chosen.engine.close()
+    assert chosen.engine.info.backend == "openvino"
+    assert "golden tile" in chosen.passed_over["torch"]
+
+
+def test_when_nothing_works_every_reason_is_told(tiny_bundle, without_gpu):
+    with pytest.raises(EngineError, match=r"no engine works here: no NVIDIA driver.*; engine openvino: .*f8"):
+        selected(load_bundle(tiny_bundle), "auto", precision="f8")
