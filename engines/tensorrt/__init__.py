@@ -1,0 +1,1 @@
+"""The network as TensorRT runs it: plans are built, kept, trusted, loaded and run here."""

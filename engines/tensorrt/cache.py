@@ -1,0 +1,217 @@
+"""Where plans are kept: built once for a graph, GPU, driver, TensorRT and shape.
+
+::
+
+    <folder>/<key>.plan       what TensorRT loads
+    <folder>/<key>.json       what it was built for, and its SHA-256
+    <folder>/<gpu>.timing     what the builder measured, for the next plan on this GPU
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from engines.errors import EngineError
+from engines.tensorrt.inspection import Inspected
+from engines.tensorrt.trust import read_trusted
+
+AGAIN = "remove it and run `seqd build` again"
+
+
+@dataclass(frozen=True)
+class PlanKey:
+    """All that a plan depends on."""
+
+    graph: str
+    """SHA-256 of the bundle's ONNX graph."""
+    tensorrt: str
+    """Version."""
+    gpu: str
+    compute_capability: tuple[int, int]
+    driver: str
+    """Version."""
+    rows: int
+    """Of the strip that is computed at once."""
+    width: int
+    superresolved: bool
+    """Whether it puts out super-resolved images beside the probabilities."""
+    precision: str = "f16"
+
+    @property
+    def digest(self) -> str:
+        """Name of its files."""
+        return _digest(asdict(self))
+
+    @property
+    def timing_digest(self) -> str:
+        """Name of the file of measurements, which hold for every graph."""
+        return _digest([self.tensorrt, self.gpu, self.compute_capability, self.driver])
+
+    @property
+    def images(self) -> tuple[int, ...]:
+        """Shape of the input ``images``, float16."""
+        return (1, 4, self.rows, self.width)
+
+    @property
+    def outputs(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the outputs by name, float32."""
+        shapes: dict[str, tuple[int, ...]] = {"probabilities": (1, 5, self.rows, self.width)}
+        if self.superresolved:
+            shapes["superresolved"] = (1, 4, 2 * self.rows, 2 * self.width)
+        return shapes
+
+    def __str__(self) -> str:
+        what = "calls and super-resolved images" if self.superresolved else "calls"
+        return f"{what} of {self.rows}×{self.width} px on {self.gpu} with TensorRT {self.tensorrt}"
+
+
+class PlanRecord(BaseModel):
+    """What lies beside a plan."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: PlanKey
+    sha256: str
+    """Of the plan."""
+    layers: int
+    convolutions: int
+    """All of them FP16."""
+    seconds: float
+    """That building took."""
+
+
+@dataclass(frozen=True)
+class KeptPlan:
+    """A plan that is trusted and whole."""
+
+    path: Path
+    content: bytes
+    record: PlanRecord
+
+
+@dataclass(frozen=True)
+class BuiltPlan:
+    """What the builder made."""
+
+    content: bytes
+    timing: bytes
+    inspected: Inspected
+    seconds: float
+
+
+def default_folder() -> Path:
+    """The cache directory of systemd's unit where it has one, else ``seqd/plans`` in the user's."""
+    if given := os.environ.get("CACHE_DIRECTORY"):
+        return Path(given.split(":")[0]) / "plans"
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache") / "seqd" / "plans"
+
+
+class PlanCache:
+    """Plans in a folder that only its owner can write to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, key: PlanKey) -> KeptPlan | None:
+        """The plan of a key, None where there is none.
+
+        Raises
+        ------
+        EngineError : its files are not trusted, are of another key, or were altered.
+        """
+        path, record_path = self._path(key, "plan"), self._path(key, "json")
+        written = read_trusted(record_path)
+        if written is None:
+            return None
+        try:
+            record = PlanRecord.model_validate_json(written)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise EngineError(f"{record_path} is not a plan's record: {where}: {first['msg']}; {AGAIN}") from error
+        if record.key != key:
+            raise EngineError(f"{record_path} is the record of another plan, for {record.key}; {AGAIN}")
+        content = read_trusted(path)
+        if content is None:
+            return None
+        found = hashlib.sha256(content).hexdigest()
+        if found != record.sha256:
+            raise EngineError(f"{path} has SHA-256 {found[:12]}…, its record says {record.sha256[:12]}…; {AGAIN}")
+        return KeptPlan(path, content, record)
+
+    def store(self, key: PlanKey, built: BuiltPlan) -> KeptPlan:
+        """Keep a plan; its record comes last, so that a plan without one is no plan.
+
+        Raises
+        ------
+        EngineError : the folder cannot be written to.
+        """
+        record = PlanRecord(
+            key=key,
+            sha256=hashlib.sha256(built.content).hexdigest(),
+            layers=built.inspected.layers,
+            convolutions=built.inspected.convolutions,
+            seconds=round(built.seconds, 1),
+        )
+        self._path(key, "json").unlink(missing_ok=True)
+        self._write(self._path(key, "plan"), built.content)
+        self._write(self._timing_path(key), built.timing)
+        self._write(self._path(key, "json"), record.model_dump_json(indent=2).encode() + b"\n")
+        return KeptPlan(self._path(key, "plan"), built.content, record)
+
+    def timing(self, key: PlanKey) -> bytes:
+        """What was measured on this GPU before; empty where nothing was."""
+        return read_trusted(self._timing_path(key)) or b""
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """Keeps other processes from building meanwhile: they would measure each other.
+
+        Raises
+        ------
+        EngineError : the folder cannot be made.
+        """
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise EngineError(f"plans {self.folder}: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _path(self, key: PlanKey, kind: str) -> Path:
+        return self.folder / f"{key.digest}.{kind}"
+
+    def _timing_path(self, key: PlanKey) -> Path:
+        return self.folder / f"{key.timing_digest}.timing"
+
+    def _write(self, path: Path, content: bytes) -> None:
+        """Whole or not at all; a fresh file of :mod:`tempfile` is its owner's alone."""
+        try:
+            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=f".{path.name}.", delete=False) as file:
+                try:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    Path(file.name).replace(path)
+                except BaseException:
+                    Path(file.name).unlink(missing_ok=True)
+                    raise
+        except OSError as error:
+            raise EngineError(f"plan {path}: {error.strerror}") from error
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,0 +1,93 @@
+"""Running plans: a :class:`engines.buffered.Program`."""
+
+from collections.abc import Callable
+from functools import partial
+from math import prod
+
+from engines.buffered import DeviceTile
+from engines.devices.driver import Address, Driver, Handle
+from engines.errors import EngineError
+from engines.kernels.around import AroundNetwork
+from engines.strips import Strip
+from engines.tensorrt.api import TensorRT
+from engines.tensorrt.cache import KeptPlan
+from engines.tensorrt.loading import LoadedPlan
+
+HALF_BYTES, FLOAT_BYTES = 2, 4
+
+
+class PlanProgram:
+    """Normalise, run the plan and read out, strip by strip.
+
+    Parameters
+    ----------
+    plan : gives the plan without or with super-resolved images; the latter is loaded when first asked for.
+    shape : (H, W) of the tiles.
+    """
+
+    def __init__(
+        self,
+        trt: TensorRT,
+        driver: Driver,
+        plan: Callable[[bool], KeptPlan],
+        *,
+        shape: tuple[int, int],
+        strips: list[Strip],
+    ) -> None:
+        self._trt, self._driver, self._plan, self._strips = trt, driver, plan, strips
+        self._around = AroundNetwork(driver, shape=shape)
+        self._networks = {False: _Network(trt, driver, plan(False))}
+
+    def enqueue(self, tile: DeviceTile, stream: Handle) -> None:
+        superresolved = tile.superresolved != 0
+        if superresolved not in self._networks:
+            self._networks[superresolved] = _Network(self._trt, self._driver, self._plan(superresolved))
+        network = self._networks[superresolved]
+        whole = {"probabilities": tile.probabilities} | ({"superresolved": tile.superresolved} if superresolved else {})
+        for strip in self._strips:
+            self._around.normalise(tile, strip, network.images, stream)
+            if len(self._strips) == 1:
+                network.run(whole, stream)
+                continue
+            network.run(network.scratch, stream)
+            self._around.keep(network.scratch["probabilities"], tile.probabilities, strip, stream, planes=5)
+            if superresolved:
+                source = network.scratch["superresolved"]
+                self._around.keep(source, tile.superresolved, strip, stream, planes=4, scale=2)
+        self._around.read_out(tile, stream)
+
+    def close(self) -> None:
+        """Contexts and engines go with the last reference to them, while the device is still there."""
+        self._networks.clear()
+
+
+class _Network:
+    """A loaded plan, and device memory for what goes in and comes out of a strip."""
+
+    def __init__(self, trt: TensorRT, driver: Driver, plan: KeptPlan) -> None:
+        self._loaded = LoadedPlan(trt, plan.content)
+        self._check(trt, plan)
+        key, log = plan.record.key, self._loaded.log
+        # Scratch memory is the context's: the library allocates it here.
+        self._context = log.made("making an execution context", self._loaded.engine.create_execution_context)
+        self.images = driver.allocate(HALF_BYTES * prod(key.images))
+        self.scratch = {name: driver.allocate(FLOAT_BYTES * prod(shape)) for name, shape in key.outputs.items()}
+
+    def run(self, outputs: dict[str, Address], stream: Handle) -> None:
+        for name, address in ({"images": self.images} | outputs).items():
+            self._loaded.log.done("setting an address", partial(self._context.set_tensor_address, name, address))
+        self._loaded.log.done("running the plan", lambda: self._context.execute_async_v3(int(stream)))
+
+    def _check(self, trt: TensorRT, plan: KeptPlan) -> None:
+        """Hold what goes in and comes out to what the record says."""
+        engine, key = self._loaded.engine, plan.record.key
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        found = {name: (tuple(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name)) for name in names}
+        expected = {"images": (key.images, trt.DataType.HALF)}
+        expected |= {name: (shape, trt.DataType.FLOAT) for name, shape in key.outputs.items()}
+        if found != expected:
+            raise EngineError(f"{plan.path} is not a plan for {key}: it has {_described(found)}")
+
+
+def _described(tensors: dict[str, tuple[tuple[int, ...], object]]) -> str:
+    return ", ".join(f"{name} {shape} {kind}" for name, (shape, kind) in sorted(tensors.items())) or "no tensors"
