@@ -1,6 +1,7 @@
 """``seqd calib export``."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import typer
@@ -37,15 +38,15 @@ def export(
     outputs = {Output.CENTRES if positions else Output.PROBABILITIES}
     if superresolved:
         outputs.add(Output.SUPERRESOLVED)
-    fresh = graph.with_name(f".{graph.name}.tmp")
     try:
-        write_graph(fresh, network, precision=precision, outputs=frozenset(outputs))
-        worst = check_graph(fresh, network, load_golden(loaded).tile, precision=precision, outputs=frozenset(outputs))
-        fresh.replace(graph)
+        with TemporaryDirectory(prefix=".seqd-", dir=graph.parent) as scratch:
+            fresh = Path(scratch) / graph.name
+            write_graph(fresh, network, precision=precision, outputs=frozenset(outputs))
+            tile = load_golden(loaded).tile
+            worst = check_graph(fresh, network, tile, precision=precision, outputs=frozenset(outputs))
+            fresh.replace(graph)
     except OSError as error:
         raise GraphError(f"graph {graph}: {error.strerror}") from error
-    finally:
-        fresh.unlink(missing_ok=True)
     typer.echo(
         f"{graph}: {precision}, {' and '.join(output for output in Output if output in outputs)}; "
         f"in FP32 within {worst:.1g} of PyTorch, {BOUND:g} is allowed"
