@@ -17,10 +17,6 @@ MODULES = ("tensorrt", "tensorrt_bindings", "tensorrt_lean", "tensorrt_lean_bind
 
 INSTALL = "`pip install tensorrt-cu13` to build and run plans, `pip install tensorrt-lean-cu13` to run them"
 
-BUILDER_NAMES = frozenset({"Builder", "OnnxParser", "NetworkDefinitionCreationFlag", "EngineInspector"})
-"""Of :class:`TensorRT`, what only the full library has."""
-
-
 Value = Any
 """An enumerator or object of TensorRT's that is only handed on."""
 

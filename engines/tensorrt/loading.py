@@ -25,15 +25,19 @@ class LoadedPlan:
             self.engine = self._loaded(runtime, content)
         except EngineError:
             # Plans are built for the lean runtime, which the full library may have to load for them.
-            lean = _lean_library() if can_build(trt) else None
+            lean = self._lean(runtime) if can_build(trt) else None
             if lean is None:
                 raise
-            runtime = self.log.made("loading the lean runtime", lambda: runtime.load_runtime(str(lean)))
+            runtime = lean
             self.engine = self._loaded(runtime, content)
         self._runtime = runtime
 
     def _loaded(self, runtime: Runtime, content: bytes) -> CudaEngine:
         return self.log.made("loading a plan", lambda: runtime.deserialize_cuda_engine(content))
+
+    def _lean(self, runtime: Runtime) -> Runtime | None:
+        library = _lean_library()
+        return None if library is None else runtime.load_runtime(str(library))
 
 
 def _lean_library() -> Path | None:

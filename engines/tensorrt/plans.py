@@ -28,9 +28,13 @@ class Plans:
     ) -> None:
         if options.precision not in ("auto", "f16"):
             raise EngineError(f"engine tensorrt: it does not compute in {options.precision}; it does in f16")
+        if options.gpu is False:
+            raise EngineError("engine tensorrt: it runs on a GPU, and gpu = false was asked for")
         height, width = shape
         halo = bundle.model.architecture.halo
-        self.strips: list[Strip] = plan_strips(height=height, width=width, halo=halo, most_px=options.strip_px)
+        # Every strip has its halo computed twice: a GPU has the memory for whole tiles.
+        most_px = options.strip_px or height * width
+        self.strips: list[Strip] = plan_strips(height=height, width=width, halo=halo, most_px=most_px)
         self._trt, self._device, self._bundle, self._width = trt, device, bundle, width
         self._cache = PlanCache(folder)
 
