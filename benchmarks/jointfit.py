@@ -1,6 +1,7 @@
 """The joint fit beside the network: a cycle's fit, and the template, from sparse to crowded tiles.
 
-``make bench`` prints the table. Figures of a shared machine move by tens of per cent: read the ratios.
+``make bench`` prints the table, and on a machine with a GPU that of :mod:`benchmarks.devicefit`.
+Figures of a shared machine move by tens of per cent: read the ratios.
 """
 
 import statistics
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import devicefit
 from calib.jointfit.cycle import fit_cycle
 from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.tile import simulate_tile
@@ -43,6 +45,8 @@ def main() -> None:
         for density in DENSITIES_K_MM2:
             table.add_row(f"{density}", *_measured(engine, density))
     Console().print(table)
+    if devicefit.gpu_library() is not None:
+        devicefit.main()
 
 
 def _measured(engine: Engine, density: float) -> list[str]:

@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -5,20 +6,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 from scipy.stats import norm
 
-from calib.jointfit.chemistry import SPREAD, expected_light, usual_brightness
-from calib.jointfit.cycle import RIDGE, brightness_now, fit_cycle
-from calib.jointfit.localise import localise
-from calib.jointfit.scene import NEAR, Scene, crowding, crowding_beyond, near_pairs
-from calib.jointfit.selection import not_one_more
+from calib.jointfit import spots as spots_module
+from calib.jointfit.arrays import FIXED_POINT, NUMPY, fixed_point_sum, library_of
+from calib.jointfit.chemistry import SPREAD, expected_light, mixed, usual_brightness
+from calib.jointfit.cycle import BACKGROUND_PERCENTILE, RIDGE, brightness_now, fit_cycle, start_background
+from calib.jointfit.neighbours import NEAR, Neighbours, Overlap, by_row, overlaps, padded
+from calib.jointfit.scene import Scene, crowding, crowding_beyond
 from calib.jointfit.solve import solve
-from calib.jointfit.spots import REACH, Spots, overlaps
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.tile import simulate_tile
-from calib.normalisation import estimate_normalisation
+from calib.jointfit.spots import REACH, Spots
+
+try:
+    import cupy
+except ImportError:
+    cupy = None
+
+LIBRARIES = [np, cupy] if cupy is not None and cupy.cuda.is_available() else [np]
+on_each_library = pytest.mark.parametrize("xp", LIBRARIES, ids=[module.__name__ for module in LIBRARIES])
+"""The same test where NumPy and, with a GPU, where CuPy holds the arrays."""
+
+
+def host(array):
+    return library_of(array).to_host(array)
+
 
 CROSSTALK = np.array([[1, 0.5, 0.02, 0.01], [0.3, 1, 0.02, 0.02], [0.01, 0.03, 1, 0.4], [0, 0.01, 0.15, 1]])
 SHAPE = (34, 40)
@@ -40,25 +52,72 @@ def drawn(positions, heights, sigma, shape=SHAPE):
     return image
 
 
+# Arrays.
+
+
+def test_sums_in_fixed_point_are_sums_whatever_the_order():
+    rng = np.random.default_rng(1)
+    index, values = rng.integers(0, 50, (7, 300)), rng.normal(0, 10, (7, 300)).astype(np.float32)
+    values[0, :2] = 3e6, -3e6
+    pieces = list(zip(index, values, strict=True))
+    found = fixed_point_sum(np, np.add.at, 60, pieces)
+    assert found.dtype == np.float32
+    exact = np.bincount(index.ravel(), values.ravel().astype(float), minlength=60)
+    assert found == pytest.approx(exact, rel=1e-6, abs=300 / FIXED_POINT)
+    assert NUMPY.sum_at(60, pieces) == pytest.approx(exact, rel=1e-4, abs=0.5)
+    backwards = [(index[::-1], values[::-1]) for index, values in reversed(pieces)]
+    assert fixed_point_sum(np, np.add.at, 60, backwards).tobytes() == found.tobytes()
+
+
+@on_each_library
+def test_a_library_does_what_numpy_does(xp):
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(size=(3, 5, 70)).astype(np.float32), rng.normal(size=(5, 70)).astype(np.float32)
+    index = rng.integers(0, 40, (5, 70))
+    library = library_of(xp.asarray(a))
+    assert library.xp is xp
+    for axis, keepdims in itertools.product((0, 1, 2), (False, True)):
+        found = library.dot(xp.asarray(a), xp.asarray(b), axis=axis, keepdims=keepdims)
+        assert found.dtype == np.float32
+        assert host(found) == pytest.approx((a * b).sum(axis=axis, keepdims=keepdims), abs=1e-4)
+    drawn = library.sum_at(40, [(xp.asarray(index), xp.asarray(b))] * 2)
+    assert host(drawn) == pytest.approx(2 * np.bincount(index.ravel(), b.ravel(), minlength=40), abs=1e-4)
+    fused = library.fused(_twice_and_product)
+    for found, true in zip(fused(xp.asarray(a), xp.asarray(b)), _twice_and_product(a, b), strict=True):
+        assert host(found) == pytest.approx(true)
+
+
+def _twice_and_product(a, b):
+    return (a > b) * a + a, a * b
+
+
 # Spots.
 
 
+def spots_on(xp, *positions, sigma, shape=SHAPE):
+    """Spots on a stack of images, one for each list of positions."""
+    return Spots(xp.asarray(np.array(positions, float)), np.broadcast_to(sigma, len(positions)), shape)
+
+
+@on_each_library
 @pytest.mark.parametrize("sigma", [0.7, 1.2, 2.5])
-def test_spots_are_drawn_as_gaussians_up_to_their_reach(sigma):
-    positions, heights = np.array(EVERYWHERE), np.linspace(-1, 2, len(EVERYWHERE))
-    seen = Spots(positions, sigma, SHAPE).draw(heights)
+def test_spots_are_drawn_as_gaussians_up_to_their_reach(xp, sigma):
+    heights = np.linspace(-1, 2, len(EVERYWHERE))
+    seen = spots_on(xp, EVERYWHERE, sigma=sigma).draw(xp.asarray(heights[None]))
     assert seen.dtype == np.float32
     left = np.exp(-(REACH**2) / 2) * np.abs(heights).sum()
-    assert seen == pytest.approx(drawn(positions, heights, sigma), abs=left)
+    assert host(seen)[0] == pytest.approx(drawn(EVERYWHERE, heights, sigma), abs=left)
     assert left < 0.05
 
 
+@on_each_library
 @pytest.mark.parametrize("sigma", [0.7, 1.2, 2.5])
-def test_spots_read_the_sum_under_them_and_its_moments(sigma):
+def test_spots_read_the_sum_under_them_and_its_moments(xp, sigma):
     image = np.random.default_rng(1).normal(1, 1, SHAPE).astype(np.float32)
     rows, columns = np.indices(SHAPE)
-    spots = Spots(np.array(EVERYWHERE), sigma, SHAPE)
-    read, moments = spots.read(image), spots.read_moments(image)
+    spots = spots_on(xp, EVERYWHERE, sigma=sigma)
+    read = host(spots.read(xp.asarray(image[None])))[0]
+    moments = [host(moment)[0] for moment in spots.read_moments(xp.asarray(image[None]))]
     for index, (y, x) in enumerate(EVERYWHERE):
         radius = np.ceil(REACH * sigma)
         near = (np.abs(rows - np.rint(y)) <= radius) & (np.abs(columns - np.rint(x)) <= radius)
@@ -69,32 +128,69 @@ def test_spots_read_the_sum_under_them_and_its_moments(sigma):
             assert found[index] == pytest.approx((under * distance).sum(), abs=1e-3)
 
 
-def test_reading_is_the_transpose_of_drawing():
+@on_each_library
+def test_reading_is_the_transpose_of_drawing(xp):
     rng = np.random.default_rng(2)
-    spots = Spots(rng.uniform(-4, 42, (60, 2)), 1.3, SHAPE)
-    image, heights = rng.normal(size=SHAPE).astype(np.float32), rng.normal(size=60)
-    assert (spots.draw(heights) * image).sum() == pytest.approx(spots.read(image) @ heights, rel=1e-4)
+    spots = spots_on(xp, rng.uniform(-4, 42, (60, 2)), sigma=1.3)
+    image, heights = rng.normal(size=(1, *SHAPE)).astype(np.float32), rng.normal(size=(1, 60))
+    seen, read = host(spots.draw(xp.asarray(heights))), host(spots.read(xp.asarray(image)))
+    assert (seen * image).sum() == pytest.approx((read * heights).sum(), rel=1e-4)
 
 
-def test_the_nearest_pixel_is_one_of_the_image():
-    nearest = Spots(np.array(EVERYWHERE), 1.2, SHAPE).nearest
+@on_each_library
+def test_images_of_a_stack_are_read_and_drawn_each_for_itself(xp, monkeypatch):
+    rng = np.random.default_rng(20)
+    # Widths of one radius, of another and of the first again, and more spots than are taken at once.
+    sigma, places = np.array([1.1, 1.2, 2.0, 1.1]), rng.uniform(-3, 40, (4, 50, 2))
+    images, heights = rng.normal(size=(4, *SHAPE)).astype(np.float32), rng.normal(size=(4, 50))
+    few = replace(library_of(xp.asarray(images)), at_once=81 * 30)
+    monkeypatch.setattr(spots_module, "library_of", lambda array: few)
+    stack = Spots(xp.asarray(places), sigma, SHAPE)
+    monkeypatch.undo()
+    seen, read = host(stack.draw(xp.asarray(heights))), host(stack.read(xp.asarray(images)))
+    nearest, moments = host(stack.nearest), [host(moment) for moment in stack.read_moments(xp.asarray(images))]
+    for index in range(4):
+        one, image = spots_on(np, places[index], sigma=sigma[index]), images[[index]]
+        assert seen[index] == pytest.approx(one.draw(heights[[index]])[0], abs=1e-5)
+        assert read[index] == pytest.approx(one.read(image)[0], abs=1e-4)
+        for found, true in zip(moments, one.read_moments(image), strict=True):
+            assert found[index] == pytest.approx(true[0], abs=1e-3)
+        np.testing.assert_array_equal(nearest[index], one.nearest[0] + index * SHAPE[0] * SHAPE[1])
+
+
+@on_each_library
+def test_the_nearest_pixel_is_one_of_the_image(xp):
+    nearest = host(spots_on(xp, EVERYWHERE, sigma=1.2).nearest)[0]
     places = np.stack(np.unravel_index(nearest, SHAPE), axis=1)
     aim = np.clip(np.rint(EVERYWHERE), 0, np.array(SHAPE) - 1)
     np.testing.assert_array_equal(places, aim)
 
 
-def test_no_spots_draw_nothing():
-    nothing = Spots(np.zeros((0, 2)), 1.2, SHAPE)
-    assert not nothing.draw(np.zeros(0)).any()
-    assert nothing.read(np.ones(SHAPE, np.float32)).shape == (0,)
+@on_each_library
+def test_no_spots_draw_nothing(xp):
+    nothing = spots_on(xp, np.zeros((0, 2)), sigma=1.2)
+    assert not nothing.draw(xp.zeros((1, 0))).any()
+    assert nothing.read(xp.ones((1, *SHAPE), np.float32)).shape == (1, 0)
+    assert nothing.nearest.shape == (1, 0)
 
 
+# Neighbours.
+
+
+def matrix(overlap, number):
+    """(b, n, n) what an overlap multiplies with."""
+    xp = library_of(overlap.own).xp
+    columns = [overlap.others(xp.tile(unit, (len(overlap.own), 1))) for unit in xp.eye(number, dtype=np.float32)]
+    return host(xp.stack(columns, axis=2)) + host(overlap.own)[:, :, None] * np.eye(number)
+
+
+@on_each_library
 @pytest.mark.parametrize("sigma", [0.8, 1.2, 2.5])
-def test_overlaps_are_inner_products_of_drawn_spots(sigma):
+def test_overlaps_are_inner_products_of_drawn_spots(xp, sigma):
     rng = np.random.default_rng(3)
     positions = np.concatenate([rng.uniform(-2, 40, (40, 2)), [[0, 0], [-0.5, 20], [33, 39]]])
-    pairs = near_pairs(positions, np.full(4, sigma))
-    found = overlaps(positions, pairs, sigma, SHAPE).toarray()
+    neighbours = Neighbours.within(positions, np.full(4, sigma))
+    found = matrix(overlaps(xp.asarray(positions[None]), neighbours, np.array([sigma]), SHAPE), len(positions))[0]
     images = np.stack([drawn([position], [1], sigma).ravel() for position in positions])
     near = cKDTree(positions).sparse_distance_matrix(cKDTree(positions), NEAR * sigma).toarray() > 0
     products = np.where(near | np.eye(len(positions), dtype=bool), images @ images.T, 0)
@@ -107,10 +203,39 @@ def test_overlaps_are_inner_products_of_drawn_spots(sigma):
     np.testing.assert_array_equal(found, found.T)
 
 
+@pytest.mark.parametrize("number", [1, 2, 300])
+def test_padded_columns_multiply_as_compressed_rows_do(number):
+    rng = np.random.default_rng(21)
+    neighbours = Neighbours.within(rng.uniform(0, 40, (number, 2)), np.full(4, 1.2))
+    values, light = rng.normal(size=(4, neighbours.pairs.shape[1])), rng.normal(size=(4, number)).astype(np.float32)
+    products = [form(neighbours, values)(light) for form in (by_row, padded)]
+    dense = np.zeros((4, number, number))
+    first, second = neighbours.pairs
+    dense[:, first, second] = dense[:, second, first] = values
+    for product in products:
+        assert product.dtype == np.float32
+        assert product == pytest.approx(np.einsum("bij,bj->bi", dense, light), abs=1e-4)
+
+
 def test_pairs_are_those_that_share_light():
     positions = np.array([[0, 0], [0, 5.0], [0, 10.2], [30, 30]])
-    assert near_pairs(positions, np.array([1.0, 1.2, 1.1, 1.0])).tolist() == [[0, 1]]
-    assert near_pairs(np.zeros((0, 2)), np.ones(4)).shape == (0, 2)
+    assert Neighbours.within(positions, np.array([1.0, 1.2, 1.1, 1.0])).pairs.T.tolist() == [[0, 1]]
+    assert Neighbours.within(np.zeros((0, 2)), np.ones(4)).pairs.shape == (2, 0)
+
+
+def test_each_cluster_numbers_its_neighbours():
+    neighbours = Neighbours.within(np.random.default_rng(22).uniform(0, 30, (90, 2)), np.ones(4))
+    for cluster in range(90):
+        ranks = neighbours.rank[neighbours.pairs == cluster]
+        assert sorted(ranks) == list(range(len(ranks)))
+        assert len(ranks) <= neighbours.most
+
+
+def test_neighbours_of_a_scene_are_found_once():
+    scene = even_scene([10, 10], [10, 12], shape=(64, 64))
+    assert scene.neighbours is scene.neighbours
+    assert scene.neighbours.pairs.T.tolist() == [[0, 1]]
+    assert replace(scene, positions=scene.positions * 5).neighbours.pairs.size == 0
 
 
 def test_crowding_of_two_clusters_is_the_closed_form():
@@ -189,60 +314,89 @@ def test_crowding_beyond_of_the_dark_and_of_nobody_is_finite():
 # The linear system.
 
 
+@on_each_library
 @settings(deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), number=st.integers(1, 40), ridge=st.floats(0.3, 5))
-def test_conjugate_gradients_solve_the_linear_system(seed, number, ridge):
+@given(seed=st.integers(0, 2**32 - 1), number=st.integers(1, 40))
+def test_conjugate_gradients_solve_the_linear_systems(xp, seed, number):
     rng = np.random.default_rng(seed)
-    positions = rng.uniform(0, 30, (number, 2))
-    overlap = overlaps(positions, near_pairs(positions, np.full(4, 1.2)), 1.2, (30, 30))
-    wanted, start = rng.normal(0, 5, number), rng.normal(0, 1, number)
-    exact = np.linalg.solve(overlap.toarray() + ridge * np.eye(number), wanted)
-    found = solve(overlap, ridge, wanted, start)
+    positions, sigma, ridge = rng.uniform(0, 30, (number, 2)), np.array([1.2, 1.0, 1.2]), rng.uniform(0.3, 5, (3, 1))
+    neighbours = Neighbours.within(positions, sigma)
+    overlap = overlaps(xp.asarray(np.stack([positions] * 3)), neighbours, sigma, (30, 30))
+    wanted, start = rng.normal(0, 5, (3, number)), rng.normal(0, 1, (3, number))
+    # One that is solved before the others.
+    wanted[2] = start[2] = 0
+    found = host(solve(overlap, *(xp.asarray(one, np.float32) for one in (ridge, wanted, start))))
+    dense = matrix(overlap, number) + ridge[:, :, None] * np.eye(number)
+    exact = np.linalg.solve(dense, wanted[:, :, None])[:, :, 0]
     assert found == pytest.approx(exact, abs=0.02 * np.abs(exact).max())
+    assert not found[2].any()
 
 
-def test_a_solution_as_start_is_left_as_it_is():
-    overlap = csr_matrix(np.array([[2.0, 0.5], [0.5, 1.0]]))
-    exact = np.linalg.solve(overlap.toarray() + np.eye(2), [1.0, 2.0])
-    assert solve(overlap, 1.0, np.array([1.0, 2.0]), exact).tolist() == exact.tolist()
-    assert solve(overlap, 1.0, np.zeros(2), np.zeros(2)).tolist() == [0, 0]
+def test_systems_are_solved_each_as_if_it_stood_alone():
+    rng = np.random.default_rng(23)
+    positions, sigma = rng.uniform(0, 30, (60, 2)), np.array([1.2, 1.2])
+    neighbours, ridge = Neighbours.within(positions, sigma), np.array([[0.3], [30]], np.float32)
+    wanted = rng.normal(0, 5, (2, 60)).astype(np.float32)
+    start = np.zeros_like(wanted)
+    together = solve(overlaps(np.stack([positions] * 2), neighbours, sigma, (30, 30)), ridge, wanted, start)
+    for index in range(2):
+        one = slice(index, index + 1)
+        overlap = overlaps(positions[None], neighbours, sigma[one], (30, 30))
+        np.testing.assert_array_equal(together[one], solve(overlap, ridge[one], wanted[one], start[one]))
+
+
+@on_each_library
+def test_a_solution_as_start_is_left_as_it_is(xp):
+    swapped = Overlap(own=xp.asarray([[2.0, 1.0]]), others=lambda x: 0.5 * x[:, ::-1])
+    exact = xp.asarray(np.linalg.solve([[3.0, 0.5], [0.5, 2.0]], [1.0, 2.0])[None])
+    assert host(solve(swapped, 1.0, xp.asarray([[1.0, 2.0]]), exact)).tolist() == host(exact).tolist()
+    nothing = xp.zeros((1, 2))
+    assert host(solve(swapped, 1.0, nothing, nothing)).tolist() == [[0, 0]]
 
 
 # Chemistry.
 
 
-def test_light_of_one_base_is_expected_as_it_is():
+@on_each_library
+def test_light_of_one_base_is_expected_as_it_is(xp):
     brightness = np.array([0.5, 1.0, 2.0, 3.0])
-    light = brightness[:, None] * one_hot([0, 1, 2, 3]) @ CROSSTALK.T
-    assert expected_light(light, brightness, CROSSTALK) == pytest.approx(light, abs=1e-4)
+    light = CROSSTALK @ (brightness * one_hot([0, 1, 2, 3]))
+    assert host(expected_light(xp.asarray(light), xp.asarray(brightness), CROSSTALK)) == pytest.approx(light, abs=1e-4)
 
 
 def test_light_of_no_base_is_expected_to_be_the_mean_of_all():
-    expected = expected_light(np.zeros((1, 4)), np.array([2.0]), CROSSTALK)
-    assert expected[0] == pytest.approx(2 * CROSSTALK.mean(axis=1))
+    expected = expected_light(np.zeros((4, 1)), np.array([2.0]), CROSSTALK)
+    assert expected[:, 0] == pytest.approx(2 * CROSSTALK.mean(axis=1))
 
 
 def test_bases_are_weighed_by_the_likelihood_of_the_light():
-    light = np.array([[0.6, 0.5, 0.0, 0.1]])
+    light = np.array([0.6, 0.5, 0.0, 0.1])
     weights = np.exp(-((light - np.eye(4)) ** 2).sum(axis=1) / (2 * SPREAD**2))
-    assert expected_light(light, np.ones(1), np.eye(4))[0] == pytest.approx(weights / weights.sum())
+    assert expected_light(light[:, None], np.ones(1), np.eye(4))[:, 0] == pytest.approx(weights / weights.sum())
 
 
-def test_a_cluster_without_brightness_is_expected_dark():
-    light = np.array([[5.0, 1, 0, 0], [-1e9, 1e9, 0, 0]])
-    assert not expected_light(light, np.zeros(2), CROSSTALK).any()
+@on_each_library
+def test_a_cluster_without_brightness_is_expected_dark(xp):
+    light = np.array([[5.0, 1, 0, 0], [-1e9, 1e9, 0, 0]]).T
+    assert not expected_light(xp.asarray(light), xp.zeros(2), CROSSTALK).any()
 
 
 @settings(deadline=None)
 @given(
-    arrays.arrays(np.float64, (3, 2, 4), elements=st.floats(-1e6, 1e6)),
+    arrays.arrays(np.float64, (4, 3, 2), elements=st.floats(-1e6, 1e6)),
     arrays.arrays(np.float64, 3, elements=st.floats(0, 100)),
 )
 def test_expected_light_is_never_more_than_the_brightest_base_shows(light, brightness):
     expected = expected_light(light, brightness, CROSSTALK)
     assert expected.shape == light.shape
     assert (expected >= 0).all()
-    assert (expected <= brightness[:, None, None] * CROSSTALK.max(axis=1) * (1 + 1e-9)).all()
+    most = CROSSTALK.max(axis=1)[:, None, None] * brightness[:, None]
+    assert (expected <= most * (1 + 1e-9)).all()
+
+
+def test_mixing_is_the_product_of_matrices():
+    light = np.random.default_rng(24).normal(size=(4, 5, 3))
+    assert mixed(CROSSTALK, light) == pytest.approx(np.einsum("cb,bnk->cnk", CROSSTALK, light))
 
 
 def test_usual_brightness_is_the_median_of_the_brightest_base():
@@ -284,16 +438,17 @@ def picture(scene, light, drift, rng, *, shape=(64, 72)):
     return (np.stack(images) + rng.normal(0, 1, (4, *shape)) * scene.noise[:, None, None]).astype(np.float32)
 
 
+@on_each_library
 @pytest.mark.parametrize("moved", [(0, 0), (0.25, -0.2), (-0.15, 0.3)])
 @pytest.mark.parametrize("decay", [1, 0.6])
-def test_light_of_clusters_that_share_pixels_is_told_apart(moved, decay):
+def test_light_of_clusters_that_share_pixels_is_told_apart(xp, moved, decay):
     rng = np.random.default_rng(4)
     scene = crowded_scene(rng)
     bases = rng.integers(0, 4, len(scene.positions))
     light = decay * scene.brightness[:, None] * one_hot(bases) @ CROSSTALK.T
     known = np.array([2.3, -1.6])
     images = picture(scene, light, known + moved, rng)
-    found = fit_cycle(images, scene, known.astype(np.float32))
+    found = fit_cycle(xp.asarray(images), scene, known.astype(np.float32))
     wrong = (found.light - light) / scene.brightness[:, None]
     assert np.sqrt((wrong**2).mean()) < 0.05
     assert np.abs(wrong).max() < 0.3
@@ -302,26 +457,29 @@ def test_light_of_clusters_that_share_pixels_is_told_apart(moved, decay):
     np.testing.assert_array_equal(shares.argmax(axis=1), bases)
 
 
-def test_what_noise_leaves_over_is_known_beforehand():
+@on_each_library
+def test_what_noise_leaves_over_is_known_beforehand(xp):
     rng = np.random.default_rng(5)
     scene = crowded_scene(rng, noise=0.1)
     light = scene.brightness[:, None] * one_hot(rng.integers(0, 4, len(scene.positions))) @ CROSSTALK.T
-    found = fit_cycle(picture(scene, light, 0, rng), scene, np.zeros(2, np.float32))
+    found = fit_cycle(xp.asarray(picture(scene, light, 0, rng)), scene, np.zeros(2, np.float32))
     # Noise of the height of a single fitted spot; what the spots themselves took up is missing.
     white = scene.noise / (np.sqrt(np.pi) * scene.sigma_px)
     assert np.median(found.left_over, axis=0) == pytest.approx(white, rel=0.25)
 
 
-def test_bright_clusters_leave_no_more_over_than_dim_ones():
+@on_each_library
+def test_bright_clusters_leave_no_more_over_than_dim_ones(xp):
     rng = np.random.default_rng(5)
     scene = crowded_scene(rng, noise=0.01)
     light = scene.brightness[:, None] * one_hot(rng.integers(0, 4, len(scene.positions))) @ CROSSTALK.T
-    left_over = fit_cycle(picture(scene, light, 0, rng), scene, np.zeros(2, np.float32)).left_over
+    left_over = fit_cycle(xp.asarray(picture(scene, light, 0, rng)), scene, np.zeros(2, np.float32)).left_over
     white = scene.noise / (np.sqrt(np.pi) * scene.sigma_px)
     assert (np.median(left_over, axis=0) < 2 * white).all()
 
 
-def test_structure_is_left_over_where_it_is():
+@on_each_library
+def test_structure_is_left_over_where_it_is(xp):
     rng = np.random.default_rng(6)
     scene = crowded_scene(rng)
     light = scene.brightness[:, None] * one_hot(rng.integers(0, 4, len(scene.positions))) @ CROSSTALK.T
@@ -329,200 +487,62 @@ def test_structure_is_left_over_where_it_is():
     rows, columns = np.indices(images.shape[1:])
     # A thread of light through the left half.
     images += (0.5 * np.exp(-((rows - 32 - 3 * np.sin(columns / 3)) ** 2)) * (columns < 36)).astype(np.float32)
-    found = fit_cycle(images, scene, np.zeros(2, np.float32)).left_over.mean(axis=1)
+    found = fit_cycle(xp.asarray(images), scene, np.zeros(2, np.float32)).left_over.mean(axis=1)
     away, along = scene.positions[:, 1] > 50, np.abs(scene.positions - [32, 15]).max(axis=1) < 12
     assert along.sum() >= 3
     assert found[along].min() > 2 * np.median(found[away])
 
 
-def test_a_single_cluster_is_drawn_a_little_to_what_is_expected():
+@on_each_library
+def test_a_single_cluster_is_drawn_a_little_to_what_is_expected(xp):
     sigma = 1.2
     scene = Scene(
         np.array([[16.0, 16.0]]), np.ones(1), np.zeros((4, 2)), np.full(4, sigma), np.full(4, NOISE), np.eye(4)
     )
     image = drawn([(16, 16)], [0.8], sigma, (33, 33)).astype(np.float32)
     images = np.stack([image, *np.zeros((3, 33, 33), np.float32)])
-    found = fit_cycle(images, scene, np.zeros(2, np.float32))
+    found = fit_cycle(xp.asarray(images), scene, np.zeros(2, np.float32))
     # All clusters have 0.8 of their brightness, so that the expected light is 0.8 as well.
     assert found.light[0] == pytest.approx([0.8, 0, 0, 0], abs=0.8 * RIDGE / 2)
 
 
-def test_an_empty_scene_and_blank_images_are_no_obstacle():
+@on_each_library
+def test_an_empty_scene_and_blank_images_are_no_obstacle(xp):
     rng = np.random.default_rng(7)
     scene = crowded_scene(rng)
     drift = np.array([0.4, -0.3], np.float32)
     empty = replace(scene, positions=np.zeros((0, 2)), brightness=np.zeros(0))
     blank = np.full((4, 64, 72), 0.3, np.float32)
-    nothing = fit_cycle(blank, empty, drift)
+    nothing = fit_cycle(xp.asarray(blank), empty, drift)
     assert nothing.light.shape == nothing.left_over.shape == (0, 4)
-    dark = fit_cycle(blank, scene, drift)
+    dark = fit_cycle(xp.asarray(blank), scene, drift)
     assert np.abs(dark.light).max() < 1e-3
-    unlit = fit_cycle(blank, replace(scene, brightness=np.zeros(len(scene.positions))), drift)
+    unlit = fit_cycle(xp.asarray(blank), replace(scene, brightness=np.zeros(len(scene.positions))), drift)
     assert np.isfinite(unlit.light).all()
 
 
-# Selection.
-
-CYCLES = 12
-SIGMA, PIXEL_NOISE = np.full(4, 1.2), np.full(4, 0.05)
-
-
-def lights(rng, *bases_and_heights):
-    """(n, cycles, 4) fitted light of clusters of these bases and heights, beside many others."""
-    shown = [height * one_hot(bases) for bases, height in bases_and_heights]
-    others = one_hot(rng.integers(0, 4, (40, CYCLES)))
-    return np.concatenate([np.stack(shown), others]) + rng.normal(0, 0.02, (40 + len(shown), CYCLES, 4))
-
-
-def judged(rng, positions, *bases_and_heights):
-    far = np.stack([np.full(40, 100.0), 30.0 * np.arange(40)], axis=1)
-    gone = not_one_more(
-        np.concatenate([np.array(positions, float), far]), lights(rng, *bases_and_heights), SIGMA, PIXEL_NOISE
-    )
-    assert not gone[len(positions) :].any()
-    return gone[: len(positions)].tolist()
+@on_each_library
+def test_a_fit_is_the_same_bits_every_time_and_the_same_light_everywhere(xp):
+    rng = np.random.default_rng(25)
+    scene = crowded_scene(rng, shape=(136, 148))
+    light = scene.brightness[:, None] * one_hot(rng.integers(0, 4, len(scene.positions))) @ CROSSTALK.T
+    images, drift = picture(scene, light, np.array([0.2, -0.1]), rng, shape=(136, 148)), np.zeros(2, np.float32)
+    reference = fit_cycle(images, scene, drift)
+    first, second = (fit_cycle(xp.asarray(images), replace(scene), drift) for _ in range(2))
+    assert images.tobytes() == host(xp.asarray(images)).tobytes()
+    for name, far in (("light", 1e-3), ("left_over", 1e-4), ("visible", 1e-5)):
+        found = getattr(first, name)
+        assert isinstance(found, np.ndarray)
+        assert found.dtype == np.float32
+        assert found.tobytes() == getattr(second, name).tobytes()
+        assert found == pytest.approx(getattr(reference, name), abs=far)
 
 
-BASES = np.array([0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3])
-OTHER = np.roll(BASES, 1)
-HALF = np.where(np.arange(CYCLES) < 6, BASES, OTHER)
-
-
-def test_a_splinter_goes_and_a_neighbour_of_its_own_stays():
-    rng = np.random.default_rng(8)
-    near, far = [[0, 0], [0, 1.5]], [[0, 0], [0, 2.5]]
-    assert judged(rng, near, (BASES, 1), (BASES, 0.6)) == [False, True]
-    assert judged(rng, near, (BASES, 0.6), (BASES, 1)) == [True, False]
-    assert judged(rng, near, (BASES, 1), (OTHER, 0.6)) == [False, False]
-    assert judged(rng, far, (BASES, 1), (BASES, 0.6)) == [False, False]
-
-
-def test_a_dim_neighbour_is_held_to_more():
-    rng = np.random.default_rng(9)
-    near = [[0, 0], [0, 1.5]]
-    assert judged(rng, near, (BASES, 1), (HALF, 0.6)) == [False, False]
-    assert judged(rng, near, (BASES, 1), (HALF, 0.25)) == [False, True]
-    assert judged(rng, near, (BASES, 1), (OTHER, 0.25)) == [False, False]
-
-
-def test_a_splinter_takes_nothing_with_it():
-    rng = np.random.default_rng(10)
-    row = [[0, 0], [0, 1.5], [0, 3.0]]
-    assert judged(rng, row, (BASES, 1), (BASES, 0.8), (BASES, 0.6)) == [False, True, False]
-
-
-def test_what_is_too_dim_or_lights_up_once_is_no_cluster():
-    rng = np.random.default_rng(11)
-    noise_of_a_spot = PIXEL_NOISE[0] / (np.sqrt(np.pi) * SIGMA[0])
-    dim, bright = 1.5 * noise_of_a_spot, 8 * noise_of_a_spot
-    assert judged(rng, [[0, 0], [0, 20]], (BASES, dim), (BASES, bright)) == [True, False]
-    flash = np.where(np.arange(CYCLES) == 4, 8.0, 0.1)[:, None]
-    assert judged(rng, [[0, 0]], (BASES, flash)) == [True]
-
-
-# Localisation.
-
-
-def normalised(tile, cycles=10):
-    raw = np.stack([tile.images(cycle) for cycle in range(1, cycles + 1)])
-    normalisation = estimate_normalisation(raw)
-    return np.stack([normalisation.apply(pixels) for pixels in raw])
-
-
-def find(tile, images, seeds, **changed):
-    known = {
-        "drift_px": tile.drift_px.astype(np.float32),
-        "channel_shift_px": np.array(tile.conditions.channel_shift_px, np.float32),
-        "support": np.ones(tile.shape, np.float32),
-    }
-    return localise(images, seeds=np.asarray(seeds, np.float32), **(known | changed))
-
-
-def displaced_seeds(tile, rng):
-    """Two thirds of the true positions, half a pixel off."""
-    truth = tile.positions_px[tile.inside]
-    chosen = truth[rng.permutation(len(truth))[: 2 * len(truth) // 3]]
-    angle = rng.uniform(0, 2 * np.pi, len(chosen))
-    return chosen + 0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-
-
-SHIFTS = ((0.4, -0.3), (-0.2, 0.1), (0, 0.5), (-0.2, -0.3))
-
-
-@pytest.fixture(scope="module")
-def tile():
-    conditions = Conditions(density_k_mm2=250, channel_shift_px=SHIFTS)
-    return simulate_tile(conditions, shape=(80, 72), cycles=10, seed=3)
-
-
-@pytest.fixture(scope="module")
-def images(tile):
-    return normalised(tile)
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_clusters_of_a_crowded_tile_are_found_from_two_thirds_of_them(tile, images, seed):
-    seeds = displaced_seeds(tile, np.random.default_rng(seed))
-    scene = find(tile, images, seeds)
-    truth = tile.positions_px[tile.inside]
-    missed = cKDTree(scene.positions).query(truth)[0]
-    assert (missed < 1).mean() > 0.93
-    assert np.median(missed) < 0.2
-    inside = np.all((scene.positions >= -0.5) & (scene.positions < np.array(tile.shape) - 0.5), axis=1)
-    real = cKDTree(tile.positions_px).query(scene.positions[inside])[0]
-    assert (real < 1).mean() > 0.95
-    # A pixel gathers light over its area, which widens a spot by a twelfth.
-    assert scene.sigma_px == pytest.approx(np.sqrt(np.array(tile.conditions.sigma_px) ** 2 + 1 / 12), rel=0.1)
-    assert scene.crosstalk == pytest.approx(np.array(tile.conditions.crosstalk), abs=0.1)
-    assert scene.channel_shift_px == pytest.approx(np.array(SHIFTS) - np.mean(SHIFTS, axis=0), abs=0.08)
-    assert scene.positions[:, 0].tolist() == sorted(scene.positions[:, 0])
-    single = np.flatnonzero(missed < 0.3)
-    nearest = cKDTree(scene.positions).query(truth[single])[1]
-    relative = scene.brightness[nearest] / tile.brightness[tile.inside][single]
-    assert np.std(np.log(relative)) < 0.25
-
-
-def test_the_same_images_give_the_same_scene(tile, images):
-    seeds = displaced_seeds(tile, np.random.default_rng(3))
-    before = images.copy()
-    first, second = (find(tile, images, seeds) for _ in range(2))
-    np.testing.assert_array_equal(images, before)
-    for name in ("positions", "brightness", "channel_shift_px", "sigma_px", "noise", "crosstalk"):
-        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
-
-
-def test_nothing_is_added_where_the_network_sees_nothing(tile, images):
-    truth = tile.positions_px[tile.inside]
-    left = truth[:, 1] < 30
-    support = np.zeros(tile.shape, np.float32)
-    support[:, :36] = 1
-    scene = find(tile, images, truth[left], support=support)
-    # Splitting what gathers the light of many may reach a little farther.
-    assert scene.positions[:, 1].max() < 44
-    assert (cKDTree(scene.positions).query(truth[left])[0] < 1).mean() > 0.9
-
-
-def test_no_seeds_are_an_empty_scene(tile, images):
-    scene = find(tile, images, np.zeros((0, 2)))
-    assert scene.positions.shape == (0, 2)
-    assert scene.brightness.shape == (0,)
-    assert np.isfinite(scene.sigma_px).all()
-    assert (scene.noise > 0).all()
-    assert scene.crosstalk.tolist() == np.eye(4).tolist()
-
-
-@pytest.mark.parametrize("noise", [0, 0.1])
-def test_blank_images_have_no_clusters(tile, noise):
-    images = np.random.default_rng(12).normal(0.2, noise, (10, 4, *tile.shape)).astype(np.float32)
-    scene = find(tile, images, displaced_seeds(tile, np.random.default_rng(13)))
-    assert len(scene.positions) < 4
-    assert np.isfinite(scene.brightness).all()
-    assert np.isfinite(scene.channel_shift_px).all()
-
-
-def test_one_cycle_alone_does_not_fail(tile, images):
-    scene = find(
-        tile, images[:1], displaced_seeds(tile, np.random.default_rng(14)), drift_px=np.zeros((1, 2), np.float32)
-    )
-    assert np.isfinite(scene.positions).all()
-    assert (scene.sigma_px > 0).all()
+def test_a_wide_image_starts_from_a_sample_of_its_pixels():
+    image = np.random.default_rng(26).normal(3, 1, (2, 700, 300)).astype(np.float32)
+    level = start_background(image)
+    assert level.shape == (2, 1, 1)
+    assert level.dtype == np.float32
+    assert level.ravel() == pytest.approx(np.percentile(image, BACKGROUND_PERCENTILE, axis=(1, 2)), abs=0.02)
+    small = image[:, :200, :256]
+    assert start_background(small).ravel() == pytest.approx(np.percentile(small, BACKGROUND_PERCENTILE, axis=(1, 2)))

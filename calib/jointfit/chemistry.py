@@ -4,15 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.crosstalk import unmix
+from calib.jointfit.arrays import Array, library_of
 
 SPREAD = 0.28
 """Standard deviation of a cluster's light about what one base would show, in shares of its brightness."""
 
 
-def expected_light(
-    light: NDArray[np.float64], brightness: NDArray[np.float64], crosstalk: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """(n, ..., 4) mean light in each channel, over the bases that the light so far leaves possible.
+def expected_light(light: Array, brightness: Array, crosstalk: NDArray[np.float64]) -> Array:
+    """(4, n, ...) mean light in each channel, over the bases that the light so far leaves possible.
 
     A cluster's light is compared with its brightness times each base's colours; the bases are
     weighed by a Gaussian of :data:`SPREAD`. Used as the mean that the next fit is drawn to, this
@@ -20,17 +19,24 @@ def expected_light(
 
     Parameters
     ----------
-    light : (n, ..., 4) fitted.
+    light : (4, n, ...) fitted.
     brightness : (n,); clusters without any are expected dark.
     """
-    shape = (len(brightness),) + (1,) * (light.ndim - 1)
-    bright = brightness.reshape(shape)
-    shares = unmix(light, crosstalk) / np.maximum(bright, 1e-6)
+    xp = library_of(light).xp
+    bright = brightness.reshape(-1, *(1,) * (light.ndim - 2))
+    shares = mixed(np.linalg.inv(crosstalk), light) / xp.maximum(bright, 1e-6)
     # |shares - e_b|² differs between the bases by -2 shares_b only.
     exponent = shares / SPREAD**2
-    weights = np.exp(exponent - exponent.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    return np.asarray(np.where(bright > 0, (weights * bright) @ crosstalk.T, 0.0))
+    weights = xp.exp(exponent - exponent.max(axis=0))
+    weights = weights / weights.sum(axis=0)
+    return xp.where(bright > 0, mixed(crosstalk, weights * bright), 0)
+
+
+def mixed(matrix: NDArray[np.floating], light: Array) -> Array:
+    """(4, n, ...) a (4, 4) matrix times the light of each cluster, (4, n, ...), in the light's precision."""
+    xp = library_of(light).xp
+    factors = xp.asarray(matrix, light.dtype).reshape(4, 4, *(1,) * (light.ndim - 1))
+    return (factors * light).sum(axis=1)
 
 
 def usual_brightness(light: NDArray[np.float64], crosstalk: NDArray[np.float64]) -> NDArray[np.float64]:

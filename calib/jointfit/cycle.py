@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
-from calib.jointfit.chemistry import expected_light
-from calib.jointfit.scene import Scene, near_pairs
+from calib.jointfit.arrays import Array, library_of
+from calib.jointfit.chemistry import expected_light, mixed
+from calib.jointfit.neighbours import overlaps
+from calib.jointfit.scene import Scene
 from calib.jointfit.solve import solve
-from calib.jointfit.spots import Spots, overlaps
+from calib.jointfit.spots import Spots
 
 RIDGE = 0.1
 """Pull towards the expected light, in shares of a spot's own weight."""
@@ -18,6 +19,9 @@ BACKGROUND_PX = 5.0
 """Background varies over distances like this."""
 
 BACKGROUND_PERCENTILE = 20
+BACKGROUND_SAMPLES = 512
+"""Rows and columns of an image that its first, even background is taken from."""
+
 OUTLIER = 4.0
 """Residuals beyond this many noises do not move the background."""
 
@@ -44,92 +48,96 @@ class FittedCycle:
     """(n,) share of each cluster's spot, squared, that lies on the images; mean of the channels."""
 
 
-def fit_cycle(images: NDArray[np.float32], scene: Scene, drift_px: NDArray[np.float32]) -> FittedCycle:
+def fit_cycle(images: Array, scene: Scene, drift_px: NDArray[np.float32]) -> FittedCycle:
     """Fit all clusters of a cycle together: background, shift, then light.
 
     Ridge regression, drawn to what one base a cluster would show. The background is what the fit
-    leaves over, smoothed; the images' shift is refined by Gauss-Newton steps.
+    leaves over, smoothed; the images' shift is refined by Gauss-Newton steps. Runs where the images are;
+    the same input gives the same bits there every time.
 
     Parameters
     ----------
-    images : (4, H, W) normalised units.
+    images : (4, H, W) float32, normalised units; of NumPy, or of CuPy on the current device.
     drift_px : (2,) shift of the cycle against the template, good to about half a pixel.
     """
-    number = len(scene.positions)
-    light = np.zeros((number, 4))
-    if number == 0:
-        return FittedCycle(light.astype(np.float32), np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
-    shape = (images.shape[1], images.shape[2])
-    pairs = near_pairs(scene.positions, scene.sigma_px)
-    shift = drift_px + scene.channel_shift_px
-    wanted, overlap, shown_as = np.zeros((number, 4)), [], []
-    even = np.empty_like(images)
-    for channel in range(4):
-        image, noise, sigma = images[channel], float(scene.noise[channel]), float(scene.sigma_px[channel])
-        overlap.append(overlaps(scene.positions + shift[channel], pairs, sigma, shape))
-        background = start_background(image)
-        ridge = RIDGE * np.pi * sigma**2
-        spots = Spots(scene.positions + shift[channel], sigma, shape)
-        for step in range(BACKGROUND_ROUNDS):
-            wanted[:, channel] = spots.read(image - background)
-            light[:, channel] = solve(overlap[channel], ridge, wanted[:, channel], light[:, channel])
-            rest = image - background - spots.draw(light[:, channel])
-            if step < SHIFT_ROUNDS:
-                shift[channel] += _moved(spots, rest, light[:, channel])
-                spots = Spots(scene.positions + shift[channel], sigma, shape)
-            background = background + background_step(rest, noise)
-        even[channel] = image - background
-        wanted[:, channel] = spots.read(even[channel])
-        shown_as.append(spots)
-    shown = brightness_now(light, scene)
+    if len(scene.positions) == 0:
+        nothing = np.zeros((0, 4), np.float32)
+        return FittedCycle(nothing, nothing, np.zeros(0, np.float32))
+    library = library_of(images)
+    xp, sigma, shape = library.xp, scene.sigma_px, (images.shape[1], images.shape[2])
+    positions = xp.asarray(scene.positions)
+    shift = xp.asarray(drift_px + scene.channel_shift_px, np.float64)
+    areas = xp.asarray(np.pi * sigma**2, np.float32)[:, None]
+    ridge = RIDGE * areas
+    spots = Spots(positions + shift[:, None], sigma, shape)
+    overlap = overlaps(positions + shift[:, None], scene.neighbours, sigma, shape)
+    background = start_background(images)
+    light = xp.zeros((4, len(positions)), np.float32)
+    for step in range(BACKGROUND_ROUNDS):
+        above = images - background
+        light = solve(overlap, ridge, spots.read(above), light)
+        rest = above - spots.draw(light)
+        if step < SHIFT_ROUNDS:
+            shift = shift + _moved(spots, rest, light, sigma)
+            spots = Spots(positions + shift[:, None], sigma, shape)
+        background = background + background_step(rest, scene.noise)
+    even = images - background
+    wanted = spots.read(even)
+    shown = xp.asarray(brightness_now(light.T, scene), np.float32)
     for _ in range(CHEMISTRY_ROUNDS):
-        expected = expected_light(light, shown, scene.crosstalk)
-        for channel in range(4):
-            ridge = RIDGE * np.pi * scene.sigma_px[channel] ** 2
-            drawn = wanted[:, channel] + ridge * expected[:, channel]
-            light[:, channel] = solve(overlap[channel], ridge, drawn, light[:, channel])
-    left_over = np.zeros((number, 4), np.float32)
-    for channel, spots in enumerate(shown_as):
-        # Only now: light that the ridge has drawn to zero leaves a tenth of every bright cluster over.
-        left_over[:, channel] = _around(spots, even[channel] - spots.draw(light[:, channel]))
-    areas = np.pi * scene.sigma_px**2
-    visible = np.mean([one.diagonal() / area for one, area in zip(overlap, areas, strict=True)], axis=0)
-    return FittedCycle(light.astype(np.float32), left_over, visible.astype(np.float32))
+        light = solve(overlap, ridge, wanted + ridge * expected_light(light, shown, scene.crosstalk), light)
+    # Only now: light that the ridge has drawn to zero leaves a tenth of every bright cluster over.
+    left_over = _around(spots, even - spots.draw(light), sigma)
+    visible = (overlap.own / areas).mean(axis=0)
+    return FittedCycle(*(np.ascontiguousarray(library.to_host(one)) for one in (light.T, left_over.T, visible)))
 
 
-def brightness_now(light: NDArray[np.floating], scene: Scene) -> NDArray[np.float64]:
-    """(n,) brightness in this cycle: the template's, times what light has been lost since (or gained)."""
-    shown = np.maximum(np.linalg.solve(scene.crosstalk, light.T).max(axis=0), 0)
-    lit = scene.brightness > 0
-    return scene.brightness * float(np.median(shown[lit] / scene.brightness[lit])) if lit.any() else scene.brightness
+def brightness_now(light: Array, scene: Scene) -> NDArray[np.float64]:
+    """(n,) brightness in this cycle: the template's, times what light has been lost since (or gained).
+
+    Parameters
+    ----------
+    light : (n, 4) fitted in each channel.
+    """
+    lit = np.flatnonzero(scene.brightness > 0)
+    if len(lit) == 0:
+        return scene.brightness
+    xp = library_of(light).xp
+    shown = xp.maximum(mixed(np.linalg.inv(scene.crosstalk), light.T).max(axis=0), 0)
+    return scene.brightness * float(xp.median(shown[xp.asarray(lit)] / xp.asarray(scene.brightness[lit])))
 
 
-def start_background(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(H, W) first guess: even."""
-    return np.full(image.shape, np.percentile(image, BACKGROUND_PERCENTILE), np.float32)
+def start_background(images: Array) -> Array:
+    """(..., 1, 1) float32 first guess of each image, (..., H, W): even."""
+    height, width = images.shape[-2:]
+    some = images[..., :: -(-height // BACKGROUND_SAMPLES), :: -(-width // BACKGROUND_SAMPLES)]
+    some = some.reshape(*images.shape[:-2], -1)
+    level = library_of(images).xp.percentile(some, BACKGROUND_PERCENTILE, axis=-1)
+    return level.astype(np.float32)[..., None, None]
 
 
-def background_step(rest: NDArray[np.float32], noise: float) -> NDArray[np.float32]:
-    """(H, W) what to add to the background, from what the fit left over."""
-    clipped = np.clip(rest, -OUTLIER * noise, OUTLIER * noise)
-    return np.asarray(BACKGROUND_STEP * gaussian_filter(clipped, BACKGROUND_PX), np.float32)
+def background_step(rest: Array, noise: NDArray[np.float64]) -> Array:
+    """(b, H, W) what to add to the background, from what the fit left over, and the (b,) noise of a pixel."""
+    library = library_of(rest)
+    most = library.xp.asarray(OUTLIER * noise, np.float32)[:, None, None]
+    clipped = library.xp.clip(rest, -most, most)
+    return BACKGROUND_STEP * library.gaussian_filter(clipped, (0, BACKGROUND_PX, BACKGROUND_PX))
 
 
-def _moved(spots: Spots, rest: NDArray[np.float32], light: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(2,) Gauss-Newton step of the shift that all spots of an image share."""
-    lit = np.maximum(light, 0)
-    y, x, _ = spots.read_moments(rest)
+def _moved(spots: Spots, rest: Array, light: Array, sigma: NDArray[np.float64]) -> Array:
+    """(b, 2) Gauss-Newton step of the shift that all spots of an image share."""
+    library = library_of(light)
+    xp, lit = library.xp, library.xp.maximum(light, 0)
+    pull = xp.stack([library.dot(lit, along, axis=1) for along in spots.read_moments(rest)[:2]], axis=1)
     # The gradient of a spot is its height times distance over sigma²; its square integrates to pi / 2.
-    weight = (lit**2).sum() * np.pi / 2 * spots.sigma**2
-    if weight == 0:
-        return np.zeros(2)
-    step = np.array([(lit * y).sum(), (lit * x).sum()]) / weight
-    return np.asarray(np.clip(step, -SHIFT_MOST_PX, SHIFT_MOST_PX))
+    weight = library.dot(lit, lit, axis=1) * xp.asarray(np.pi / 2 * sigma**2, np.float32)
+    return xp.clip(pull / xp.maximum(weight, 1e-30)[:, None], -SHIFT_MOST_PX, SHIFT_MOST_PX)
 
 
-def _around(spots: Spots, rest: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n,) root mean square around each spot of the heights that single spots would have in the rest."""
+def _around(spots: Spots, rest: Array, sigma: NDArray[np.float64]) -> Array:
+    """(b, n) root mean square around each spot of the heights that single spots would have in the rest."""
+    library = library_of(rest)
     # A Gaussian filter sums to 1; a spot of height 1 gives half of that under its own filter.
-    heights = 2 * gaussian_filter(rest, spots.sigma)
-    squared = gaussian_filter(heights**2, AROUND_PX)
-    return np.asarray(np.sqrt(squared.ravel()[spots.nearest]), np.float32)
+    heights = [2 * library.gaussian_filter(image, float(width)) for image, width in zip(rest, sigma, strict=True)]
+    squared = library.gaussian_filter(library.xp.stack(heights) ** 2, (0, AROUND_PX, AROUND_PX))
+    return library.xp.sqrt(squared.ravel()[spots.nearest])

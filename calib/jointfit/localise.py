@@ -19,10 +19,11 @@ from scipy.spatial import cKDTree
 from calib.crosstalk import estimate_crosstalk
 from calib.jointfit.chemistry import expected_light, usual_brightness
 from calib.jointfit.cycle import RIDGE, background_step, start_background
-from calib.jointfit.scene import Scene, near_pairs
+from calib.jointfit.neighbours import Neighbours, overlaps
+from calib.jointfit.scene import Scene
 from calib.jointfit.selection import not_one_more
 from calib.jointfit.solve import solve
-from calib.jointfit.spots import Spots, overlaps
+from calib.jointfit.spots import Spots
 
 SIGMA_START_PX, SIGMA_LEAST_PX, SIGMA_MOST_PX = 1.3, 0.6, 4.0
 
@@ -120,7 +121,7 @@ def localise(
         shifts=(drift_px[:, None] + channel_shift_px[None]).astype(np.float64),
         sigma=np.full(4, SIGMA_START_PX),
         noise=_pixel_noise(images),
-        backgrounds=np.stack([[start_background(image) for image in cycle] for cycle in images]),
+        backgrounds=np.broadcast_to(start_background(images), images.shape).copy(),
     )
     left = np.empty_like(images)
     for index in range(ROUNDS):
@@ -143,37 +144,39 @@ def _round(
 ) -> _Rest:
     """Fit the light of every image, and see what is left over; that is written to ``left``."""
     shape = (images.shape[2], images.shape[3])
-    pairs = near_pairs(fit.positions, fit.sigma)
+    neighbours = Neighbours.within(fit.positions, fit.sigma)
     channel_shift = fit.shifts.mean(axis=0)
     expected = np.zeros_like(fit.light)
     if chemistry:
         crosstalk = estimate_crosstalk(fit.light)
-        expected = expected_light(fit.light, usual_brightness(fit.light, crosstalk), crosstalk)
+        shown = usual_brightness(fit.light, crosstalk)
+        expected = np.moveaxis(expected_light(np.moveaxis(fit.light, -1, 0), shown, crosstalk), 0, -1)
     brightest = BRIGHTEST * float(np.median(fit.light.max(axis=2))) or np.inf
     along = np.zeros((*fit.light.shape, 2))
     for channel in range(4):
-        sigma = float(fit.sigma[channel])
-        overlap = overlaps(fit.positions + channel_shift[channel], pairs, sigma, shape)
-        ridge = RIDGE * np.pi * sigma**2
+        # A stack of one image.
+        sigma, noise = fit.sigma[[channel]], fit.noise[[channel]]
+        overlap = overlaps((fit.positions + channel_shift[channel])[None], neighbours, sigma, shape)
+        ridge = RIDGE * np.pi * sigma[:, None] ** 2
         wider, lit_by = [], []
         for cycle in range(len(images)):
-            spots = Spots(fit.positions + fit.shifts[cycle, channel], sigma, shape)
-            background = fit.backgrounds[cycle, channel]
-            wanted = spots.read(images[cycle, channel] - background) + ridge * expected[:, cycle, channel]
-            light = solve(overlap, ridge, wanted, fit.light[:, cycle, channel])
-            rest = images[cycle, channel] - background - spots.draw(light)
-            y, x, squared = spots.read_moments(rest)
+            spots = Spots((fit.positions + fit.shifts[cycle, channel])[None], sigma, shape)
+            above = images[cycle, [channel]] - fit.backgrounds[cycle, channel]
+            wanted = spots.read(above) + ridge * expected[:, cycle, channel]
+            light = solve(overlap, ridge, wanted, fit.light[None, :, cycle, channel])
+            rest = above - spots.draw(light)
+            y, x, squared = (moment[0] for moment in spots.read_moments(rest))
             # The gradient of a spot is its height times distance over sigma²; its square integrates to pi / 2.
             along[:, cycle, channel] = np.stack([y, x], axis=1) / (np.pi / 2 * sigma**2)
-            shown = light > 0
-            wider.append(squared[shown] / (np.pi * sigma**3 * light[shown]))
-            lit_by.append(np.minimum(light[shown], brightest))
-            background += background_step(rest, float(fit.noise[channel]))
-            fit.light[:, cycle, channel] = light
-            left[cycle, channel] = rest
+            shown = light[0] > 0
+            wider.append(squared[shown] / (np.pi * sigma**3 * light[0, shown]))
+            lit_by.append(np.minimum(light[0, shown], brightest))
+            fit.backgrounds[cycle, channel] += background_step(rest, noise)[0]
+            fit.light[:, cycle, channel] = light[0]
+            left[cycle, channel] = rest[0]
             worked()
         step = STEP * np.clip(_weighted_median(np.concatenate(wider), np.concatenate(lit_by) ** 2), -0.2, 0.2)
-        fit.sigma[channel] = np.clip(sigma + step, SIGMA_LEAST_PX, SIGMA_MOST_PX)
+        fit.sigma[channel] = np.clip(sigma[0] + step, SIGMA_LEAST_PX, SIGMA_MOST_PX)
     return _Rest(left, along)
 
 

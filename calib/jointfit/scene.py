@@ -1,14 +1,13 @@
 """What the joint fit knows of a tile."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from scipy.special import ndtr
 
-NEAR = 4.2
-"""Spots farther apart than this many sigma do not share light: their overlap is 1 %."""
+from calib.jointfit.neighbours import Neighbours
 
 
 @dataclass(frozen=True)
@@ -28,23 +27,21 @@ class Scene:
     crosstalk: NDArray[np.float64]
     """(4, 4) from :func:`calib.crosstalk.estimate_crosstalk`."""
 
-
-def near_pairs(positions: NDArray[np.float64], sigma_px: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(m, 2) pairs of clusters that share light."""
-    if len(positions) == 0:
-        return np.zeros((0, 2), np.int64)
-    return np.asarray(cKDTree(positions).query_pairs(NEAR * float(sigma_px.max()), output_type="ndarray"), np.int64)
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """Clusters that share light: the same in every cycle, for all move together."""
+        return Neighbours.within(self.positions, self.sigma_px)
 
 
 def crowding(scene: Scene) -> NDArray[np.float64]:
     """(n,) light of other clusters in a cluster's spot, relative to the cluster's own, when all are lit."""
-    pairs = near_pairs(scene.positions, scene.sigma_px)
-    squared = np.sum((scene.positions[pairs[:, 0]] - scene.positions[pairs[:, 1]]) ** 2, axis=1)
+    first, second = scene.neighbours.pairs
+    squared = np.sum((scene.positions[first] - scene.positions[second]) ** 2, axis=1)
     shared = np.exp(-squared / (4 * float(scene.sigma_px.mean()) ** 2))
     light = np.maximum(scene.brightness, 1e-6)
     number = len(light)
-    others = np.bincount(pairs[:, 0], shared * light[pairs[:, 1]], minlength=number) + np.bincount(
-        pairs[:, 1], shared * light[pairs[:, 0]], minlength=number
+    others = np.bincount(first, shared * light[second], minlength=number) + np.bincount(
+        second, shared * light[first], minlength=number
     )
     return np.asarray(others / light)
 
