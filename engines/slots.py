@@ -185,6 +185,7 @@ class SlottedEngine(Generic[B]):
         while (slot := self._submitted.get()) is not None:
             assert slot.request is not None
             try:
+                _check(slot.request)
                 runner.start(slot.buffers, slot.request)
             except Exception as error:  # whatever the runtime raises belongs to this tile
                 slot.error = _first_line(error)
@@ -208,6 +209,17 @@ class SlottedEngine(Generic[B]):
                 slot.done.set()
                 if slot.abandoned:
                     self._free.put(slot)
+
+
+def _check(request: Request) -> None:
+    """Raises where a device would read beyond what it was given, or answer something else."""
+    for name, found in (("offset", request.offset.shape), ("gain", request.gain.shape)):
+        if found != (4,):
+            raise EngineError(f"{name} of a request has shape {found}, (4,) is needed")
+    if request.positions is not None:
+        found = request.positions.shape
+        if len(found) != 3 or (found[0], found[2]) != (4, 2):
+            raise EngineError(f"positions of a request have shape {found}, (4, n, 2) is needed")
 
 
 def _first_line(error: Exception) -> str:

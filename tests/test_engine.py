@@ -1,180 +1,20 @@
 import hashlib
 import shutil
-import threading
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tomli_w
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.architecture import Architecture
 from engines.bundle import DEFAULT_BUNDLE, GOLDEN, MODEL, NETWORK, WEIGHTS, load_bundle, store_quality
-from engines.contract import Request
 from engines.errors import BundleError, EngineError
 from engines.export import load_weights
-from engines.network import Network
 from engines.readout import READ_SIGMA_PX, read_centres
 from engines.strips import plan_strips
-
-OFFSET = np.array([90, 100, 110, 120], np.float32)
-GAIN = np.array([0.01, 0.012, 0.008, 0.011], np.float32)
-TIMEOUT_S = 60
-
-
-def frames(shape, seed=1):
-    return np.random.default_rng(seed).integers(80, 320, (4, *shape), np.uint16)
-
-
-def request(**wanted):
-    return Request(OFFSET, GAIN, **wanted)
-
-
-def submitted(engine, pixels, wanted):
-    slot = engine.lease(TIMEOUT_S)
-    slot.pixels[...] = pixels
-    engine.submit(slot, wanted)
-    return slot
-
-
-def answered(engine, pixels, wanted):
-    return engine.collect(submitted(engine, pixels, wanted), TIMEOUT_S)
-
-
-@pytest.mark.parametrize("height", [41, 64, 77, 100])
-def test_strips_give_the_same_numbers_as_the_whole_tile(open_tiny, height):
-    shape, wanted = (height, 23), request(probabilities=True, superresolved=True)
-    whole, strips = open_tiny(shape), open_tiny(shape, strip_px=23 * 24)
-    assert whole.info.strips == 1
-    assert strips.info.strips > 1
-    pixels = frames(shape)
-    expected, found = answered(whole, pixels, wanted), answered(strips, pixels, wanted)
-    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-4)
-    np.testing.assert_allclose(found.superresolved, expected.superresolved, atol=1e-4)
-
-
-def test_engine_agrees_with_the_network_in_pytorch(open_tiny, tiny_bundle):
-    pixels = frames((40, 48))
-    network = Network(load_bundle(tiny_bundle).model.architecture)
-    network.load_state_dict(load_weights(tiny_bundle))
-    normalised = (pixels - OFFSET[:, None, None]) * GAIN[:, None, None]
-    with torch.no_grad():
-        logits, images = network(torch.from_numpy(normalised)[None])
-    probabilities = torch.softmax(logits, dim=1)[0].numpy()
-    assert probabilities.std(axis=(1, 2)).min() > 0.01, "a map without contrast shows nothing"
-    found = answered(open_tiny((40, 48)), pixels, request(probabilities=True, superresolved=True))
-    np.testing.assert_allclose(found.probabilities, probabilities, atol=2e-3)
-    np.testing.assert_allclose(found.superresolved, images[0].numpy(), atol=2e-3)
-
-
-def test_probabilities_sum_to_one_over_the_classes(open_tiny):
-    found = answered(open_tiny((24, 32)), frames((24, 32)), request(probabilities=True))
-    np.testing.assert_allclose(found.probabilities.sum(axis=0), 1, atol=1e-5)
-
-
-def test_only_what_was_asked_for_is_answered(open_tiny):
-    engine, pixels = open_tiny((24, 32)), frames((24, 32))
-    positions = np.full((4, 3, 2), 10, np.float32)
-    for wanted in (
-        {"positions": positions},
-        {"superresolved": True},
-        {"probabilities": True},
-        {"positions": positions, "probabilities": True, "superresolved": True},
-        {},
-    ):
-        answer = answered(engine, pixels, request(**wanted))
-        assert (answer.centres is not None) == ("positions" in wanted)
-        assert (answer.probabilities is not None) == ("probabilities" in wanted)
-        assert (answer.superresolved is not None) == ("superresolved" in wanted)
-
-
-def test_positions_are_read_from_the_map(open_tiny):
-    positions = np.random.default_rng(2).uniform(-3, 35, (4, 50, 2)).astype(np.float32)
-    answer = answered(open_tiny((24, 32)), frames((24, 32)), request(positions=positions, probabilities=True))
-    assert answer.centres.shape == (50, 4)
-    np.testing.assert_array_equal(answer.centres, read_centres(answer.probabilities, positions))
-
-
-def test_two_tiles_in_flight_keep_their_own_answers(open_tiny):
-    engine = open_tiny((60, 32), strip_px=32 * 24)
-    tiles = [frames((60, 32), seed) for seed in (3, 4, 5)]
-    requests = [
-        request(probabilities=True),
-        Request(OFFSET, 2 * GAIN, probabilities=True, superresolved=True),
-        Request(OFFSET + 20, GAIN, probabilities=True),
-    ]
-    alone = [answered(engine, *tile).probabilities for tile in zip(tiles, requests, strict=True)]
-    assert np.abs(alone[0] - alone[1]).max() > 0.01
-    first = submitted(engine, tiles[0], requests[0])
-    second = submitted(engine, tiles[1], requests[1])
-    together = [engine.collect(first, TIMEOUT_S)]
-    third = submitted(engine, tiles[2], requests[2])
-    together += [engine.collect(slot, TIMEOUT_S) for slot in (second, third)]
-    for answer, expected in zip(together, alone, strict=True):
-        np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
-
-
-def test_answer_stays_when_its_slot_is_used_again(open_tiny):
-    engine = open_tiny((24, 32), slots=1)
-    wanted = request(probabilities=True, superresolved=True)
-    answer = answered(engine, frames((24, 32), 6), wanted)
-    probabilities, superresolved = answer.probabilities.copy(), answer.superresolved.copy()
-    answered(engine, frames((24, 32), 7), wanted)
-    np.testing.assert_array_equal(answer.probabilities, probabilities)
-    np.testing.assert_array_equal(answer.superresolved, superresolved)
-
-
-def test_the_same_tile_gives_the_same_bits_again(open_tiny):
-    engine, pixels = open_tiny((60, 32), strip_px=32 * 24), frames((60, 32))
-    first, again = (answered(engine, pixels, request(probabilities=True)) for _ in range(2))
-    np.testing.assert_array_equal(first.probabilities, again.probabilities)
-
-
-def test_lease_times_out_when_all_slots_are_out(open_tiny):
-    engine = open_tiny((24, 32), slots=2)
-    first, _ = engine.lease(1), engine.lease(1)
-    with pytest.raises(EngineError, match=r"none of 2 slots came free in 0\.05 s"):
-        engine.lease(0.05)
-    engine.submit(first, request())
-    engine.collect(first, TIMEOUT_S)
-    assert engine.lease(1) is first
-
-
-def test_closed_engine_refuses_everything_and_leaves_no_thread(open_tiny):
-    engine = open_tiny((24, 32))
-    slot = submitted(engine, frames((24, 32)), request())
-    threads = [thread for thread in threading.enumerate() if thread.name == "engine"]
-    assert len(threads) == 1
-    engine.close()
-    engine.close()
-    assert not threads[0].is_alive()
-    for use in (lambda: engine.lease(1), lambda: engine.submit(slot, request()), lambda: engine.collect(slot, 1)):
-        with pytest.raises(EngineError, match="closed"):
-            use()
-
-
-def test_engine_survives_an_error_in_flight(open_tiny):
-    engine, pixels = open_tiny((60, 32), strip_px=32 * 24), frames((60, 32))
-    wanted = request(probabilities=True)
-    expected = answered(engine, pixels, wanted).probabilities
-    bad = submitted(engine, pixels, Request(np.zeros(3, np.float32), GAIN))
-    good = submitted(engine, pixels, wanted)
-    with pytest.raises(EngineError, match=r"engine openvino: .*broadcast"):
-        engine.collect(bad, TIMEOUT_S)
-    for answer in (engine.collect(good, TIMEOUT_S), answered(engine, pixels, wanted), answered(engine, pixels, wanted)):
-        np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
-
-
-def test_tile_that_takes_too_long_fails_and_the_next_one_is_computed(open_tiny):
-    engine = open_tiny((24, 32), slots=1)
-    # The first super-resolved tile waits for its graph to be compiled.
-    slow = submitted(engine, frames((24, 32)), request(superresolved=True))
-    with pytest.raises(EngineError, match="longer than 0 s"):
-        engine.collect(slow, 0)
-    assert answered(engine, frames((24, 32)), request(superresolved=True)).superresolved is not None
 
 
 def test_info_says_what_is_in_use(open_tiny, tiny_bundle):

@@ -27,6 +27,7 @@ from engines.strips import plan_strips
 
 _NAME = "torch"
 _DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+
 STRIP_PX = {"cpu": 768 * 768, "cuda": 2048 * 2048}
 """Pixels of a strip by device."""
 
@@ -159,15 +160,16 @@ class TorchProgram:
         return probabilities
 
     def _read_out(self, tile: DeviceTile, probabilities: Tensor) -> None:
-        """Read all clusters that there is room for: how many there are is known on the device only."""
         clusters = self._memory(tile.header + _CLUSTERS_AT, (1,), np.int32)
+        # How many there are is known on the GPU only: it reads all that there is room for.
+        room = tile.capacity if self._pool else int(clusters)
         packed = self._memory(tile.positions, (4 * tile.capacity, 2), np.float32)
-        order = torch.arange(tile.capacity, device=self._device)
+        order = torch.arange(room, device=self._device)
         channels = torch.arange(4, device=self._device)[:, None]
         places = (channels * clusters + order).clamp_(max=len(packed) - 1)
         # What lies beyond the clusters is whatever was in the memory.
         positions = torch.where((order < clusters)[:, None], packed[places], 0).nan_to_num_(nan=-2 * OUTSIDE_PX)
-        self._memory(tile.centres, (tile.capacity, 4), np.float32)[:] = centres_at(probabilities[None], positions)
+        self._memory(tile.centres, (room, 4), np.float32)[:] = centres_at(probabilities[None], positions)
 
     def _memory(self, address: Address, shape: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
         """The driver's memory as a tensor."""
