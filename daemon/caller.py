@@ -1,5 +1,6 @@
 """The caller: tile images in, committed calls out."""
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -154,11 +155,19 @@ class Caller:
     def _template(self, tile: TileId, images: list[NDArray[np.uint16]]) -> TileTemplate:
         info = self._output.info
         cycles = images or [np.zeros((4, info.height, info.width), np.uint16)]
+        started, busy_before = time.monotonic(), self._engine.busy_s
         try:
             template = make_template(cycles, self._map, self._readout, self._progress.worked)
         except EngineError as error:
             raise EngineError(f"tile {tile}: no template: {error}") from error
-        log.info("template", tile=str(tile), clusters=len(template.positions), cycles=len(images))
+        log.info(
+            "template",
+            tile=str(tile),
+            clusters=len(template.positions),
+            cycles=len(images),
+            seconds=round(time.monotonic() - started, 3),
+            engine_s=round(self._engine.busy_s - busy_before, 3),
+        )
         return template
 
     def _map(self, pixels: NDArray[np.uint16], normalisation: Normalisation) -> NDArray[np.float32]:

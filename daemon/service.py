@@ -153,6 +153,7 @@ class Service:
             **vars(selection.engine.info),
             reason=selection.reason,
             passed_over=selection.passed_over,
+            golden_positions=selection.golden.positions,
             golden_difference=selection.golden.difference,
         )
         self.progress.set_engine(engine, lambda: selection.engine.busy_s)
@@ -175,6 +176,7 @@ class Service:
             strips=in_use.strips,
             reason=selection.reason,
             passed_over=selection.passed_over,
+            golden_positions=selection.golden.positions,
             golden_difference=selection.golden.difference,
         )
         stream.event(
@@ -198,5 +200,7 @@ class Service:
     def _end(self, state: RunState, reason: str, info: RunInfo, stream: Stream) -> None:
         self.progress.set_state(state, reason)
         stream.event("error" if state is RunState.FAILED else "info", f"run {info.run} {state} {reason}".strip())
-        counts = self.progress.snapshot().tile_cycles
-        log.info("run ended", run=info.run, state=state.value, reason=reason, **counts.model_dump())
+        status = self.progress.snapshot()
+        engine_busy = status.engine.busy if status.engine else 0.0
+        counts = status.tile_cycles.model_dump()
+        log.info("run ended", run=info.run, state=state.value, reason=reason, engine_busy=engine_busy, **counts)

@@ -101,8 +101,10 @@ class EngineStatus(BaseModel):
     """Why this backend."""
     passed_over: dict[str, str]
     """Backends that were tried before, and why not."""
+    golden_positions: int
+    """Of the bundle's golden tile, that it was held against; none on tiles hardly larger than the network's halo."""
     golden_difference: float
-    """Root mean square by which its evidence on the bundle's golden tile is off."""
+    """Root mean square by which its evidence there is off."""
     busy: float = 0
     """Share of the time since the run was taken up in which it had a tile to compute."""
 

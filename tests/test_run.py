@@ -216,6 +216,11 @@ def test_status_shows_balance_engine_and_model(images, tmp_path):
     assert status["engine"]["backend"] == "openvino"
     assert status["engine"]["precision"] in ("f32", "bf16", "f16")
     assert len(status["engine"]["model_hash"]) == 64
+    assert status["engine"]["reason"] == "first of tensorrt, torch, openvino that works here"
+    assert set(status["engine"]["passed_over"]) == {"tensorrt", "torch"}
+    assert status["engine"]["golden_difference"] < 0.01
+    assert 0 < status["engine"]["busy"] <= 1
+    assert "passed over" in table.stdout
     assert "tile-cycles" in table.stdout
 
 
