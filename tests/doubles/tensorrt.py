@@ -277,8 +277,8 @@ class _Context:
         if not self._trt.agrees("execute_async_v3", self._logger):
             return False
         answers = self._compiled([self._array("images")])
-        for output, values in zip(self._compiled.outputs, answers.values(), strict=True):
-            self._array(output.any_name)[...] = values
+        for output, values in zip(self._engine._model.graph.output, answers.values(), strict=True):
+            self._array(output.name)[...] = values
         return True
 
     def _array(self, name):
