@@ -10,7 +10,8 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from calib.jointfit.cycle import FittedCycle, fit_cycle
+from calib.jointfit.cycle import FittedCycle
+from calib.jointfit.place import Place
 from calib.normalisation import Normalisation
 from calib.registration import RegistrationError
 from calib.runfolder import TileId
@@ -48,6 +49,7 @@ class Caller:
     def __init__(
         self,
         engine: Engine,
+        place: Place,
         output: RunOutput,
         progress: Progress,
         *,
@@ -56,7 +58,7 @@ class Caller:
         template_cycles: int,
         timeout_s: float,
     ) -> None:
-        self._engine, self._output, self._progress = engine, output, progress
+        self._engine, self._place, self._output, self._progress = engine, place, output, progress
         self._readout, self._template_cycles, self._timeout_s = readout, template_cycles, timeout_s
         self._sequencer = Sequencer(output, quality)
         self._templates = output.templates()
@@ -83,13 +85,13 @@ class Caller:
         """Collect and hand on the tile-cycle that was started first."""
         flight = self._in_flight.popleft()
         read, reading = flight.read, None
-        if read.status is CycleStatus.CALLED:
-            try:
-                centres = None if flight.slot is None else self._engine.collect(flight.slot, self._timeout_s).centres
+        try:
+            centres = None if flight.slot is None else self._engine.collect(flight.slot, self._timeout_s).centres
+            if read.status is CycleStatus.CALLED:
                 assert read.drift_px is not None
                 reading = self._templates[flight.tile].reading(flight.fitted, read.drift_px, centres)
-            except EngineError as error:
-                read = _failed(flight.tile, read.cycle, str(error))
+        except EngineError as error:
+            read = _failed(flight.tile, read.cycle, str(error))
         self._sequencer.take(flight.tile, read, reading)
 
     def finish(self) -> None:
@@ -114,9 +116,13 @@ class Caller:
                 slot = self._submitted(item.pixels, request)
         except (RegistrationError, EngineError) as error:
             return _InFlight(item.tile, _failed(item.tile, item.cycle, str(error)))
-        # The engine computes meanwhile.
-        fitted = None if template.scene is None else fit_cycle(images, template.scene, drift)
-        return _InFlight(item.tile, ReadCycle(item.cycle, CycleStatus.CALLED, drift_px=drift), slot, fitted)
+        read, fitted = ReadCycle(item.cycle, CycleStatus.CALLED, drift_px=drift), None
+        try:
+            # The engine computes meanwhile.
+            fitted = None if template.scene is None else self._place.fit(images, template.scene, drift)
+        except EngineError as error:
+            read = _failed(item.tile, item.cycle, str(error))
+        return _InFlight(item.tile, read, slot, fitted)
 
     def _submitted(self, pixels: NDArray[np.uint16], request: Request) -> Slot:
         slot = self._engine.lease(self._timeout_s)

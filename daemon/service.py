@@ -9,6 +9,7 @@ import structlog
 import zmq
 
 from calib.calling.quality import binned
+from calib.jointfit.place import Place, choose_place
 from calib.runfolder import RunInfo
 from daemon import __version__
 from daemon.caller import Caller
@@ -21,7 +22,7 @@ from daemon.notify import Notifier
 from daemon.output import RunOutput
 from daemon.pipeline import Pipeline
 from daemon.runfiles import RunFiles
-from daemon.status import EngineStatus, Progress, RunState
+from daemon.status import EngineStatus, FitStatus, Progress, RunState
 from daemon.stream import Stream
 from daemon.tilefile import write_durably
 from daemon.watchdog import Watchdog
@@ -97,25 +98,26 @@ class Service:
             with ExitStack() as stack:
                 quality = bundle.quality(config.calling.readout)
                 selection = select_configured(bundle, config.engine, info)
-                engine = selection.engine
+                engine, place = selection.engine, choose_place()
                 stack.callback(engine.close)
                 files = RunFiles(config.output / info.run)
                 output = RunOutput(
                     files,
                     info,
-                    self._facts(info, engine),
+                    self._facts(info, engine, place),
                     self.progress,
                     stream,
                     chastity_failures=config.calling.chastity_failures,
                 )
                 stack.callback(output.close)
                 control.serve_run(info.run, files)
-                self._begin(info, selection, output)
+                self._begin(info, selection, place, output)
                 ingest.follow(info.run)
                 if config.calling.binned_quality:
                     quality = binned(quality)
                 caller = Caller(
                     engine,
+                    place,
                     output,
                     self.progress,
                     readout=config.calling.readout,
@@ -123,7 +125,7 @@ class Service:
                     template_cycles=config.calling.template_cycles,
                     timeout_s=config.engine.timeout_s,
                 )
-                self._announce(selection, info, stream)
+                self._announce(selection, place, info, stream)
                 finished = Pipeline(config, info, output, caller, ingest, self.progress).run(
                     self._stop.is_set, self._watchdog.tick
                 )
@@ -138,7 +140,7 @@ class Service:
             self._end(RunState.STOPPED, "asked to stop", info, stream)
         return finished
 
-    def _begin(self, info: RunInfo, selection: Selection, output: RunOutput) -> None:
+    def _begin(self, info: RunInfo, selection: Selection, place: Place, output: RunOutput) -> None:
         committed = {tile: output.committed.get(tile, 0) for tile in info.tiles}
         self.progress.start_run(
             run=info.run,
@@ -156,16 +158,18 @@ class Service:
             golden_positions=selection.golden.positions,
             golden_difference=selection.golden.difference,
         )
-        self.progress.set_engine(engine, lambda: selection.engine.busy_s)
+        fit = FitStatus(place=place.name, reason=place.reason)
+        self.progress.set_engine(engine, fit, lambda: selection.engine.busy_s)
         provenance = {
             "seqd": __version__,
             "engine": engine.model_dump(exclude={"busy"}),
+            "fit": fit.model_dump(),
             "configuration": self._config.model_dump(mode="json"),
         }
         write_durably(output.files.provenance, json.dumps(provenance, indent=2).encode())
         log.info("run", run=info.run, tiles=len(info.tiles), cycles=info.cycles, resumed_at=min(committed.values()) + 1)
 
-    def _announce(self, selection: Selection, info: RunInfo, stream: Stream) -> None:
+    def _announce(self, selection: Selection, place: Place, info: RunInfo, stream: Stream) -> None:
         """Say which engine was chosen, why, and what was passed over."""
         in_use = selection.engine.info
         log.info(
@@ -179,13 +183,14 @@ class Service:
             golden_positions=selection.golden.positions,
             golden_difference=selection.golden.difference,
         )
+        log.info("joint fit", place=place.name, reason=place.reason)
         stream.event(
             "info",
             f"run {info.run} taken up with {in_use.backend} {in_use.precision} ({selection.reason})"
             + "".join(f"; not {backend}: {why}" for backend, why in selection.passed_over.items()),
         )
 
-    def _facts(self, info: RunInfo, engine: Engine) -> dict[str, object]:
+    def _facts(self, info: RunInfo, engine: Engine, place: Place) -> dict[str, object]:
         """What must be the same for a run to go on with the same bytes."""
         return {
             "info": info.model_dump(mode="json"),
@@ -193,6 +198,7 @@ class Service:
             "backend": engine.info.backend,
             "precision": engine.info.precision,
             "strips": engine.info.strips,
+            "fit": place.name,
             "threads": self._config.engine.threads,
             **self._config.calling.model_dump(mode="json"),
         }

@@ -109,6 +109,16 @@ class EngineStatus(BaseModel):
     """Share of the time since the run was taken up in which it had a tile to compute."""
 
 
+class FitStatus(BaseModel):
+    """Where the joint fit runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    place: str
+    """``cpu`` or ``gpu``."""
+    reason: str
+
+
 class Status(BaseModel):
     """The daemon's status."""
 
@@ -127,6 +137,7 @@ class Status(BaseModel):
     frames: Frames = Frames()
     lag: Lag = Lag()
     engine: EngineStatus | None = None
+    fit: FitStatus | None = None
     clusters: int = 0
     """In the templates that stand."""
     passing_filter: int = 0
@@ -189,15 +200,15 @@ class Progress:
             counts.received = sum(totals.values())
             self._since, self._committed_here = time.monotonic(), 0
 
-    def set_engine(self, engine: EngineStatus, busy_s: Callable[[], float]) -> None:
-        """Say which engine is in use.
+    def set_engine(self, engine: EngineStatus, fit: FitStatus, busy_s: Callable[[], float]) -> None:
+        """Say which engine is in use, and where cycles are fitted.
 
         Parameters
         ----------
         busy_s : seconds in which it had a tile to compute, ever growing.
         """
         with self._lock:
-            self._status.engine = engine
+            self._status.engine, self._status.fit = engine, fit
             self._busy_s, self._busy_before = busy_s, busy_s()
 
     def set_state(self, state: RunState, reason: str = "") -> None:

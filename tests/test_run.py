@@ -220,6 +220,7 @@ def test_status_shows_balance_engine_and_model(images, tmp_path):
     assert set(status["engine"]["passed_over"]) == {"tensorrt", "torch"}
     assert status["engine"]["golden_difference"] < 0.01
     assert 0 < status["engine"]["busy"] <= 1
+    assert status["fit"] == {"place": "cpu", "reason": "CuPy is not installed"}
     assert "passed over" in table.stdout
     assert "tile-cycles" in table.stdout
 

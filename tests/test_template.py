@@ -1,5 +1,7 @@
 """Templates from simulated images; the network's part is played by the truth, blurred to a probability map."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -13,7 +15,7 @@ from calib.learning.simulation.tile import simulate_tile
 from calib.registration import RegistrationError
 from calib.template.tile import make_template
 from daemon.errors import OutputError
-from daemon.templates import load_template, save_template
+from daemon.templates import SCENE, load_template, save_template
 from engines.bundle import Readout
 from engines.readout import read_centres
 
@@ -225,8 +227,9 @@ def assert_same(loaded, template):
     if template.scene is not None:
         np.testing.assert_array_equal(loaded.called, template.called)
         assert loaded.called.dtype == template.called.dtype
-        for name, given in vars(template.scene).items():
-            np.testing.assert_array_equal(getattr(loaded.scene, name), given)
+        for name in SCENE:
+            np.testing.assert_array_equal(getattr(loaded.scene, name), getattr(template.scene, name))
+        assert set(SCENE) == {field.name for field in fields(template.scene)}
 
 
 def test_a_template_is_read_back_as_it_was(template, tmp_path):

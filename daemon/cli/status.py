@@ -75,5 +75,7 @@ def _table(status: Status) -> RenderableType:
         )
         for backend, why in engine.passed_over.items():
             table.add_row("passed over", f"{backend}: {why}")
+        if status.fit:
+            table.add_row("joint fit", f"on the {status.fit.place.upper()}: {status.fit.reason}")
         table.add_row("model", f"{engine.model} {engine.model_hash[:12]}")
     return table

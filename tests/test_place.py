@@ -1,0 +1,71 @@
+import re
+import sys
+from itertools import count
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+from calib.jointfit.cycle import fit_cycle
+from calib.jointfit.place import choose_place
+from calib.jointfit.trial import STILL, crowded_tile
+from engines.errors import EngineError
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """Stands in for CuPy and its GPU: arrays put there are NumPy's."""
+    module = ModuleType("cupy")
+    module.cuda = SimpleNamespace(is_available=lambda: True)
+    module.asarray = np.asarray
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    return module
+
+
+def test_without_cupy_cycles_are_fitted_on_the_cpu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    place = choose_place()
+    assert (place.name, place.reason) == ("cpu", "CuPy is not installed")
+    images, scene = crowded_tile(64, 284)
+    np.testing.assert_array_equal(place.fit(images, scene, STILL).light, fit_cycle(images, scene, STILL).light)
+
+
+def test_without_a_gpu_cycles_are_fitted_on_the_cpu(cupy):
+    cupy.cuda.is_available = lambda: False
+    assert (choose_place().name, choose_place().reason) == ("cpu", "CuPy finds no GPU")
+
+
+def test_a_gpu_that_fits_as_the_cpu_does_is_used(cupy):
+    place = choose_place()
+    assert place.name == "gpu"
+    images, scene = crowded_tile(64, 284)
+    np.testing.assert_array_equal(place.fit(images, scene, STILL).light, fit_cycle(images, scene, STILL).light)
+
+
+def test_a_gpu_that_fits_otherwise_is_not_used(cupy):
+    cupy.asarray = lambda images: np.float32(1.01) * images
+    place = choose_place()
+    assert place.name == "cpu"
+    assert re.fullmatch(
+        r"CuPy's fit of a trial tile is off by 0\.0\d+ of a cluster's light, at most 0\.001 is allowed", place.reason
+    )
+
+
+def test_a_gpu_that_gives_other_bits_each_time_is_not_used(cupy):
+    times = count()
+    cupy.asarray = lambda images: images + np.float32(1e-6 * next(times))
+    assert choose_place().reason == "CuPy fits a trial tile in two ways, so that a restart would change bytes"
+
+
+def test_a_gpu_that_fails_is_not_used_and_fails_only_its_cycle(cupy):
+    place = choose_place()
+
+    def fails(images):
+        raise MemoryError("out of memory allocating 7 bytes")
+
+    cupy.asarray = fails
+    assert choose_place().reason == "CuPy fails: joint fit on the GPU: MemoryError: out of memory allocating 7 bytes"
+    images, scene = crowded_tile(64, 284)
+    object.__setattr__(place, "put", fails)
+    with pytest.raises(EngineError, match="joint fit on the GPU: MemoryError: out of memory allocating 7 bytes"):
+        place.fit(images, scene, STILL)
