@@ -16,8 +16,10 @@ def open_cuda(index: int = 0) -> Driver:
     """
     probe().device(index)
     if find_spec("pycuda") is not None:
-        from engines.devices.pycuda import PycudaDriver
-
+        try:
+            from engines.devices.pycuda import PycudaDriver
+        except ImportError as error:  # built for another driver
+            raise EngineError(f"pycuda cannot be loaded: {error}") from error
         return PycudaDriver(index)
     if find_spec("cuda") is not None and find_spec("cuda.bindings") is not None:
         from engines.devices.bindings import BindingsDriver

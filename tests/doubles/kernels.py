@@ -34,19 +34,33 @@ class HostKernels(HostDriver):
 def compiled(folder):
     """A library of all kernels; compiled once a folder."""
     library = Path(folder) / "kernels.so"
-    if library.exists():
-        return library
-    lines = ['#include "on_host.h"']
+    if not library.exists():
+        _compile(library, kernels_source())
+    return library
+
+
+def driver_library(folder):
+    """A double of NVIDIA's driver library that runs all kernels, as the file that a process loads."""
+    library = Path(folder) / "libcuda.so.1"
+    _compile(library, kernels_source() + (FOLDER / "libcuda.cpp").read_text())
+    return library
+
+
+def kernels_source():
+    """C++ of all kernels, and of functions that run every thread of one."""
+    # Included first, or what the kernels include would end up in their namespaces.
+    lines = ["#include <cstdint>", '#include "cuda_fp16.h"', '#include "on_host.h"']
     for name in NAMES:
-        source = (SOURCES / f"{name}.cu").read_text()
-        lines.append(f'namespace {name} {{\n#include "{SOURCES / name}.cu"\n}}')
-        for kernel in re.findall(r"__global__ void (\w+)\(", source):
+        source = SOURCES / f"{name}.cu"
+        lines.append(f'namespace {name} {{\n#include "{source}"\n}}')
+        for kernel in re.findall(r"__global__ void (\w+)\(", source.read_text()):
             lines.append(
                 f'extern "C" void run_{kernel}(void** at, unsigned x, unsigned y, unsigned z, unsigned block) '
                 f"{{ run_all({name}::{kernel}, at, {{x, y, z}}, block); }}"
             )
-    # Included here, or their headers would end up in the namespaces.
-    text = '#include <cstdint>\n#include "cuda_fp16.h"\n' + "\n".join(lines)
-    command = ["g++", "-shared", "-fPIC", "-O2", "-x", "c++", f"-I{FOLDER}", "-o", str(library), "-"]
-    subprocess.run(command, input=text, text=True, check=True)
-    return library
+    return "\n".join(lines) + "\n"
+
+
+def _compile(library, source):
+    command = ["g++", "-std=c++17", "-shared", "-fPIC", "-O2", "-x", "c++", f"-I{FOLDER}", "-o", str(library), "-"]
+    subprocess.run([*command, f"-Wl,-soname,{library.name}", "-ldl"], input=source, text=True, check=True)
