@@ -1,11 +1,8 @@
-"""The TensorRT engine, with a double of TensorRT and kernels compiled for the processor; and the real lean runtime."""
+"""The TensorRT engine, with a double of TensorRT and kernels compiled for the processor."""
 
 import shutil
-import subprocess
-import sys
 from contextlib import ExitStack
 from dataclasses import replace
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -13,7 +10,7 @@ import torch
 from doubles.kernels import HostKernels
 from doubles.tensorrt import Full, Lean
 
-from engines.backends.tensorrt import open_runner
+from engines.backends.tensorrt import open_engine, open_runner
 from engines.bundle import load_bundle
 from engines.contract import Request
 from engines.devices.host import HostDriver
@@ -24,10 +21,8 @@ from engines.network import Network
 from engines.options import EngineOptions
 from engines.readout import read_centres
 from engines.slots import SlottedEngine
-from engines.tensorrt import api
 from engines.tensorrt.cache import BuiltPlan, PlanCache
 from engines.tensorrt.inspection import Inspected
-from engines.tensorrt.log import Log
 from engines.tensorrt.plans import Plans
 
 SHAPE = (60, 32)
@@ -35,6 +30,14 @@ IN_STRIPS = {"strip_px": 32 * 24}
 OFFSET = np.array([90, 100, 110, 120], np.float32)
 GAIN = np.array([0.01, 0.012, 0.008, 0.011], np.float32)
 TIMEOUT_S = 60
+
+
+def has_driver():
+    try:
+        return bool(probe().devices)
+    except EngineError:
+        return False
+
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the kernels' double needs g++")
 
@@ -205,6 +208,12 @@ def test_plan_of_another_shape_is_refused(open_double, tiny_bundle, folder):
         open_double()
 
 
+@pytest.mark.skipif(has_driver(), reason="there is a GPU")
+def test_machine_without_a_driver_is_told_before_tensorrt_is_touched(tiny_bundle):
+    with pytest.raises(EngineError, match=r"^no NVIDIA driver: libcuda\.so\.1 not found$"):
+        open_engine(load_bundle(tiny_bundle), shape=SHAPE, options=EngineOptions())
+
+
 def test_closed_engine_leaves_nothing_on_the_device(open_double, pixels):
     engine = open_double()
     answered(engine, pixels, superresolved=True)
@@ -212,86 +221,3 @@ def test_closed_engine_leaves_nothing_on_the_device(open_double, pixels):
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.lease(1)
-
-
-lean_installed = pytest.mark.skipif(find_spec("tensorrt_lean_bindings") is None, reason="no lean runtime is installed")
-
-ONLY_TO_BUILD = {"Builder", "OnnxParser", "NetworkDefinitionCreationFlag"}
-
-
-@lean_installed
-def test_names_are_those_of_the_lean_runtime():
-    import tensorrt_lean_bindings as trt
-
-    def names(protocol):
-        return {name for name in (*vars(protocol), *protocol.__annotations__) if not name.startswith("_")}
-
-    assert {name for name in names(api.TensorRT) if not hasattr(trt, name)} == ONLY_TO_BUILD
-    for protocol, real in (
-        (api.Runtime, trt.Runtime),
-        (api.CudaEngine, trt.ICudaEngine),
-        (api.Context, trt.IExecutionContext),
-    ):
-        assert not {name for name in names(protocol) if not hasattr(real, name)}
-    for enumeration, members in (
-        (trt.DataType, {"HALF", "FLOAT"}),
-        (trt.BuilderFlag, {"VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"}),
-        (trt.MemoryPoolType, {"WORKSPACE"}),
-        (trt.ProfilingVerbosity, {"DETAILED"}),
-        (trt.LayerInformationFormat, {"JSON"}),
-    ):
-        assert members <= set(enumeration.__members__)
-    assert not api.can_build(trt)
-
-
-@lean_installed
-def test_errors_of_the_real_library_reach_the_log():
-    import tensorrt_lean_bindings as trt
-
-    log = Log(trt)
-
-    def fail():
-        log.logger.log(trt.ILogger.WARNING, "less")
-        log.logger.log(trt.ILogger.INTERNAL_ERROR, "Error Code 2\nin detail")
-        return False
-
-    with pytest.raises(EngineError, match=r"^TensorRT: this failed: Error Code 2$"):
-        log.done("this", fail)
-    log.done("that", lambda: True)
-
-
-@lean_installed
-def test_lean_runtime_is_found_where_the_full_library_is_not():
-    found = api.load_tensorrt()
-    assert found.__version__.split(".")[0] in ("10", "11")
-
-
-def has_gpu():
-    try:
-        return bool(probe().devices)
-    except EngineError:
-        return False
-
-
-@lean_installed
-@pytest.mark.skipif(not has_gpu(), reason="no NVIDIA GPU")
-@pytest.mark.parametrize("content", ["b''", "bytes(4096)", "b'ftrt' + random.Random(1).randbytes(100_000)"])
-def test_real_runtime_refuses_what_is_no_plan(content):
-    """In a process of its own: a crash would be one."""
-    program = f"""
-import random
-from engines.devices import open_cuda
-from engines.errors import EngineError
-from engines.tensorrt.api import load_tensorrt
-from engines.tensorrt.loading import LoadedPlan
-driver = open_cuda()
-try:
-    LoadedPlan(load_tensorrt(), {content})
-except EngineError as error:
-    print(error)
-driver.close()
-"""
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.startswith("TensorRT: loading a plan failed")
-    assert len(ended.stdout.splitlines()) == 1

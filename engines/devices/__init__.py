@@ -25,4 +25,4 @@ def open_cuda(index: int = 0) -> Driver:
         from engines.devices.bindings import BindingsDriver
 
         return BindingsDriver(index)
-    raise EngineError("no Python package for CUDA: install pycuda or cuda-bindings (`pip install seqd[cuda]`)")
+    raise EngineError("no Python package for CUDA: install pycuda or cuda-bindings")

@@ -15,7 +15,10 @@ from engines.errors import EngineError
 MODULES = ("tensorrt", "tensorrt_bindings", "tensorrt_lean", "tensorrt_lean_bindings")
 """The full library first. Only one is imported: their types are the same to the interpreter."""
 
-INSTALL = "`pip install tensorrt-cu13` to build and run plans, `pip install tensorrt-lean-cu13` to run them"
+INSTALL = (
+    "`pip install tensorrt-cu13` to build and run plans, "
+    "`pip install tensorrt-lean-cu13-bindings tensorrt-lean-cu13-libs` to run them"
+)
 
 Value = Any
 """An enumerator or object of TensorRT's that is only handed on."""
