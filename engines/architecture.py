@@ -48,3 +48,23 @@ class Architecture(BaseModel):
     def halo(self) -> int:
         """Pixels to each side that an output pixel depends on, the larger of the two branches."""
         return 1 + self.blocks * self.layers + 2
+
+
+def flops(architecture: Architecture, *, superresolved: bool) -> int:
+    """Floating-point operations for one pixel of a tile; a multiplication and an addition are two.
+
+    Of the convolutions, which are nearly all; biases, ReLU, softmax and read-out are left out.
+    """
+    channels, width = len(CHANNELS), architecture.block_width
+    sums = channels * architecture.stem
+    for block in range(architecture.blocks):
+        inputs = width if block else architecture.stem
+        sums += sum(
+            (inputs + layer * architecture.growth) * architecture.growth for layer in range(architecture.layers)
+        )
+    sums += width * architecture.hidden + architecture.hidden * architecture.classes
+    products = 9 * sums
+    if superresolved:
+        # Every pixel gives 4 × 4 of the deconvolution, and the reconstruction has four times the pixels.
+        products += 16 * width * architecture.upsampled + 4 * 9 * architecture.upsampled * channels
+    return 2 * products

@@ -1,0 +1,233 @@
+"""Engines on the processor beside what they are made of and what others use, in one run.
+
+``make bench`` prints the table and writes the figures. Every round runs every way once, in a new order;
+figures of a shared machine move by tens of per cent, so read the ratios: medians of those of the rounds.
+"""
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import numpy as np
+import onnxruntime
+import torch
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from calib.learning.simulation.conditions import Conditions
+from calib.learning.simulation.tile import simulate_tile
+from calib.normalisation import estimate_normalisation
+from engines.architecture import flops
+from engines.backends import EngineOptions, open_backend
+from engines.backends.quiet import openvino
+from engines.bundle import Bundle, load_bundle
+from engines.contract import Engine, Request, Slot
+from engines.deployed import Output
+from engines.export import load_weights
+from engines.graph import write_graph
+from engines.network import Network
+from engines.readout import read_centres
+
+SIZES = (256, 512)
+DENSITY_K_MM2 = 284
+TILES = 3
+"""Tiles of a round, so that an engine can overlap them."""
+TIMEOUT_S = 120.0
+
+Calls = Callable[[], NDArray[np.float32]]
+"""Computes :data:`TILES` tiles; the evidence of the last one, (n, 4)."""
+
+
+@dataclass
+class Way:
+    """One way to compute a tile."""
+
+    name: str
+    run: Calls
+    seconds: list[float] = field(default_factory=list)
+    """Of a tile, by round."""
+    bases: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+    """Brightest base of every cluster."""
+
+
+def main(
+    figures: Annotated[Path, typer.Argument()] = Path("docs/benchmarks/cpu.json"),
+    rounds: int = 7,
+    threads: int = 0,
+) -> None:
+    """Measure, print and write."""
+    bundle = load_bundle()
+    measured = {}
+    for size in SIZES:
+        with ExitStack() as opened:
+            ways = opened.enter_context(_ways(bundle, size, threads))
+            _measure(ways, rounds)
+        per_tile = flops(bundle.model.architecture, superresolved=False) * size**2
+        Console().print(_table(ways, size, per_tile))
+        measured[f"{size}"] = {way.name: {"seconds": way.seconds, "agreement": _agreement(way, ways)} for way in ways}
+    packages = ("openvino", "torch", "onnxruntime", "numpy")
+    facts = {
+        "device": openvino.Core().get_property("CPU", "FULL_DEVICE_NAME").strip(),
+        "threads": threads or torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+        "bundle": bundle.hash,
+        "gflop_a_pixel": flops(bundle.model.architecture, superresolved=False) / 1e9,
+        "sizes": measured,
+    }
+    figures.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+
+
+@contextmanager
+def _ways(bundle: Bundle, size: int, threads: int) -> Iterator[list[Way]]:
+    tile = simulate_tile(Conditions(density_k_mm2=DENSITY_K_MM2), shape=(size, size), cycles=3, seed=1)
+    normalisation = estimate_normalisation(np.stack([tile.images(cycle) for cycle in (1, 2, 3)]))
+    pixels = tile.images(2)
+    positions = np.stack([tile.channel_positions(2, channel) for channel in range(4)]).astype(np.float32)
+    request = Request(normalisation.offset, normalisation.gain, positions=positions)
+    images = normalisation.apply(pixels)[None]
+
+    def bare(infer: Callable[[], NDArray[np.float32]]) -> Calls:
+        def run() -> NDArray[np.float32]:
+            for _ in range(TILES):
+                probabilities = infer()
+            return read_centres(probabilities[0], positions)
+
+        return run
+
+    with ExitStack() as opened:
+        ways = []
+        for backend, precision in (("openvino", "auto"), ("openvino", "f32"), ("torch", "auto"), ("torch", "f32")):
+            options = EngineOptions(precision=precision, threads=threads, gpu=False)
+            engine = open_backend(backend, bundle, shape=(size, size), options=options)
+            opened.callback(engine.close)
+            ways.append(Way(f"seqd, {backend} {engine.info.precision}", _through(engine, pixels, request)))
+        for precision in ("auto", "f32"):
+            ways.append(Way(f"bare OpenVINO model, {precision}", bare(_openvino(bundle, images, precision, threads))))
+        ways.append(Way("PyTorch channels_last f32", bare(_pytorch(bundle, images))))
+        ways.append(Way("ONNX Runtime f32", bare(_onnxruntime(bundle, images, threads))))
+        yield ways
+
+
+def _through(engine: Engine, pixels: NDArray[np.uint16], request: Request) -> Calls:
+    def run() -> NDArray[np.float32]:
+        slots: list[Slot] = []
+        for _ in range(TILES):
+            if len(slots) == engine.info.slots:
+                engine.collect(slots.pop(0), TIMEOUT_S)
+            slot = engine.lease(TIMEOUT_S)
+            slot.pixels[...] = pixels
+            engine.submit(slot, request)
+            slots.append(slot)
+        *_, last = (engine.collect(slot, TIMEOUT_S).centres for slot in slots)
+        assert last is not None
+        return last
+
+    return run
+
+
+def _openvino(
+    bundle: Bundle, images: NDArray[np.float32], precision: str, threads: int
+) -> Callable[[], NDArray[np.float32]]:
+    core = openvino.Core()
+    model = core.read_model(bundle.network)
+    part = openvino.Model([model.output("probabilities").node.input_value(0)], [model.input("images").node])
+    part.reshape([*images.shape])
+    config = {"PERFORMANCE_HINT": "LATENCY"}
+    if precision != "auto":
+        config["INFERENCE_PRECISION_HINT"] = precision
+    if threads:
+        config["INFERENCE_NUM_THREADS"] = str(threads)
+    request, halves = core.compile_model(part, "CPU", config).create_infer_request(), images.astype(np.float16)
+
+    def infer() -> NDArray[np.float32]:
+        probabilities: NDArray[np.float32] = request.infer(halves)[0]
+        return probabilities
+
+    return infer
+
+
+def _pytorch(bundle: Bundle, images: NDArray[np.float32]) -> Callable[[], NDArray[np.float32]]:
+    network = _network(bundle).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    tensor = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def infer() -> NDArray[np.float32]:
+        features = network.blocks(torch.relu(network.stem(tensor)))
+        logits = network.call(torch.relu(network.call_hidden(features)))
+        probabilities: NDArray[np.float32] = torch.softmax(logits, dim=1).numpy()
+        return probabilities
+
+    return infer
+
+
+def _onnxruntime(bundle: Bundle, images: NDArray[np.float32], threads: int) -> Callable[[], NDArray[np.float32]]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    with TemporaryDirectory(prefix="seqd-") as scratch:
+        path = Path(scratch) / "network.onnx"
+        write_graph(path, _network(bundle), precision="f32", outputs=frozenset({Output.PROBABILITIES}))
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def infer() -> NDArray[np.float32]:
+        probabilities: NDArray[np.float32] = session.run(None, {"images": images})[0]
+        return probabilities
+
+    return infer
+
+
+def _network(bundle: Bundle) -> Network:
+    network = Network(bundle.model.architecture).eval()
+    network.load_state_dict(load_weights(bundle.folder))
+    return network
+
+
+def _measure(ways: list[Way], rounds: int) -> None:
+    for way in ways:
+        way.bases = np.argmax(way.run(), axis=1)
+    order = np.random.default_rng(0)
+    for _ in range(rounds):
+        for index in order.permutation(len(ways)):
+            started = time.perf_counter()
+            ways[index].run()
+            ways[index].seconds.append((time.perf_counter() - started) / TILES)
+
+
+def _table(ways: list[Way], size: int, flops_a_tile: int) -> Table:
+    table = Table("way", title=f"{size}×{size} px, {len(ways[0].bases)} clusters; how much faster the first two are")
+    for column in ("s a tile", "GFLOP/s", *(way.name for way in ways[:2]), "calls as PyTorch's, %"):
+        table.add_column(column, justify="right")
+    for way in ways:
+        seconds = statistics.median(way.seconds)
+        table.add_row(
+            way.name,
+            f"{seconds:.3f}",
+            f"{flops_a_tile / seconds / 1e9:.0f}",
+            *(f"{_ratio(way, first):.2f}" for first in ways[:2]),
+            f"{100 * _agreement(way, ways):.2f}",
+        )
+    return table
+
+
+def _ratio(way: Way, first: Way) -> float:
+    return statistics.median(theirs / mine for theirs, mine in zip(way.seconds, first.seconds, strict=True))
+
+
+def _agreement(way: Way, ways: list[Way]) -> float:
+    """Share of clusters whose brightest base is the one of the network in PyTorch, in FP32."""
+    (reference,) = (other for other in ways if other.name.startswith("PyTorch"))
+    return float(np.mean(way.bases == reference.bases))
+
+
+if __name__ == "__main__":
+    typer.run(main)
