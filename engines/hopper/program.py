@@ -10,6 +10,7 @@ from engines.architecture import Architecture
 from engines.buffered import DeviceTile
 from engines.devices.driver import Address, Driver, Handle
 from engines.hopper.packing import Convolution, Weights, pack
+from engines.kernels.around import AroundNetwork
 from engines.strips import Strip
 
 KERNELS = Path(__file__).parent.parent / "kernels" / "hopper.cubin"
@@ -31,6 +32,9 @@ ROW_BYTES = (WIDE_COLUMNS + 2) * PIXEL_BYTES
 
 TAIL_SHARED = 9 * 512 * 15 + 52 * 2 * ROW_BYTES + 8 * 33
 """Weights of five layers, rows of their inputs and barriers; bytes."""
+
+_Into = tuple[int | np.generic, ...]
+"""Where a convolution puts its sums: a kernel's last arguments."""
 
 _NAMES = ("normalise", "stem", "wide_first", "wide", "tail", "hidden", "call", "upsample", "reconstruct")
 
@@ -55,10 +59,11 @@ class _Constants:
 
 
 class HopperProgram:
-    """A :class:`engines.buffered.Program` of kernels of our own.
+    """A :class:`engines.buffered.Program` of kernels of our own. No GPU has run them yet, an emulated one has.
 
     Parameters
     ----------
+    weights : of an architecture that :func:`engines.hopper.packing.fits`.
     shape : (H, W) of the tiles.
     strips : of equal height; one strip's activations are in device memory at a time.
     """
@@ -74,6 +79,7 @@ class HopperProgram:
     ) -> None:
         self._driver, self._shape, self._strips = driver, shape, strips
         self._kernels = driver.kernels(KERNELS.read_bytes(), _NAMES)
+        self._around = AroundNetwork(driver, shape=shape)
         self._copies = driver.stream()
         self._height, self._width = strips[0].stop - strips[0].start, shape[1]
         packed = pack(architecture, weights)
@@ -91,6 +97,7 @@ class HopperProgram:
             self._call_bases(tile, strip, stream)
             if tile.superresolved:
                 self._superresolve(tile, strip, stream)
+        self._around.read_out(tile, stream)
 
     def close(self) -> None:
         """The driver frees everything."""
@@ -114,7 +121,7 @@ class HopperProgram:
             stream=stream,
         )
         inputs, outputs = self._features
-        into = (inputs.address, 0, np.int32(8), width)
+        into: _Into = (inputs.address, 0, np.int32(8), width)
         self._convolve("stem", self._pixels, self._stem, into, (0, self._height), stream)
         for index, (wide, tail) in enumerate(self._blocks):
             into = (outputs.address, self._sums.address, np.int32(2), width)
@@ -151,8 +158,8 @@ class HopperProgram:
             self._fine = self._planes(8, scale=2)
         fine, width = self._fine, np.int32(self._width)
         for phase, constants in enumerate(self._upsample):
-            into = (fine.address, fine.rows, fine.columns, width, np.int32(phase // 2), np.int32(phase % 2))
-            self._convolve("upsample", self._last, constants, into, (0, self._height), stream)
+            finer = (fine.address, fine.rows, fine.columns, width, np.int32(phase // 2), np.int32(phase % 2))
+            self._convolve("upsample", self._last, constants, finer, (0, self._height), stream)
         plane = np.int64(4 * self._shape[0] * self._shape[1])
         into = (tile.superresolved, plane, np.int32(2 * self._width), np.int32(2 * strip.start))
         kept = (2 * (strip.first - strip.start), 2 * (strip.last - strip.start))
@@ -163,7 +170,7 @@ class HopperProgram:
         name: str,
         inputs: _Planes,
         constants: _Constants,
-        into: tuple[int | np.generic, ...],
+        into: _Into,
         kept: tuple[int, int],
         stream: Handle,
     ) -> None:

@@ -1,3 +1,5 @@
+// nvcc -cubin -gencode=arch=compute_90a,code=sm_90a -std=c++17
+//
 // The network of engines/architecture.py (stem 64, blocks of six layers of 16, hidden 64) on Hopper.
 //
 // Activations lie in planes of eight channels, half precision: [plane][row][column][8], with a border of
@@ -7,6 +9,7 @@
 //
 // A dense block is two kernels. `wide` sums what the block's input gives to all six layers at once, in 96
 // columns of one product, which is 71 % of the arithmetic. `tail` adds what the layers give each other.
+#include "header.cuh"
 #include "wgmma.cuh"
 
 constexpr int BORDER_Y = 6, BORDER_X = 8;
@@ -31,12 +34,6 @@ __device__ __forceinline__ __half2 rectified(float a, float b) {
 }
 
 // ---- from pixels to normalised planes -----------------------------------------------------------------
-
-// Header of engines/buffered.py.
-struct Header {
-    float offset[4], gain[4];
-    int clusters, spare[7];
-};
 
 extern "C" __global__ void normalise(const Header* header, const uint16_t* pixels, int height, int width, int start,
                                      __half* planes, int rows, int columns) {
@@ -148,7 +145,7 @@ __device__ __forceinline__ void convolve(Planes in, const __half* weights, const
     if (threadIdx.x == 0) {
         for (int i = 0; i < HELD; ++i) {
             barrier_init(full + 8 * i, 1);
-            barrier_init(empty + 8 * i, 12);   // four warps of three rows of output
+            barrier_init(empty + 8 * i, 2 * WARPGROUP / 32);
         }
         barrier_init(ready, 1);
         fence_for_matrices();
@@ -174,9 +171,12 @@ __device__ __forceinline__ void convolve(Planes in, const __half* weights, const
 
     const int group = threadIdx.x / WARPGROUP, lane = threadIdx.x % 32, warp = threadIdx.x % WARPGROUP / 32;
     barrier_wait(ready, 0);
+    // Each warpgroup waits for every row and releases it, also one that it does not read: the parity of a row
+    // that it left out would be that of the one after the next in its place.
+    int arrived = 0, released = 0;
     for (int y = begin + group; y < end; y += 2) {
         const int i = y - begin;
-        for (int k = i; k < i + 3; ++k) barrier_wait(full + 8 * (k % HELD), (k / HELD) & 1);
+        for (; arrived < i + 3; ++arrived) barrier_wait(full + 8 * (arrived % HELD), arrived / HELD & 1);
         float d[N / 2];
         matrices_begin();
 #pragma unroll
@@ -191,13 +191,9 @@ __device__ __forceinline__ void convolve(Planes in, const __half* weights, const
                                 ty + tx + step > 0);
         }
         matrices_commit();
-        matrices_wait();
-        if (lane == 0) {
-            // The block's first rows have fewer readers than the three that a row of the ring waits for.
-            barrier_arrive(empty + 8 * (i % HELD), i == 0 ? 3 : 1);
-            barrier_arrive(empty + 8 * ((i + 1) % HELD), i == 0 ? 2 : 1);
-            barrier_arrive(empty + 8 * ((i + 2) % HELD), 1);
-        }
+        matrices_wait(d);
+        if (lane == 0)
+            for (; released < i + 2; ++released) barrier_arrive(empty + 8 * (released % HELD), 1);
         into.template operator()<N>(d, own_bias, y, x0 + warp * 16 + lane / 4, lane);
     }
 }
@@ -315,7 +311,10 @@ struct Block {
         sum<L>(d, at + 1 - 2 * L);
         if (M) sum<M ? M : 1>(e, at + 1 - 2 * M);
         matrices_commit();
-        matrices_wait();
+        if constexpr (M)
+            matrices_wait(d, e);
+        else
+            matrices_wait(d);
         keep<L>(d, given, at + 1 - 2 * L);
         if (M) keep<M ? M : 1>(e, also, at + 1 - 2 * M);
     }
@@ -372,7 +371,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + 32, 1)
         else
             block.step<3, 2>(at);
         fence_for_matrices();
-        asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS) : "memory");
+        group_sync(1, CONSUMERS);
         if (threadIdx.x == 0 && at - 10 >= oldest) barrier_arrive(empty + 8 * ((at - 10) & (Y0_ROWS - 1)), 1);
     }
 }

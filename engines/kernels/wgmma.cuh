@@ -3,6 +3,8 @@
 #include <cuda_fp16.h>
 #include <stdint.h>
 
+#include "matrix.cuh"
+
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
@@ -39,18 +41,27 @@ __device__ __forceinline__ void bulk_copy(uint32_t to, const void* from, uint32_
                  : "memory");
 }
 
+// The first `threads` threads of those that come to a barrier, whole warps, wait for each other.
+__device__ __forceinline__ void group_sync(uint32_t barrier, uint32_t threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
 // What ordinary stores wrote to shared memory becomes visible to matrix instructions.
 __device__ __forceinline__ void fence_for_matrices() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 __device__ __forceinline__ void matrices_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void matrices_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void matrices_wait() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
 
-// A matrix of 8 x 8 cores, rows of 16 bytes, no swizzle: `across` bytes from one core to the next along
-// the summed dimension, `down` bytes to the next along the other.
-__device__ __forceinline__ uint64_t matrix(uint32_t address, uint32_t across, uint32_t down) {
-    return static_cast<uint64_t>((address & 0x3FFFF) >> 4) | static_cast<uint64_t>(across >> 4) << 16 |
-           static_cast<uint64_t>(down >> 4) << 32;
+// Waits for all that was committed. The sums are named so that the compiler moves no use of them to before.
+template <int... N>
+__device__ __forceinline__ void matrices_wait(float (&... sums)[N]) {
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    const auto hold = [](float& sum) { asm volatile("" : "+f"(sum)::"memory"); };
+    const auto hold_all = [&](auto& d) {
+#pragma unroll
+        for (float& sum : d) hold(sum);
+    };
+    (hold_all(sums), ...);
 }
 
 // d = a b, or d += a b: a is 64 x 16, b 16 x N, halves; d is 64 x N, floats. Thread t of a warpgroup holds

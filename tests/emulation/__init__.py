@@ -1,0 +1,1 @@
+"""A Hopper multiprocessor on a processor."""
