@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint bench evaluate format lock clean
+.PHONY: demo test lint bench bench-gpu kernels evaluate format lock clean
 
 demo: .venv/.base
 	$(BIN)/seqd demo --output demo
@@ -19,8 +19,20 @@ lint: .venv/.dev
 	$(BIN)/lint-imports
 
 bench: .venv/.dev
-	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.cpu
 	$(BIN)/python -m benchmarks.jointfit
+	$(BIN)/python -m benchmarks.daemon
+
+bench-gpu: .venv/.dev
+	$(BIN)/python -m benchmarks.gpu
+
+# What is checked in beside the sources; needs nvcc.
+kernels: $(patsubst %,engines/kernels/%.ptx,normalise readout strips)
+
+engines/kernels/%.ptx: engines/kernels/%.cu engines/kernels/header.cuh
+	{ printf '// %s\n' "$$(cat $^ | sha256sum | cut -d' ' -f1)"; $$(sed -n '1s,^// *,,p' $<) -o - $<; } > $@
+
+.DELETE_ON_ERROR:
 
 CONDITIONS := $(basename $(notdir $(wildcard calib/learning/evaluation/conditions/*.json)))
 LEARNING := $(shell find calib/learning -name '*.py')

@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 
 import structlog
@@ -97,8 +98,8 @@ class Service:
         try:
             with ExitStack() as stack:
                 quality = bundle.quality(config.calling.readout)
-                selection = select_configured(bundle, config.engine, info)
-                engine, place = selection.engine, choose_place()
+                selection, place = self._choose(bundle, info)
+                engine = selection.engine
                 stack.callback(engine.close)
                 files = RunFiles(config.output / info.run)
                 output = RunOutput(
@@ -139,6 +140,18 @@ class Service:
         else:
             self._end(RunState.STOPPED, "asked to stop", info, stream)
         return finished
+
+    def _choose(self, bundle: Bundle, info: RunInfo) -> tuple[Selection, Place]:
+        """The engine, and where cycles are fitted; a plan may be built for minutes, and systemd is told of life."""
+
+        def choose() -> tuple[Selection, Place]:
+            return select_configured(bundle, self._config.engine, info), choose_place()
+
+        with ThreadPoolExecutor(1, thread_name_prefix="choice") as pool:
+            chosen = pool.submit(choose)
+            while not wait([chosen], WAIT_S).done:
+                self._watchdog.tick()
+        return chosen.result()
 
     def _begin(self, info: RunInfo, selection: Selection, place: Place, output: RunOutput) -> None:
         committed = {tile: output.committed.get(tile, 0) for tile in info.tiles}

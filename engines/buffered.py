@@ -12,6 +12,8 @@ serialises::
                                           │ downloaded: the host waits for this, of this slot
 """
 
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 
 from engines.contract import Answer, EngineInfo, Request
 from engines.devices.driver import Address, Driver, Handle
+from engines.slots import SlottedEngine
 
 HEADER = np.dtype([("offset", np.float32, 4), ("gain", np.float32, 4), ("clusters", np.int32), ("spare", np.int32, 7)])
 """What a program reads of a request on the device; 64 bytes."""
@@ -211,3 +214,32 @@ class BufferedRunner:
         buffers.device = replace(buffers.device, capacity=capacity)
         buffers.warm.clear()
         buffers.graphs.clear()
+
+
+def open_buffered(
+    name: str, open_driver: Callable[[], Driver], open_runner: Callable[[Driver], BufferedRunner], *, slots: int
+) -> SlottedEngine[DeviceBuffers]:
+    """An engine on a driver of its own, which is closed again where the runner cannot be opened.
+
+    Raises
+    ------
+    EngineError : from the driver or the runner.
+    """
+
+    def opened() -> BufferedRunner:
+        driver = open_driver()
+        try:
+            return open_runner(driver)
+        except BaseException as error:
+            _forget(error)
+            driver.close()
+            raise
+
+    return SlottedEngine(name, opened, slots=slots)
+
+
+def _forget(error: BaseException | None) -> None:
+    """Let what was made before an error go while the device is still there, not when the error goes."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__

@@ -61,7 +61,7 @@ def open_double(tiny_bundle, library, folder):
             def runner():
                 bundle, known = load_bundle(tiny_bundle), EngineOptions(**options)
                 driver = HostKernels(library)
-                return open_runner(trt or Full(), driver, bundle, shape=shape, options=known, folder=folder)
+                return open_runner(driver, bundle, trt or Full(), shape=shape, options=known, folder=folder)
 
             engine = SlottedEngine("tensorrt", runner, slots=2)
             opened.callback(engine.close)

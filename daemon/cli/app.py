@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from daemon import __version__
+from daemon.cli.build import build
 from daemon.cli.call import call
 from daemon.cli.camera import camera
 from daemon.cli.demo import demo
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (run, camera, call, tail, status, demo):
+for command in (run, camera, call, tail, status, build, demo):
     app.command()(command)
 
 

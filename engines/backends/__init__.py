@@ -9,7 +9,7 @@ from engines.options import EngineOptions
 
 __all__ = ["BACKENDS", "EngineOptions", "open_backend", "open_engine"]
 
-BACKENDS = {"openvino": "engines.backends.openvino", "torch": "engines.backends.torch"}
+BACKENDS = {name: f"engines.backends.{name}" for name in ("tensorrt", "torch", "openvino", "hopper")}
 """Module by name; each has an ``open_engine`` and is imported only when it is asked for."""
 
 

@@ -1,16 +1,13 @@
 """The engine for NVIDIA GPUs through TensorRT, in FP16, double-buffered."""
 
-import traceback
-from functools import partial
 from pathlib import Path
 
-from engines.buffered import BufferedRunner
+from engines.buffered import BufferedRunner, open_buffered
 from engines.bundle import Bundle
 from engines.contract import Engine, EngineInfo
 from engines.devices import open_cuda
 from engines.devices.driver import Driver
 from engines.options import EngineOptions
-from engines.slots import SlottedEngine
 from engines.tensorrt.api import TensorRT, load_tensorrt
 from engines.tensorrt.cache import KeptPlan, default_folder
 from engines.tensorrt.plans import Plans
@@ -26,23 +23,18 @@ def open_engine(bundle: Bundle, *, shape: tuple[int, int], options: EngineOption
     ------
     EngineError : no driver, GPU or TensorRT; no plan and nothing to build it with; or the plan is not trusted.
     """
-    return SlottedEngine(NAME, partial(_opened, bundle, shape, options), slots=options.slots)
 
+    def runner(driver: Driver) -> BufferedRunner:
+        # Only now: TensorRT's runtime ends the process where there is no driver.
+        return open_runner(driver, bundle, load_tensorrt(), shape=shape, options=options, folder=default_folder())
 
-def _opened(bundle: Bundle, shape: tuple[int, int], options: EngineOptions) -> BufferedRunner:
-    driver = open_cuda()  # before TensorRT, whose runtime ends the process where there is no driver
-    try:
-        return open_runner(load_tensorrt(), driver, bundle, shape=shape, options=options, folder=default_folder())
-    except BaseException as error:
-        _forget(error)
-        driver.close()
-        raise
+    return open_buffered(NAME, open_cuda, runner, slots=options.slots)
 
 
 def open_runner(
-    trt: TensorRT,
     driver: Driver,
     bundle: Bundle,
+    trt: TensorRT,
     *,
     shape: tuple[int, int],
     options: EngineOptions,
@@ -70,10 +62,3 @@ def open_runner(
         strips=len(plans.strips),
     )
     return BufferedRunner(driver, program, info, shape=shape)
-
-
-def _forget(error: BaseException | None) -> None:
-    """Let what was made before an error go while the device is still there, not when the error goes."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__context__

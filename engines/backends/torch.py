@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engines.buffered import HEADER, BufferedRunner, DeviceBuffers, DeviceTile
+from engines.buffered import HEADER, BufferedRunner, DeviceBuffers, DeviceTile, open_buffered
 from engines.bundle import Bundle
 from engines.contract import EngineInfo
 from engines.deployed import centres_at
@@ -48,21 +49,18 @@ def open_engine(bundle: Bundle, *, shape: tuple[int, int], options: EngineOption
     gpu = torch.cuda.is_available() if options.gpu is None else options.gpu
     if gpu and not torch.cuda.is_available():
         raise EngineError(f"engine {_NAME}: PyTorch {torch.__version__} has no GPU here")
-
-    def open_runner() -> BufferedRunner:
-        driver = open_cuda() if gpu else HostDriver()
-        try:
-            return _runner(driver, bundle, shape, options, torch.device("cuda", 0) if gpu else torch.device("cpu"))
-        except BaseException:
-            driver.close()
-            raise
-
-    return SlottedEngine(_NAME, open_runner, slots=options.slots)
+    runner = partial(open_runner, bundle=bundle, shape=shape, options=options)
+    return open_buffered(_NAME, open_cuda if gpu else HostDriver, runner, slots=options.slots)
 
 
-def _runner(
-    driver: Driver, bundle: Bundle, shape: tuple[int, int], options: EngineOptions, device: torch.device
-) -> BufferedRunner:
+def open_runner(driver: Driver, bundle: Bundle, *, shape: tuple[int, int], options: EngineOptions) -> BufferedRunner:
+    """The runner behind the engine, in the thread that opened the driver.
+
+    Raises
+    ------
+    EngineError : the device does not compute in the wanted precision.
+    """
+    device = torch.device("cpu") if driver.info.compute_capability == (0, 0) else torch.device("cuda", 0)
     precision = _precision(options.precision, device)
     if options.threads and device.type == "cpu":
         torch.set_num_threads(options.threads)
