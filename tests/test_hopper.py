@@ -3,6 +3,7 @@ import re
 import shutil
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch.nn import functional
 from engines.architecture import Architecture
 from engines.backends import hopper
 from engines.backends.hopper import open_runner
-from engines.buffered import BufferedRunner
+from engines.buffered import BufferedRunner, open_buffered
 from engines.bundle import load_bundle
 from engines.contract import EngineInfo, Request
 from engines.devices.driver import DeviceInfo
@@ -24,7 +25,6 @@ from engines.hopper.program import HopperProgram
 from engines.network import DenseBlock, Network
 from engines.options import EngineOptions
 from engines.readout import read_centres
-from engines.slots import SlottedEngine
 from engines.strips import Strip, plan_strips
 from tests.emulation.driver import KERNELS, MISSING, EmulatedDriver
 
@@ -173,10 +173,8 @@ def test_engine_answers_as_pytorch_does(libraries):
     probabilities = torch.softmax(logits, 1)[0].numpy()
     assert probabilities[1:].max() > 0.5
 
-    def opened():
-        return open_runner(EmulatedDriver(libraries), bundle, shape=shape, options=EngineOptions())
-
-    with closing(SlottedEngine("hopper", opened, slots=1)) as engine:
+    runner = partial(open_runner, bundle=bundle, shape=shape, options=EngineOptions())
+    with closing(open_buffered("hopper", partial(EmulatedDriver, libraries), runner, slots=1)) as engine:
         assert engine.info.precision == "f16"
         assert engine.info.strips == 1
         slot = engine.lease(TIMEOUT_S)

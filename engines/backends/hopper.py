@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from engines.buffered import BufferedRunner, DeviceBuffers
+from engines.buffered import BufferedRunner, DeviceBuffers, open_buffered
 from engines.bundle import WEIGHTS, Bundle
 from engines.contract import EngineInfo
 from engines.devices import open_cuda
@@ -37,16 +37,8 @@ def open_engine(bundle: Bundle, *, shape: tuple[int, int], options: EngineOption
     """
     if options.gpu is False:
         raise EngineError(f"engine {NAME}: it runs on a GPU only")
-    return SlottedEngine(NAME, partial(_opened, bundle, shape, options), slots=options.slots)
-
-
-def _opened(bundle: Bundle, shape: tuple[int, int], options: EngineOptions) -> BufferedRunner:
-    driver = open_cuda()
-    try:
-        return open_runner(driver, bundle, shape=shape, options=options)
-    except BaseException:
-        driver.close()
-        raise
+    runner = partial(open_runner, bundle=bundle, shape=shape, options=options)
+    return open_buffered(NAME, open_cuda, runner, slots=options.slots)
 
 
 def open_runner(driver: Driver, bundle: Bundle, *, shape: tuple[int, int], options: EngineOptions) -> BufferedRunner:

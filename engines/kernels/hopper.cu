@@ -176,6 +176,7 @@ __device__ __forceinline__ void convolve(Planes in, const __half* weights, const
     int arrived = 0, released = 0;
     for (int y = begin + group; y < end; y += 2) {
         const int i = y - begin;
+#pragma unroll 1
         for (; arrived < i + 3; ++arrived) barrier_wait(full + 8 * (arrived % HELD), arrived / HELD & 1);
         float d[N / 2];
         matrices_begin();
@@ -193,6 +194,7 @@ __device__ __forceinline__ void convolve(Planes in, const __half* weights, const
         matrices_commit();
         matrices_wait(d);
         if (lane == 0)
+#pragma unroll 1
             for (; released < i + 2; ++released) barrier_arrive(empty + 8 * (released % HELD), 1);
         into.template operator()<N>(d, own_bias, y, x0 + warp * 16 + lane / 4, lane);
     }
