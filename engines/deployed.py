@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engines.inference import InferenceNetwork
 from engines.network import Network
 from engines.readout import OUTSIDE_PX, PADDING_PX, READ_SIGMA_PX, TAPS
 
@@ -24,7 +25,7 @@ class Output(StrEnum):
 class Deployed(nn.Module):
     """Probabilities instead of logits, float32 outputs whatever the network computes in, and only those asked for."""
 
-    def __init__(self, network: Network, outputs: frozenset[Output]) -> None:
+    def __init__(self, network: Network | InferenceNetwork, outputs: frozenset[Output]) -> None:
         super().__init__()
         self.network = network
         self.outputs = outputs
@@ -59,7 +60,7 @@ def centres_at(probabilities: Tensor, positions: Tensor) -> Tensor:
     (n, 4) float32.
     """
     planes = functional.pad(probabilities[0, 1:], (PADDING_PX,) * 4)
-    taps = torch.tensor(TAPS, device=positions.device)
+    taps = torch.arange(TAPS[0], TAPS[-1] + 1, device=positions.device)
     indices, weights = [], []
     for axis in (0, 1):
         last = probabilities.shape[2 + axis] - 1

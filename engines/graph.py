@@ -1,6 +1,5 @@
 """The network as an ONNX graph: written, and held against PyTorch."""
 
-import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from engines.backends.quiet import openvino
 from engines.deployed import Deployed, Output
 from engines.errors import SeqdError
 from engines.golden import GoldenTile
+from engines.inference import InferenceNetwork
 from engines.network import Network
 
 Precision = Literal["f16", "f32"]
@@ -53,7 +53,7 @@ def write_graph(path: Path, network: Network, *, precision: Precision, outputs: 
         shapes["positions"] = {1: torch.export.Dim("n", min=0)}
     with _quiet_exporter():
         program = torch.onnx.export(
-            Deployed(copy.deepcopy(network).to(dtype), outputs).eval(),
+            Deployed(InferenceNetwork(network, dtype=dtype, device=torch.device("cpu")), outputs).eval(),
             tuple(inputs.values()),
             dynamo=True,
             verbose=False,

@@ -1,4 +1,4 @@
-"""The network as PyTorch runs it fastest: the same numbers from fewer, wider convolutions."""
+"""The network as it runs fastest: the same numbers from fewer, wider convolutions."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -17,7 +17,7 @@ class PushedBlock(nn.Module):
     A layer of :class:`engines.network.DenseBlock` reads the concatenation of what was before it, and a
     convolution of a concatenation is a sum of convolutions of its parts. So the block's input goes
     through one convolution to the sums of all layers, and each layer's output through one to those of
-    all layers after it: nothing is concatenated, and few channels out become many.
+    all layers after it: few channels out become many.
     """
 
     def __init__(self, block: DenseBlock) -> None:
@@ -35,13 +35,11 @@ class PushedBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         sums: Tensor = self.first(features)
-        done = 0
+        outputs = []
         for push in self.pushes:
-            outputs = functional.relu_(sums[:, done : done + self.growth])
-            done += self.growth
-            sums[:, done:] += push(outputs.contiguous(memory_format=torch.channels_last))
-        functional.relu_(sums[:, done:])
-        return sums
+            outputs.append(functional.relu(sums[:, : self.growth]))
+            sums = sums[:, self.growth :] + push(outputs[-1])
+        return torch.cat([*outputs, functional.relu(sums)], dim=1)
 
 
 class InferenceNetwork(nn.Module):
@@ -63,18 +61,18 @@ class InferenceNetwork(nn.Module):
         self.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False).eval()
 
-    def forward(self, images: Tensor, *, superresolve: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(self, images: Tensor, *, superresolve: bool = True) -> tuple[Tensor, Tensor | None]:
         """Logits (N, 5, H, W) and, where wanted, super-resolved images (N, 4, 2H, 2W).
 
         Parameters
         ----------
-        images : (N, 4, H, W) normalised units, channels-last.
+        images : (N, 4, H, W) normalised units, of the network's type; fastest channels-last.
         """
-        features = self.blocks(functional.relu_(self.stem(images)))
-        logits = self.call(functional.relu_(self.call_hidden(features)))
+        features = self.blocks(functional.relu(self.stem(images)))
+        logits = self.call(functional.relu(self.call_hidden(features)))
         if not superresolve:
             return logits, None
-        return logits, self.reconstruct(functional.relu_(self.upsample(features)))
+        return logits, self.reconstruct(functional.relu(self.upsample(features)))
 
 
 def _convolution(kernels: Sequence[Tensor], bias: Tensor | None = None) -> nn.Conv2d:

@@ -132,7 +132,7 @@ def test_tile_within_the_halo_says_nothing_and_is_not_refused(altered):
     assert (result.clear, result.agreement) == (0, 1)
 
 
-@pytest.mark.parametrize("layer", ["stem.weight", "blocks.3.convolutions.2.weight", "call_hidden.weight"])
+@pytest.mark.parametrize("layer", ["stem.weight", "blocks.3.pushes.2.weight", "call_hidden.weight"])
 @pytest.mark.parametrize("shape", [OWN, (200, 90)])
 def test_engine_with_other_weights_in_one_layer_is_refused(altered, layer, shape):
     with pytest.raises(
