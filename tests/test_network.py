@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from engines.architecture import Architecture
+from engines.architecture import Architecture, flops
 from engines.network import Network
 
 
@@ -50,3 +51,10 @@ def test_network_starts_with_background_everywhere(tiny):
     torch.manual_seed(1)
     logits, _ = Network(tiny)(torch.rand(1, 4, 16, 16))
     assert (torch.softmax(logits, dim=1)[:, 0] > 0.9).all()
+
+
+@pytest.mark.parametrize("architecture", [Architecture(), Architecture(stem=5, blocks=2, layers=3, growth=7, hidden=4)])
+def test_operations_are_those_that_pytorch_counts(architecture):
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        Network(architecture)(torch.zeros(1, 4, 8, 12))
+    assert counted.get_total_flops() == 8 * 12 * flops(architecture, superresolved=True)
