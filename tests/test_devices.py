@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -287,6 +288,16 @@ def test_what_cannot_be_captured_gives_no_graph_and_leaves_the_stream_usable(dri
     driver.clear(address, 100, stream)
     synchronised(driver, stream)
     assert not got(driver, address, 100, np.uint8).any()
+
+
+@pytest.mark.skipif(DOUBLE not in os.environ, reason="only the double cannot capture a launch")
+def test_what_the_device_does_not_capture_gives_no_graph(driver):
+    stream = driver.stream()
+    (kernel,) = driver.kernels(ptx("strips"), ["keep_rows"]).values()
+    values = (0, 0, *[np.int32(0)] * 6)
+    launch = partial(driver.launch, kernel, grid=(1, 1, 1), block=32, arguments=values, stream=stream)
+    assert driver.capture(stream, launch) is None
+    launch()
 
 
 def test_memory_that_there_is_not_is_refused_and_the_device_goes_on(driver):

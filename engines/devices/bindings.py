@@ -143,9 +143,9 @@ class BindingsDriver:
         finally:
             # A capture that was refused has to be ended too, or the stream stays in it.
             code, graph = cuda.cuStreamEndCapture(stream)
-            if done and not code:
-                code, executable = cuda.cuGraphInstantiate(graph, 0)
-            if int(graph):
+            if not code:
+                if done:
+                    code, executable = cuda.cuGraphInstantiate(graph, 0)
                 cuda.cuGraphDestroy(graph)
         if not done or code:
             return None
