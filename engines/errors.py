@@ -1,4 +1,4 @@
-"""The root of every error that seqd shows to a person."""
+"""The root of every error that seqd shows to a person, and what of other errors is shown."""
 
 from typing import ClassVar
 
@@ -22,3 +22,8 @@ class EngineError(SeqdError):
     """An engine cannot be opened or failed at work."""
 
     exit_code = 5
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's says, in one line, or its name where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.contract import Answer, EngineInfo, Request, Slot
-from engines.errors import EngineError
+from engines.errors import EngineError, SeqdError, first_line
 
 OPEN_TIMEOUT_S = 600.0
 """Opening a device, loading a plan and compiling kernels take no longer."""
@@ -86,7 +86,8 @@ class SlottedEngine(Generic[B]):
 
     Raises
     ------
-    EngineError : the runner cannot be opened.
+    SeqdError : as the runner raised it while it was opened.
+    EngineError : it raised something else, or is not open in time.
     """
 
     def __init__(self, name: str, open_runner: Callable[[], Runner[B]], *, slots: int) -> None:
@@ -105,13 +106,15 @@ class SlottedEngine(Generic[B]):
         try:
             opened = self._opened.get(timeout=OPEN_TIMEOUT_S)
         except queue.Empty:
+            self._submitted.put(None)  # should it open yet, it is released
             raise EngineError(f"engine {name}: not open after {OPEN_TIMEOUT_S:g} s") from None
         if isinstance(opened, BaseException):
             self._device.join()
-            raise opened
-        self._runner = opened
+            if isinstance(opened, SeqdError) or not isinstance(opened, Exception):
+                raise opened
+            # Runtimes and drivers raise what they like.
+            raise EngineError(f"engine {name}: {first_line(opened)}") from opened
         self.info = opened.info
-        self._waiter.start()
 
     def lease(self, timeout_s: float) -> Slot:
         self._check_open()
@@ -147,6 +150,10 @@ class SlottedEngine(Generic[B]):
             if slot.error is not None:
                 raise EngineError(f"engine {self._name}: {slot.error}")
             return self._runner.answer(slot.buffers, slot.request)
+        except SeqdError:
+            raise
+        except Exception as error:  # a map that memory has no room for, positions that are no numbers
+            raise EngineError(f"engine {self._name}: {first_line(error)}") from error
         finally:
             self._free.put(slot)
 
@@ -171,16 +178,18 @@ class SlottedEngine(Generic[B]):
         """The device thread: open, start tiles until told to close, release."""
         try:
             runner = self._open_runner()
+            try:
+                for _ in range(slots):
+                    self._free.put(_Slot(runner.buffers()))
+            except BaseException:
+                with suppress(Exception):
+                    runner.close()
+                raise
         except BaseException as error:
             self._opened.put(error)
             return
-        try:
-            for _ in range(slots):
-                self._free.put(_Slot(runner.buffers()))
-        except BaseException as error:
-            runner.close()
-            self._opened.put(error)
-            return
+        self._runner = runner
+        self._waiter.start()
         self._opened.put(runner)
         while (slot := self._submitted.get()) is not None:
             assert slot.request is not None
@@ -188,12 +197,14 @@ class SlottedEngine(Generic[B]):
                 _check(slot.request)
                 runner.start(slot.buffers, slot.request)
             except Exception as error:  # whatever the runtime raises belongs to this tile
-                slot.error = _first_line(error)
+                slot.error = first_line(error)
             self._started.put(slot)
         self._started.put(None)
         self._waiter.join(CLOSE_TIMEOUT_S)
         with suppress(Exception):  # tiles that failed have been told
             runner.close()
+        # Who still refers to the engine need not keep its tiles in memory.
+        self._free = queue.Queue()
 
     def _wait(self) -> None:
         """The waiting thread: what was started ends in that order."""
@@ -201,7 +212,7 @@ class SlottedEngine(Generic[B]):
             try:
                 self._runner.wait(slot.buffers)
             except Exception as error:
-                slot.error = slot.error or _first_line(error)
+                slot.error = slot.error or first_line(error)
             with self._lock:
                 self._in_flight -= 1
                 if self._in_flight == 0:
@@ -220,8 +231,3 @@ def _check(request: Request) -> None:
         found = request.positions.shape
         if len(found) != 3 or (found[0], found[2]) != (4, 2):
             raise EngineError(f"positions of a request have shape {found}, (4, n, 2) is needed")
-
-
-def _first_line(error: Exception) -> str:
-    """What an error says, or its name where it says nothing."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
