@@ -37,6 +37,13 @@ def test_names_are_those_of_the_lean_runtime():
     assert not api.can_build(trt)
 
 
+def test_full_library_that_cannot_be_loaded_is_told_not_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "tensorrt.py").write_text("raise RuntimeError('built for another Python\\nsee above')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(EngineError, match=r"^TensorRT: tensorrt cannot be loaded: built for another Python$"):
+        api.load_tensorrt()
+
+
 def test_errors_of_the_real_library_reach_the_log():
     log = Log(trt)
 

@@ -30,6 +30,13 @@ def test_without_cupy_cycles_are_fitted_on_the_cpu(monkeypatch):
     np.testing.assert_array_equal(place.fit(images, scene, STILL).light, fit_cycle(images, scene, STILL).light)
 
 
+def test_cupy_that_cannot_be_loaded_is_not_used(monkeypatch, tmp_path):
+    (tmp_path / "cupy.py").write_text("raise RuntimeError('CUDA 99 is needed\\nbetter read the manual')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    assert (choose_place().name, choose_place().reason) == ("cpu", "CuPy cannot be loaded: CUDA 99 is needed")
+
+
 def test_without_a_gpu_cycles_are_fitted_on_the_cpu(cupy):
     cupy.cuda.is_available = lambda: False
     assert (choose_place().name, choose_place().reason) == ("cpu", "CuPy finds no GPU")
@@ -61,11 +68,11 @@ def test_a_gpu_that_fails_is_not_used_and_fails_only_its_cycle(cupy):
     place = choose_place()
 
     def fails(images):
-        raise MemoryError("out of memory allocating 7 bytes")
+        raise MemoryError("out of memory allocating 7 bytes\nof very few")
 
     cupy.asarray = fails
     assert choose_place().reason == "CuPy fails: joint fit on the GPU: MemoryError: out of memory allocating 7 bytes"
     images, scene = crowded_tile(64, 284)
     object.__setattr__(place, "put", fails)
-    with pytest.raises(EngineError, match="joint fit on the GPU: MemoryError: out of memory allocating 7 bytes"):
+    with pytest.raises(EngineError, match=r"joint fit on the GPU: MemoryError: out of memory allocating 7 bytes$"):
         place.fit(images, scene, STILL)

@@ -7,7 +7,7 @@ import pytest
 import tomli_w
 
 from engines import selection
-from engines.backends import EngineOptions
+from engines.backends import BACKENDS, EngineOptions
 from engines.bundle import MODEL, WEIGHTS, file_hash, load_bundle
 from engines.errors import EngineError
 from engines.selection import select_engine
@@ -42,6 +42,28 @@ def test_configured_backend_is_taken_or_refused(tiny_bundle):
     assert (chosen.engine.info.backend, chosen.reason, chosen.passed_over) == ("torch", "configured", {})
     with pytest.raises(EngineError, match="there is no such backend"):
         selected(load_bundle(tiny_bundle), "abacus")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import nothing_like_it", "^engine broken: needs nothing_like_it, which is not installed$"),
+        (
+            "raise OSError('libcudnn.so.9: cannot open shared object file')",
+            r"^engine broken: what it needs cannot be loaded: libcudnn\.so\.9: cannot open shared object file$",
+        ),
+        (
+            "raise RuntimeError('operator does not exist\\nsee above')",
+            "^engine broken: what it needs cannot be loaded: operator does not exist$",
+        ),
+    ],
+)
+def test_backend_whose_packages_are_broken_says_so_in_one_line(tiny_bundle, tmp_path, monkeypatch, source, message):
+    (tmp_path / "broken_backend.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(BACKENDS, "broken", "broken_backend")
+    with pytest.raises(EngineError, match=message):
+        selected(load_bundle(tiny_bundle), "broken")
 
 
 def test_auto_never_takes_pytorch_on_the_processor(tiny_bundle, monkeypatch):

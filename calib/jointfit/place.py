@@ -11,7 +11,7 @@ from calib.jointfit.arrays import Array
 from calib.jointfit.cycle import FittedCycle, fit_cycle
 from calib.jointfit.scene import Scene
 from calib.jointfit.trial import STILL, crowded_tile
-from engines.errors import EngineError
+from engines.errors import EngineError, first_line
 
 TRIAL_PX, TRIAL_DENSITY_K_MM2 = 96, 284.0
 
@@ -36,15 +36,17 @@ class Place:
         try:
             return fit_cycle(self.put(images), scene, drift_px)
         except Exception as error:  # whatever the GPU's library raises belongs to this cycle
-            raise EngineError(f"joint fit on the GPU: {type(error).__name__}: {error}") from error
+            raise EngineError(f"joint fit on the GPU: {type(error).__name__}: {first_line(error)}") from error
 
 
 def choose_place() -> Place:
     """The GPU where CuPy has one and fits a crowded tile on it as the CPU does."""
     try:
         cupy = import_module("cupy")
-    except ImportError:
+    except ModuleNotFoundError:
         return _cpu("CuPy is not installed")
+    except Exception as error:  # half installed, it raises what it likes
+        return _cpu(f"CuPy cannot be loaded: {first_line(error)}")
     try:
         if not cupy.cuda.is_available():
             return _cpu("CuPy finds no GPU")
@@ -53,7 +55,7 @@ def choose_place() -> Place:
         first, second = (place.fit(images, scene, STILL).light for _ in range(2))
         off = np.abs(first - fit_cycle(images, scene, STILL).light).max()
     except Exception as error:  # CuPy raises what it likes where its driver or compiler is missing
-        return _cpu(f"CuPy fails: {error}")
+        return _cpu(f"CuPy fails: {first_line(error)}")
     if first.tobytes() != second.tobytes():
         return _cpu("CuPy fits a trial tile in two ways, so that a restart would change bytes")
     share = float(off / np.median(scene.brightness))

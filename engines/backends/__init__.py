@@ -4,7 +4,7 @@ from importlib import import_module
 
 from engines.bundle import Bundle
 from engines.contract import Engine
-from engines.errors import EngineError
+from engines.errors import EngineError, first_line
 from engines.options import EngineOptions
 
 __all__ = ["BACKENDS", "EngineOptions", "open_backend", "open_engine"]
@@ -23,7 +23,7 @@ def open_backend(name: str, bundle: Bundle, *, shape: tuple[int, int], options: 
 
     Raises
     ------
-    EngineError : there is no such backend, what it needs is not installed, or its device cannot be used.
+    EngineError : there is no such backend, what it needs is not there or broken, or its device cannot be used.
     """
     if name not in BACKENDS:
         raise EngineError(f"engine {name}: there is no such backend; there is {', '.join(BACKENDS)}")
@@ -31,5 +31,7 @@ def open_backend(name: str, bundle: Bundle, *, shape: tuple[int, int], options: 
         module = import_module(BACKENDS[name])
     except ModuleNotFoundError as error:
         raise EngineError(f"engine {name}: needs {error.name}, which is not installed") from error
+    except Exception as error:  # packages that are half installed raise what they like
+        raise EngineError(f"engine {name}: what it needs cannot be loaded: {first_line(error)}") from error
     engine: Engine = module.open_engine(bundle, shape=shape, options=options)
     return engine

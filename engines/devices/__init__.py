@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from engines.devices.driver import Driver
 from engines.devices.probe import probe
-from engines.errors import EngineError
+from engines.errors import EngineError, first_line
 
 
 def open_cuda(index: int = 0) -> Driver:
@@ -18,11 +18,13 @@ def open_cuda(index: int = 0) -> Driver:
     if find_spec("pycuda") is not None:
         try:
             from engines.devices.pycuda import PycudaDriver
-        except ImportError as error:  # built for another driver
-            raise EngineError(f"pycuda cannot be loaded: {error}") from error
+        except Exception as error:  # built for another driver
+            raise EngineError(f"pycuda cannot be loaded: {first_line(error)}") from error
         return PycudaDriver(index)
     if find_spec("cuda") is not None and find_spec("cuda.bindings") is not None:
-        from engines.devices.bindings import BindingsDriver
-
+        try:
+            from engines.devices.bindings import BindingsDriver
+        except Exception as error:  # its parts are of versions that do not go together
+            raise EngineError(f"cuda-bindings cannot be loaded: {first_line(error)}") from error
         return BindingsDriver(index)
     raise EngineError("no Python package for CUDA: install pycuda or cuda-bindings")

@@ -90,7 +90,7 @@ class Driver(Protocol):
         """Zero device memory."""
 
     def kernels(self, ptx: bytes, names: Sequence[str]) -> dict[str, Handle]:
-        """Compile a PTX module for this device and look up kernels."""
+        """Load a module, PTX or machine code for this device, and look up kernels."""
 
     def launch(
         self,

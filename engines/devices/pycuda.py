@@ -16,7 +16,7 @@ from engines.devices.driver import DEFAULT_SHARED_BYTES, Address, DeviceInfo, Ha
 from engines.devices.library import DriverLibrary
 from engines.devices.pages import whole_pages
 from engines.devices.probe import probe
-from engines.errors import EngineError
+from engines.errors import EngineError, first_line
 
 _CAPTURE_MODE_THREAD_LOCAL = 1
 """``CUstreamCaptureMode``."""
@@ -204,4 +204,4 @@ def _call(function: Callable[..., Handle], *arguments: object, **options: object
     try:
         return function(*arguments, **options)
     except cuda.Error as error:
-        raise EngineError(f"GPU: {next(iter(str(error).splitlines()), type(error).__name__)}") from None
+        raise EngineError(f"GPU: {first_line(error)}") from None

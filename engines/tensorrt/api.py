@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol, cast
 
-from engines.errors import EngineError
+from engines.errors import EngineError, first_line
 
 MODULES = ("tensorrt", "tensorrt_bindings", "tensorrt_lean", "tensorrt_lean_bindings")
 """The full library first. Only one is imported: their types are the same to the interpreter."""
@@ -134,9 +134,8 @@ def load_tensorrt() -> TensorRT:
             continue
         try:
             return cast("TensorRT", import_module(name))
-        except (ImportError, OSError) as error:
-            first = next(iter(str(error).splitlines()), type(error).__name__)
-            raise EngineError(f"TensorRT: {name} cannot be loaded: {first}") from error
+        except Exception as error:  # half installed, it raises what it likes
+            raise EngineError(f"TensorRT: {name} cannot be loaded: {first_line(error)}") from error
     raise EngineError(f"TensorRT is not installed: {INSTALL}")
 
 

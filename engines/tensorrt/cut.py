@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from engines.errors import EngineError
+from engines.errors import EngineError, first_line
 from engines.tensorrt.cache import PlanKey
 
 
@@ -21,11 +21,13 @@ def cut_graph(network: Path, key: PlanKey) -> bytes:
         from onnx.utils import Extractor
     except ModuleNotFoundError:
         raise EngineError("building a plan needs onnx, which is not installed: `pip install onnx`") from None
+    except Exception as error:  # beside another protobuf it raises what it likes
+        raise EngineError(f"building a plan needs onnx, which cannot be loaded: {first_line(error)}") from error
     shapes = {"images": key.images, **key.outputs}
     try:
         model = Extractor(onnx.load(network)).extract_model(["images"], list(key.outputs))
     except Exception as error:  # whatever onnx raises is about the graph
-        raise EngineError(f"graph {network}: {next(iter(str(error).splitlines()), type(error).__name__)}") from error
+        raise EngineError(f"graph {network}: {first_line(error)}") from error
     for value in (*model.graph.input, *model.graph.output):
         for dimension, size in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=True):
             dimension.dim_value = size
