@@ -17,7 +17,7 @@ from engines.deployed import centres_at
 from engines.devices import open_cuda
 from engines.devices.driver import Address, Driver, Handle
 from engines.devices.host import HostDriver
-from engines.errors import EngineError
+from engines.errors import EngineError, first_line
 from engines.export import load_weights
 from engines.inference import InferenceNetwork
 from engines.network import Network
@@ -123,9 +123,12 @@ class TorchProgram:
 
     @torch.inference_mode()
     def enqueue(self, tile: DeviceTile, stream: Handle) -> None:
-        with self._on(stream):
-            probabilities = self._compute(tile)
-            self._read_out(tile, probabilities)
+        try:
+            with self._on(stream):
+                probabilities = self._compute(tile)
+                self._read_out(tile, probabilities)
+        except RuntimeError as error:  # a capture that was refused too, which does without the graph then
+            raise EngineError(first_line(error)) from None
 
     def close(self) -> None:
         self._pool = None
