@@ -11,7 +11,7 @@ LEAN_LIBRARIES = "tensorrt_lean_libs"
 
 
 class LoadedPlan:
-    """An engine, and the runtime and log that have to live as long.
+    """An engine, and the runtimes and log that have to live as long.
 
     Raises
     ------
@@ -21,6 +21,8 @@ class LoadedPlan:
     def __init__(self, trt: TensorRT, content: bytes) -> None:
         self.log = Log(trt)
         runtime = self.log.made("making a runtime", lambda: trt.Runtime(self.log.logger))
+        # One that loaded another has to stay: it alone holds on to the log of both.
+        self._runtimes = [runtime]
         try:
             self.engine = self._loaded(runtime, content)
         except EngineError:
@@ -28,9 +30,8 @@ class LoadedPlan:
             lean = self._lean(runtime) if can_build(trt) else None
             if lean is None:
                 raise
-            runtime = lean
-            self.engine = self._loaded(runtime, content)
-        self._runtime = runtime
+            self._runtimes.append(lean)
+            self.engine = self._loaded(lean, content)
 
     def _loaded(self, runtime: Runtime, content: bytes) -> CudaEngine:
         return self.log.made("loading a plan", lambda: runtime.deserialize_cuda_engine(content))
