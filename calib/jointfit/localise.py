@@ -20,6 +20,7 @@ from calib.crosstalk import estimate_crosstalk
 from calib.jointfit.chemistry import expected_light, usual_brightness
 from calib.jointfit.cycle import RIDGE, background_step, start_background
 from calib.jointfit.neighbours import Neighbours, overlaps
+from calib.jointfit.parallel import in_parallel
 from calib.jointfit.scene import Scene
 from calib.jointfit.selection import not_one_more
 from calib.jointfit.solve import solve
@@ -153,30 +154,37 @@ def _round(
         expected = np.moveaxis(expected_light(np.moveaxis(fit.light, -1, 0), shown, crosstalk), 0, -1)
     brightest = BRIGHTEST * float(np.median(fit.light.max(axis=2))) or np.inf
     along = np.zeros((*fit.light.shape, 2))
-    for channel in range(4):
-        # A stack of one image.
-        sigma, noise = fit.sigma[[channel]], fit.noise[[channel]]
-        overlap = overlaps((fit.positions + channel_shift[channel])[None], neighbours, sigma, shape)
+    # Of stacks of one image.
+    sigmas = fit.sigma[:, None].copy()
+    overlap = [
+        overlaps((fit.positions + channel_shift[channel])[None], neighbours, sigmas[channel], shape)
+        for channel in range(4)
+    ]
+
+    def fit_image(cycle: int, channel: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Returns how much wider the lit spots are than they are taken to be, and their light."""
+        sigma = sigmas[channel]
+        spots = Spots((fit.positions + fit.shifts[cycle, channel])[None], sigma, shape)
+        above = images[cycle, [channel]] - fit.backgrounds[cycle, channel]
         ridge = RIDGE * np.pi * sigma[:, None] ** 2
-        wider, lit_by = [], []
-        for cycle in range(len(images)):
-            spots = Spots((fit.positions + fit.shifts[cycle, channel])[None], sigma, shape)
-            above = images[cycle, [channel]] - fit.backgrounds[cycle, channel]
-            wanted = spots.read(above) + ridge * expected[:, cycle, channel]
-            light = solve(overlap, ridge, wanted, fit.light[None, :, cycle, channel])
-            rest = above - spots.draw(light)
-            y, x, squared = (moment[0] for moment in spots.read_moments(rest))
-            # The gradient of a spot is its height times distance over sigma²; its square integrates to pi / 2.
-            along[:, cycle, channel] = np.stack([y, x], axis=1) / (np.pi / 2 * sigma**2)
-            shown = light[0] > 0
-            wider.append(squared[shown] / (np.pi * sigma**3 * light[0, shown]))
-            lit_by.append(np.minimum(light[0, shown], brightest))
-            fit.backgrounds[cycle, channel] += background_step(rest, noise)[0]
-            fit.light[:, cycle, channel] = light[0]
-            left[cycle, channel] = rest[0]
-            worked()
-        step = STEP * np.clip(_weighted_median(np.concatenate(wider), np.concatenate(lit_by) ** 2), -0.2, 0.2)
-        fit.sigma[channel] = np.clip(sigma[0] + step, SIGMA_LEAST_PX, SIGMA_MOST_PX)
+        wanted = spots.read(above) + ridge * expected[:, cycle, channel]
+        light = solve(overlap[channel], ridge, wanted, fit.light[None, :, cycle, channel])
+        rest = above - spots.draw(light)
+        y, x, squared = (moment[0] for moment in spots.read_moments(rest))
+        # The gradient of a spot is its height times distance over sigma²; its square integrates to pi / 2.
+        along[:, cycle, channel] = np.stack([y, x], axis=1) / (np.pi / 2 * sigma**2)
+        fit.backgrounds[cycle, channel] += background_step(rest, fit.noise[[channel]])[0]
+        fit.light[:, cycle, channel] = light[0]
+        left[cycle, channel] = rest[0]
+        worked()
+        shown = light[0] > 0
+        return squared[shown] / (np.pi * sigma**3 * light[0, shown]), np.minimum(light[0, shown], brightest)
+
+    widths = in_parallel(fit_image, [(cycle, channel) for cycle in range(len(images)) for channel in range(4)])
+    for channel in range(4):
+        wider, lit = (np.concatenate(of_cycles) for of_cycles in zip(*widths[channel::4], strict=True))
+        step = STEP * np.clip(_weighted_median(wider, lit**2), -0.2, 0.2)
+        fit.sigma[channel] = np.clip(fit.sigma[channel] + step, SIGMA_LEAST_PX, SIGMA_MOST_PX)
     return _Rest(left, along)
 
 
@@ -219,16 +227,20 @@ def _split(fit: _Fit, rest: _Rest) -> NDArray[np.float64]:
 
 def _left_over(fit: _Fit, rest: _Rest, support: NDArray[np.float32]) -> NDArray[np.float64]:
     """(m, 2) places where the light left over is significant, averaged over the cycles."""
-    mean = np.zeros(support.shape, np.float32)
-    for cycle, images in enumerate(rest.images):
+
+    def brightest_of(cycle: int) -> NDArray[np.float32]:
         brightest = np.full(support.shape, -np.inf, np.float32)
-        for channel, image in enumerate(images):
+        for channel, image in enumerate(rest.images[cycle]):
             sigma = float(fit.sigma[channel])
             # A normalised Gaussian filter times this has the noise of one pixel.
             matched = gaussian_filter(image, sigma) * (2 * np.sqrt(np.pi) * sigma / fit.noise[channel])
             moved = shift(matched, -fit.shifts[cycle, channel], order=1, mode="nearest")
             np.maximum(brightest, moved, out=brightest)
-        mean += np.minimum(brightest, ADD_MOST) / len(rest.images)
+        return np.asarray(np.minimum(brightest, ADD_MOST) / len(rest.images), np.float32)
+
+    mean = np.zeros(support.shape, np.float32)
+    for brightest in in_parallel(brightest_of, [(cycle,) for cycle in range(len(rest.images))]):
+        mean += brightest
     peaks = (mean == maximum_filter(mean, 3)) & (mean > ADD_SIGNIFICANCE) & (support > ADD_SUPPORT)
     places = np.argwhere(peaks).astype(np.float64)
     if len(places) == 0:
