@@ -23,7 +23,7 @@ from daemon.sequencer import ReadCycle, Sequencer
 from daemon.status import Progress
 from engines.bundle import QualityTable, Readout
 from engines.contract import Engine, Request, Slot
-from engines.errors import EngineError
+from engines.errors import EngineError, EngineLostError
 
 log = structlog.get_logger()
 
@@ -44,6 +44,9 @@ class Caller:
     A tile's first cycles wait in the spool until there are enough for a template. From then on
     every cycle, those first ones to begin with, is registered, run through the engine and fitted;
     one tile-cycle is read out while the engine computes the next. Order is kept.
+
+    A tile-cycle that the engine fails at is committed as failed. An engine that is lost is another matter: it would
+    fail at all that is left of the run, so nothing more is committed and the run ends, to be taken up again.
     """
 
     def __init__(
@@ -90,6 +93,8 @@ class Caller:
             if read.status is CycleStatus.CALLED:
                 assert read.drift_px is not None
                 reading = self._templates[flight.tile].reading(flight.fitted, read.drift_px, centres)
+        except EngineLostError:
+            raise
         except EngineError as error:
             read = _failed(flight.tile, read.cycle, str(error))
         self._sequencer.take(flight.tile, read, reading)
@@ -114,6 +119,8 @@ class Caller:
             if self._readout is not Readout.FIT or template.scene is None:
                 request = _request(template.normalisation, positions=template.positions_in(drift))
                 slot = self._submitted(item.pixels, request)
+        except EngineLostError:
+            raise
         except (RegistrationError, EngineError) as error:
             return _InFlight(item.tile, _failed(item.tile, item.cycle, str(error)))
         read, fitted = ReadCycle(item.cycle, CycleStatus.CALLED, drift_px=drift), None

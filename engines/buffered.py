@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from engines.contract import Answer, EngineInfo, Request
 from engines.devices.driver import Address, Driver, Handle
+from engines.errors import EngineError, EngineLostError
 from engines.slots import SlottedEngine
 
 HEADER = np.dtype([("offset", np.float32, 4), ("gain", np.float32, 4), ("clusters", np.int32), ("spare", np.int32, 7)])
@@ -157,6 +158,9 @@ class BufferedRunner:
         self._driver.attach()
         try:
             self._driver.synchronize(buffers.downloaded)
+        except EngineError as error:
+            # What fails on the device itself, not in a call, leaves a context in which every call fails.
+            raise EngineLostError(str(error)) from error
         finally:
             self._driver.detach()
 

@@ -82,16 +82,20 @@ class Engine(Protocol):
         """Seconds since it was opened in which it had a tile to compute."""
 
     def lease(self, timeout_s: float) -> Slot:
-        """A free slot; raises :class:`EngineError` when none came free in time."""
+        """A free slot.
+
+        Raises :class:`EngineError` when none came free in time, :class:`EngineLostError` when the device is gone.
+        """
 
     def submit(self, slot: Slot, request: Request) -> None:
-        """Start computing a leased slot."""
+        """Start computing a leased slot; raises :class:`EngineLostError` when the device is gone."""
 
     def collect(self, slot: Slot, timeout_s: float) -> Answer:
         """Wait for a submitted slot and free it.
 
         Raises :class:`EngineError` when the computation failed or took too long; the engine can
-        then be used for the next tile.
+        then be used for the next tile. Raises :class:`EngineLostError` when the device is gone; the
+        engine can then only be closed.
         """
 
     def close(self) -> None:

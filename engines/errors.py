@@ -24,6 +24,10 @@ class EngineError(SeqdError):
     exit_code = 5
 
 
+class EngineLostError(EngineError):
+    """An engine's device is gone: no tile is computed until the engine is opened anew, in a new process."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error of somebody else's says, in one line, or its name where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

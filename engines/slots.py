@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.contract import Answer, EngineInfo, Request, Slot
-from engines.errors import EngineError, SeqdError, first_line
+from engines.errors import EngineError, EngineLostError, SeqdError, first_line
 
 OPEN_TIMEOUT_S = 600.0
 """Opening a device, loading a plan and compiling kernels take no longer."""
@@ -52,7 +52,10 @@ class Runner(Protocol[B]):
         """Put a tile on its way; raises when it cannot."""
 
     def wait(self, buffers: B) -> None:
-        """Wait until a started tile's answer lies in its buffers; raises when its computation failed."""
+        """Wait until a started tile's answer lies in its buffers; raises when its computation failed.
+
+        Raises :class:`EngineLostError` when every later tile would fail too.
+        """
 
     def answer(self, buffers: B, request: Request) -> Answer:
         """The answer of a tile that was waited for, copied out of its buffers; in any thread, even while it closes."""
@@ -98,6 +101,10 @@ class SlottedEngine(Generic[B]):
         self._lock = threading.Lock()
         """Between submitting, ending and abandoning a tile, and closing."""
         self._closed = False
+        self._lost = ""
+        """Why no tile is computed any more."""
+        self._abandoned = 0
+        """Tiles that nobody waits for any more, and that hold their slots."""
         self._in_flight, self._busy_since, self._busy_before = 0, 0.0, 0.0
         self._opened: queue.Queue[Runner[B] | BaseException] = queue.Queue()
         self._waiter = threading.Thread(target=self._wait, name="engine-answers", daemon=True)
@@ -121,9 +128,9 @@ class SlottedEngine(Generic[B]):
         try:
             return self._free.get(timeout=timeout_s)
         except queue.Empty:
-            raise EngineError(
-                f"engine {self._name}: none of {self.info.slots} slots came free in {timeout_s:g} s"
-            ) from None
+            # Tiles that took too long hold all slots, and took even longer.
+            kind = EngineLostError if self._abandoned == self.info.slots else EngineError
+            raise kind(f"engine {self._name}: none of {self.info.slots} slots came free in {timeout_s:g} s") from None
 
     def submit(self, slot: Slot, request: Request) -> None:
         assert isinstance(slot, _Slot)
@@ -145,6 +152,7 @@ class SlottedEngine(Generic[B]):
             self._check_open()
             if not finished and not slot.done.is_set():
                 slot.abandoned = True  # the device may still write to it
+                self._abandoned += 1
                 raise EngineError(f"engine {self._name}: a tile took longer than {timeout_s:g} s")
         try:
             if slot.error is not None:
@@ -173,6 +181,8 @@ class SlottedEngine(Generic[B]):
     def _check_open(self) -> None:
         if self._closed:
             raise EngineError(f"engine {self._name}: it is closed")
+        if self._lost:
+            raise EngineLostError(f"engine {self._name}: {self._lost}")
 
     def _drive(self, slots: int) -> None:
         """The device thread: open, start tiles until told to close, release."""
@@ -213,12 +223,15 @@ class SlottedEngine(Generic[B]):
                 self._runner.wait(slot.buffers)
             except Exception as error:
                 slot.error = slot.error or first_line(error)
+                if isinstance(error, EngineLostError):
+                    self._lost = slot.error
             with self._lock:
                 self._in_flight -= 1
                 if self._in_flight == 0:
                     self._busy_before += time.monotonic() - self._busy_since
                 slot.done.set()
                 if slot.abandoned:
+                    self._abandoned -= 1
                     self._free.put(slot)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from engines.buffered import HEADER, BufferedRunner, DeviceTile
 from engines.contract import EngineInfo, Request
-from engines.errors import EngineError
+from engines.errors import EngineError, EngineLostError
 from engines.slots import SlottedEngine
 from tests.adversarial_driver import AdversarialDriver
 
@@ -206,3 +206,22 @@ def test_device_without_room_fails_that_tile_only():
             check(answered(engine, few), pixels, few)
         driver.room += room
         check(answered(engine, many), pixels, many)
+
+
+def test_device_that_fails_while_it_computes_is_lost():
+    driver = AdversarialDriver(0)
+    with closing(opened(driver)) as engine:
+        pixels, request = next(tiles(0))
+
+        def broken(event):
+            raise EngineError("GPU: cuEventSynchronize: CUDA_ERROR_ILLEGAL_ADDRESS")
+
+        driver.synchronize, whole = broken, driver.synchronize
+        slot = engine.lease(TIMEOUT_S)
+        slot.pixels[...] = pixels
+        engine.submit(slot, request)
+        with pytest.raises(
+            EngineLostError, match=r"^engine sums: GPU: cuEventSynchronize: CUDA_ERROR_ILLEGAL_ADDRESS$"
+        ):
+            engine.collect(slot, TIMEOUT_S)
+        driver.synchronize = whole

@@ -10,7 +10,7 @@ import pytest
 
 from engines import slots
 from engines.contract import Answer, EngineInfo, Request
-from engines.errors import BundleError, EngineError
+from engines.errors import BundleError, EngineError, EngineLostError
 from engines.slots import SlottedEngine
 
 REQUEST = Request(np.zeros(4, np.float32), np.ones(4, np.float32))
@@ -130,8 +130,35 @@ def test_tile_that_is_late_gives_its_slot_back_when_it_is_done():
             engine.submit(slot, REQUEST)
             with pytest.raises(EngineError, match=r"^engine nothing: a tile took longer than 0\.01 s$"):
                 engine.collect(slot, 0.01)
-        with pytest.raises(EngineError, match="none of 2 slots came free"):
+        with pytest.raises(EngineLostError, match="none of 2 slots came free"):
             engine.lease(0.01)
         done.set()
         for _ in range(4):
             answered(engine)
+
+
+def test_slots_that_the_caller_holds_are_no_sign_of_a_lost_device():
+    with closing(opened(Nothing)) as engine:
+        held = [engine.lease(TIMEOUT_S) for _ in range(2)]
+        with pytest.raises(EngineError, match="none of 2 slots came free") as caught:
+            engine.lease(0.01)
+        assert not isinstance(caught.value, EngineLostError)
+        assert len(held) == 2
+
+
+def test_engine_whose_device_is_gone_can_only_be_closed():
+    runner = Nothing()
+    with closing(opened(lambda: runner)) as engine:
+        answered(engine)
+        slot = engine.lease(TIMEOUT_S)
+        runner.wait = fails(EngineLostError("GPU: cuEventSynchronize: CUDA_ERROR_ILLEGAL_ADDRESS"))
+        with pytest.raises(EngineLostError, match=r"^engine nothing: GPU: .*ILLEGAL_ADDRESS$"):
+            answered(engine)
+        del runner.wait
+        with pytest.raises(EngineLostError, match="ILLEGAL_ADDRESS"):
+            engine.submit(slot, REQUEST)
+        with pytest.raises(EngineLostError, match="ILLEGAL_ADDRESS"):
+            engine.lease(0)
+    assert runner.closed.is_set()
+    with pytest.raises(EngineError, match="closed"):
+        engine.lease(0)
