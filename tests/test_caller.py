@@ -54,7 +54,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def call(run, tmp_path):
-    """Calls what is left of the run with an engine that fails, or none; gives the statuses in the ledger, which ``statuses`` keeps."""
+    """Calls what is left of the run, with an engine that fails or a sound one; gives the statuses in the ledger."""
     info, images = run
     bundle, options = load_bundle(), EngineOptions(precision="f32", threads=1)
 
