@@ -36,12 +36,12 @@ class PlanProgram:
     ) -> None:
         self._trt, self._driver, self._plan, self._strips = trt, driver, plan, strips
         self._around = AroundNetwork(driver, shape=shape)
-        self._networks = {False: _Network(trt, driver, plan(False))}
+        self._networks = {False: self._loaded(False)}
 
     def enqueue(self, tile: DeviceTile, stream: Handle) -> None:
         superresolved = tile.superresolved != 0
         if superresolved not in self._networks:
-            self._networks[superresolved] = _Network(self._trt, self._driver, self._plan(superresolved))
+            self._networks[superresolved] = self._loaded(superresolved)
         network = self._networks[superresolved]
         whole = {"probabilities": tile.probabilities} | ({"superresolved": tile.superresolved} if superresolved else {})
         for strip in self._strips:
@@ -60,18 +60,27 @@ class PlanProgram:
         """Contexts and engines go with the last reference to them, while the device is still there."""
         self._networks.clear()
 
+    def _loaded(self, superresolved: bool) -> "_Network":
+        return _Network(self._trt, self._driver, self._plan(superresolved), whole=len(self._strips) == 1)
+
 
 class _Network:
-    """A loaded plan, and device memory for what goes in and comes out of a strip."""
+    """A loaded plan, and device memory for what goes in and comes out of a strip.
 
-    def __init__(self, trt: TensorRT, driver: Driver, plan: KeptPlan) -> None:
+    Parameters
+    ----------
+    whole : whether the strip is the whole tile, and comes out where the tile's answer is wanted.
+    """
+
+    def __init__(self, trt: TensorRT, driver: Driver, plan: KeptPlan, *, whole: bool) -> None:
         self._loaded = LoadedPlan(trt, plan.content)
         self._check(trt, plan)
         key, log = plan.record.key, self._loaded.log
         # Scratch memory is the context's: the library allocates it here.
         self._context = log.made("making an execution context", self._loaded.engine.create_execution_context)
         self.images = driver.allocate(HALF_BYTES * prod(key.images))
-        self.scratch = {name: driver.allocate(FLOAT_BYTES * prod(shape)) for name, shape in key.outputs.items()}
+        outputs = {} if whole else key.outputs
+        self.scratch = {name: driver.allocate(FLOAT_BYTES * prod(shape)) for name, shape in outputs.items()}
 
     def run(self, outputs: dict[str, Address], stream: Handle) -> None:
         for name, address in ({"images": self.images} | outputs).items():
