@@ -80,8 +80,6 @@ class DeviceBuffers:
     uploaded: Handle
     computed: Handle
     downloaded: Handle
-    warm: set[DeviceTile] = field(default_factory=set)
-    """Where computation has run once: the first time loads and chooses kernels, which no graph can."""
     graphs: dict[DeviceTile, Handle | None] = field(default_factory=dict)
     """Captured computation by where it reads and writes; None where the device cannot capture it."""
 
@@ -185,16 +183,28 @@ class BufferedRunner:
             self._driver.close()
 
     def _run(self, buffers: DeviceBuffers, tile: DeviceTile) -> None:
-        """Compute, as a graph from the second time on."""
+        """Compute, as a graph where the device captures one; what is checked of the first tile holds for all."""
         driver, stream = self._driver, self._compute
-        if tile in buffers.warm and tile not in buffers.graphs:
-            buffers.graphs[tile] = driver.capture(stream, lambda: self._program.enqueue(tile, stream))
-        graph = buffers.graphs.get(tile)
-        if graph is not None:
-            driver.replay(graph, stream)
-        else:
+        if tile not in buffers.graphs:
+            # The first time loads and chooses kernels, which no graph can.
             self._program.enqueue(tile, stream)
-            buffers.warm.add(tile)
+            buffers.graphs[tile] = driver.capture(stream, lambda: self._program.enqueue(tile, stream))
+            if buffers.graphs[tile] is None:
+                return
+            # A graph that leaves something out must not be taken for one that computes it.
+            for address, bytes_ in self._outputs(tile):
+                driver.clear(address, bytes_, stream)
+        graph = buffers.graphs[tile]
+        if graph is None:
+            self._program.enqueue(tile, stream)
+        else:
+            driver.replay(graph, stream)
+
+    def _outputs(self, tile: DeviceTile) -> list[tuple[Address, int]]:
+        """Where a tile's answer lies on the device, and its bytes."""
+        size = self._shape[0] * self._shape[1]
+        outputs = [(tile.centres, tile.capacity * CENTRE_BYTES), (tile.probabilities, 5 * 4 * size)]
+        return outputs + ([(tile.superresolved, 4 * 4 * 4 * size)] if tile.superresolved else [])
 
     def _make_room(self, buffers: DeviceBuffers, clusters: int, request: Request) -> None:
         """Grow what a request needs more of; the slot is not in flight."""
@@ -216,7 +226,6 @@ class BufferedRunner:
             driver.unpin(host[name])
             buffers.device, host[name] = replace(buffers.device, **{name: address}), memory
         buffers.device = replace(buffers.device, capacity=capacity)
-        buffers.warm.clear()
         buffers.graphs.clear()
 
 

@@ -118,6 +118,12 @@ class AdversarialDriver:
 
         self._put(stream, copy)
 
+    def clear(self, address, size, stream):
+        def fill():
+            self._memory[address][:size] = 0
+
+        self._put(stream, fill)
+
     def launch(self, kernel, *, grid, block, arguments, stream, shared=0):
         self._put(stream, lambda: kernel(*arguments))
 

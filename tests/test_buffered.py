@@ -184,6 +184,33 @@ def test_a_runner_that_takes_a_chance_is_caught(defective):
         run_all(defective)
 
 
+@pytest.mark.parametrize("wanted", [{"positions": np.ones((4, 5, 2), np.float32)}, {"probabilities": True}])
+def test_first_answer_is_what_the_graph_computes(wanted):
+    """A graph that computes nothing is seen at once, as the golden tile is computed once."""
+    driver = AdversarialDriver(0)
+    driver.capture = lambda stream, work: []
+    request = Request(np.ones(4, np.float32), np.ones(4, np.float32), **wanted)
+    with closing(opened(driver)) as engine:
+        slot = engine.lease(TIMEOUT_S)
+        slot.pixels[...] = 7
+        engine.submit(slot, request)
+        answer = engine.collect(slot, TIMEOUT_S)
+    assert not (answer.centres if answer.probabilities is None else answer.probabilities).any()
+
+
+def test_device_without_a_graph_computes_each_tile_once():
+    driver, launched = AdversarialDriver(0), []
+    driver.capture = lambda stream, work: None
+    driver.launch, launch = lambda *given, **known: (launched.append(1), launch(*given, **known)), driver.launch
+    with closing(opened(driver)) as engine:
+        for pixels, request in tiles(0):
+            slot = engine.lease(TIMEOUT_S)
+            slot.pixels[...] = pixels
+            engine.submit(slot, request)
+            check(engine.collect(slot, TIMEOUT_S), pixels, request)
+    assert len(launched) == 2 * TILES
+
+
 def test_device_without_room_fails_that_tile_only():
     driver = AdversarialDriver(0)
     few, many = (
