@@ -9,6 +9,7 @@ from calib.jointfit.arrays import Array, library_of
 from calib.jointfit.chemistry import expected_light, mixed
 from calib.jointfit.neighbours import overlaps
 from calib.jointfit.scene import Scene
+from calib.jointfit.smoothing import broad_blur
 from calib.jointfit.solve import solve
 from calib.jointfit.spots import Spots
 
@@ -121,7 +122,7 @@ def background_step(rest: Array, noise: NDArray[np.float64]) -> Array:
     library = library_of(rest)
     most = library.xp.asarray(OUTLIER * noise, np.float32)[:, None, None]
     clipped = library.xp.clip(rest, -most, most)
-    return BACKGROUND_STEP * library.gaussian_filter(clipped, (0, BACKGROUND_PX, BACKGROUND_PX))
+    return BACKGROUND_STEP * broad_blur(clipped, BACKGROUND_PX)
 
 
 def _moved(spots: Spots, rest: Array, light: Array, sigma: NDArray[np.float64]) -> Array:
@@ -139,5 +140,5 @@ def _around(spots: Spots, rest: Array, sigma: NDArray[np.float64]) -> Array:
     library = library_of(rest)
     # A Gaussian filter sums to 1; a spot of height 1 gives half of that under its own filter.
     heights = [2 * library.gaussian_filter(image, float(width)) for image, width in zip(rest, sigma, strict=True)]
-    squared = library.gaussian_filter(library.xp.stack(heights) ** 2, (0, AROUND_PX, AROUND_PX))
+    squared = broad_blur(library.xp.stack(heights) ** 2, AROUND_PX)
     return library.xp.sqrt(squared.ravel()[spots.nearest])

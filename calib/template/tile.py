@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from calib.calling.reading import Reading, fitted_reading, network_reading
 from calib.jointfit.cycle import FittedCycle, fit_cycle
 from calib.jointfit.localise import localise
+from calib.jointfit.parallel import in_parallel
 from calib.jointfit.scene import Scene, crowding, crowding_beyond
 from calib.normalisation import Normalisation, estimate_normalisation
 from calib.registration import Alignment, align, draw_reference, register, spots_only
@@ -129,12 +130,16 @@ def _clusters(
     network says so.
     """
     assert template.scene is not None
-    seen, texture = [], []
-    for cycle, probabilities, drift in zip(images, maps, drift_px, strict=True):
-        centres = read_centres(probabilities, template.positions_in(drift))
-        seen.append(centres.sum(axis=1))
+    scene = template.scene
+
+    def read(index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Evidence for any base, and the texture around; (n,) each."""
+        drift = drift_px[index]
+        centres = read_centres(maps[index], template.positions_in(drift))
         worked()
-        texture.append(template.reading(fit_cycle(cycle, template.scene, drift), drift, centres).texture)
+        return centres.sum(axis=1), template.reading(fit_cycle(images[index], scene, drift), drift, centres).texture
+
+    seen, texture = zip(*in_parallel(read, [(index,) for index in range(len(images))]), strict=True)
     return np.asarray(np.mean(seen, axis=0) >= NETWORK_NEED * np.mean(texture, axis=0))
 
 

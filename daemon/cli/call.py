@@ -30,6 +30,8 @@ from daemon.status import Status
 from engines.errors import SeqdError
 
 POLL_S = 0.25
+ANSWER_S = 0.5
+"""The daemon answers in less; at its end it answers no more."""
 SHALLOW = 64
 """Characters of a temporary folder that sockets can lie in."""
 STOP_S = 90.0
@@ -143,7 +145,7 @@ def _watch(
     ChildError : a process ended with an error.
     """
     last: Status | None = None
-    with ControlClient(config.control.endpoint, timeout_s=2) as client, bar(Console(stderr=True)) as progress:
+    with ControlClient(config.control.endpoint, timeout_s=ANSWER_S) as client, bar(Console(stderr=True)) as progress:
         task = progress.add_task(f"{info.run} tile-cycles", total=info.cycles * len(info.tiles))
         while daemon.poll() is None:
             if controller.poll():
