@@ -45,7 +45,7 @@ class Caller:
     every cycle, those first ones to begin with, is registered, run through the engine and fitted;
     one tile-cycle is read out while the engine computes the next. Order is kept.
 
-    A tile-cycle that the engine fails at is committed as failed. An engine that is lost is another matter: it would
+    A tile-cycle that the engine fails at is committed as failed. A device that is lost is another matter: it would
     fail at all that is left of the run, so nothing more is committed and the run ends, to be taken up again.
     """
 
@@ -127,6 +127,8 @@ class Caller:
         try:
             # The engine computes meanwhile.
             fitted = None if template.scene is None else self._place.fit(images, template.scene, drift)
+        except EngineLostError:
+            raise
         except EngineError as error:
             read = _failed(item.tile, item.cycle, str(error))
         return _InFlight(item.tile, read, slot, fitted)

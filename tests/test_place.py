@@ -9,7 +9,7 @@ import pytest
 from calib.jointfit.cycle import fit_cycle
 from calib.jointfit.place import choose_place
 from calib.jointfit.trial import STILL, crowded_tile
-from engines.errors import EngineError
+from engines.errors import EngineError, EngineLostError
 
 
 @pytest.fixture
@@ -68,11 +68,29 @@ def test_a_gpu_that_fails_is_not_used_and_fails_only_its_cycle(cupy):
     place = choose_place()
 
     def fails(images):
+        if images.size == 1:
+            return images
         raise MemoryError("out of memory allocating 7 bytes\nof very few")
 
     cupy.asarray = fails
     assert choose_place().reason == "CuPy fails: joint fit on the GPU: MemoryError: out of memory allocating 7 bytes"
     images, scene = crowded_tile(64, 284)
     object.__setattr__(place, "put", fails)
-    with pytest.raises(EngineError, match=r"joint fit on the GPU: MemoryError: out of memory allocating 7 bytes$"):
+    with pytest.raises(
+        EngineError, match=r"joint fit on the GPU: MemoryError: out of memory allocating 7 bytes$"
+    ) as caught:
         place.fit(images, scene, STILL)
+    assert not isinstance(caught.value, EngineLostError)
+
+
+def test_a_gpu_that_fails_at_everything_is_lost(cupy):
+    place = choose_place()
+
+    def gone(images):
+        raise RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+    object.__setattr__(place, "put", gone)
+    with pytest.raises(
+        EngineLostError, match=r"^joint fit on the GPU: RuntimeError: cudaErrorIllegalAddress: an illegal"
+    ):
+        place.fit(*crowded_tile(64, 284), STILL)

@@ -7,11 +7,11 @@ from importlib import import_module
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.jointfit.arrays import Array
+from calib.jointfit.arrays import Array, library_of
 from calib.jointfit.cycle import FittedCycle, fit_cycle
 from calib.jointfit.scene import Scene
 from calib.jointfit.trial import STILL, crowded_tile
-from engines.errors import EngineError, first_line
+from engines.errors import EngineError, EngineLostError, first_line
 
 TRIAL_PX, TRIAL_DENSITY_K_MM2 = 96, 284.0
 
@@ -30,13 +30,29 @@ class Place:
     """Images to where they are fitted."""
 
     def fit(self, images: NDArray[np.float32], scene: Scene, drift_px: NDArray[np.float32]) -> FittedCycle:
-        """:func:`calib.jointfit.cycle.fit_cycle` there; raises :class:`EngineError` when the GPU fails."""
+        """:func:`calib.jointfit.cycle.fit_cycle` there.
+
+        Raises
+        ------
+        EngineError : the GPU fails at this cycle.
+        EngineLostError : it fails at everything.
+        """
         if self.name == "cpu":
             return fit_cycle(images, scene, drift_px)
         try:
             return fit_cycle(self.put(images), scene, drift_px)
         except Exception as error:  # whatever the GPU's library raises belongs to this cycle
-            raise EngineError(f"joint fit on the GPU: {type(error).__name__}: {first_line(error)}") from error
+            kind = EngineError if self._alive() else EngineLostError
+            raise kind(f"joint fit on the GPU: {type(error).__name__}: {first_line(error)}") from error
+
+    def _alive(self) -> bool:
+        """Whether one number still comes back: after a fault on a GPU nothing does in this process."""
+        try:
+            there = self.put(np.zeros(1, np.float32))
+            library_of(there).to_host(there)
+        except Exception:
+            return False
+        return True
 
 
 def choose_place() -> Place:
