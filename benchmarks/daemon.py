@@ -1,6 +1,6 @@
 """Where the time of ``seqd call`` goes: how much of it the engine is at work.
 
-``make bench`` prints the table. The run is simulated, 512² px, long enough that templates are made for a purpose.
+``make bench`` prints the table. The run is simulated, as long as 2 × 75 cycles.
 """
 
 import json
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 SEQD = (sys.executable, "-m", "daemon.cli")
-RUN, SIZE, TILES, CYCLES, DENSITY_K_MM2 = "BENCH", 512, 1, 100, 120
+RUN, SIZE, TILES, CYCLES, DENSITY_K_MM2 = "BENCH", 512, 1, 150, 120
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from engines.bundle import Readout
 from engines.readout import read_centres
 
 MapOf = Callable[[NDArray[np.uint16], Normalisation], NDArray[np.float32]]
-"""Runs the network: (4, H, W) pixels to the (5, H, W) probability map."""
+"""Runs the network: (4, H, W) pixels to the (5, H, W) probability map. Several threads call it at once."""
 
 SEED_SUPPORT = 0.3
 """Share of the cycles that must show a cluster for the joint localisation to begin with it."""
@@ -91,7 +91,7 @@ def make_template(
     normalisation = estimate_normalisation(np.stack(images))
     alignment = align(np.stack([spots_only(normalisation.apply(pixels)) for pixels in images]))
     matched = np.flatnonzero(np.isfinite(alignment.drift_px[:, 0]))
-    maps = [probability_map(images[index], normalisation) for index in matched]
+    maps = in_parallel(lambda index: probability_map(images[index], normalisation), [(index,) for index in matched])
     alignment = Alignment(alignment.drift_px[matched], alignment.channel_shift_px)
     if readout is Readout.NETWORK or len(matched) == 0:
         positions = _merged(maps, alignment, shape)

@@ -51,8 +51,11 @@ def _root(
 
 def main() -> None:
     """Run the command line; expected failures end in one line and their exit code."""
+    wanted = sys.argv[1] if len(sys.argv) > 1 else "--help"
     for plugin in entry_points(group=PLUGINS):
-        app.add_typer(plugin.load(), name=plugin.name)
+        # Importing one takes longer than most commands: only where it is asked for or listed.
+        if wanted.startswith("-") or wanted == plugin.name:
+            app.add_typer(plugin.load(), name=plugin.name)
     try:
         app()
     except SeqdError as error:
