@@ -73,10 +73,13 @@ class EngineConfig(_Section):
 
     backend: Literal["auto", "tensorrt", "torch", "openvino", "hopper"] = "auto"
     """``auto``: TensorRT or PyTorch where there is an NVIDIA GPU, else OpenVINO."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """``auto``: a GPU where the backend has one here."""
     bundle: Path = DEFAULT_BUNDLE
     """Folder of the bundle."""
-    precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
-    """``auto`` is the best the device computes natively."""
+    precision: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
+    """``auto`` is the best of the first three that the device computes natively; ``int8`` is the bundle's quantised
+    network, on OpenVINO."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processor threads; 0 leaves it to the device."""
     slots: Annotated[int, Field(ge=2, le=16)] = 2

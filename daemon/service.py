@@ -209,6 +209,8 @@ class Service:
             "info": info.model_dump(mode="json"),
             "model": engine.info.model_hash,
             "backend": engine.info.backend,
+            "gpu": engine.info.gpu,
+            "software": engine.info.software,
             "precision": engine.info.precision,
             "strips": engine.info.strips,
             "fit": place.name,

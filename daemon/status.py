@@ -92,6 +92,9 @@ class EngineStatus(BaseModel):
 
     backend: str
     device: str
+    gpu: bool
+    software: str
+    """Library and version that compute."""
     precision: str
     model: str
     model_hash: str

@@ -1,15 +1,18 @@
 """The bundle: a trained network with everything needed to run it and to know where it came from.
 
-A folder of four files::
+A folder of four files, six where the network was quantised::
 
-    model.toml     architecture, quality tables, training provenance, SHA-256 of the other three
+    model.toml     architecture, quality tables, training provenance, SHA-256 of the others
     network.onnx   FP16 graph: `images` (1, 4, H, W) float16 in normalised units, `positions` (4, n, 2) float32 ->
                    `probabilities` (1, 5, H, W), `superresolved` (1, 4, 2H, 2W), `centres` (n, 4), all float32
     weights.npz    the same weights by parameter name, float16
     golden.npz     a tile and what the network answers, see :mod:`engines.golden`
+    int8.xml       graph of OpenVINO without `positions` and `centres`, most of its convolutions in INT8
+    int8.bin       its weights
 """
 
 import hashlib
+import shutil
 import tomllib
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,6 +30,7 @@ FORMAT = 3
 """Version of the bundle's layout."""
 
 MODEL, NETWORK, WEIGHTS, GOLDEN = "model.toml", "network.onnx", "weights.npz", "golden.npz"
+INT8_GRAPH, INT8_WEIGHTS = "int8.xml", "int8.bin"
 
 DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "default"
 
@@ -77,6 +81,25 @@ class Hashes(BaseModel):
     network: _Sha256
     weights: _Sha256
     golden: _Sha256
+    int8_graph: _Sha256 | None = None
+    int8_weights: _Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> "Hashes":
+        if (self.int8_graph is None) != (self.int8_weights is None):
+            raise ValueError("one of int8_graph and int8_weights is missing")
+        return self
+
+    def by_file(self) -> dict[str, str]:
+        """Hash of every file that the bundle has beside ``model.toml``, by its name."""
+        known = {
+            NETWORK: self.network,
+            WEIGHTS: self.weights,
+            GOLDEN: self.golden,
+            INT8_GRAPH: self.int8_graph,
+            INT8_WEIGHTS: self.int8_weights,
+        }
+        return {name: expected for name, expected in known.items() if expected is not None}
 
 
 class Model(BaseModel):
@@ -122,6 +145,13 @@ class Bundle:
         return self.folder / NETWORK
 
     @property
+    def quantised(self) -> Path:
+        """The graph in INT8; raises :class:`BundleError` where there is none."""
+        if self.model.hashes.int8_graph is None:
+            raise BundleError(f"bundle {self.folder}: no network in INT8; `seqd calib quantise` makes one")
+        return self.folder / INT8_GRAPH
+
+    @property
     def golden(self) -> Path:
         """The golden tile."""
         return self.folder / GOLDEN
@@ -133,10 +163,21 @@ def store_quality(bundle: Bundle, tables: dict[Readout, QualityTable]) -> None:
     write_model(bundle.folder, model)
 
 
+def store_quantised(bundle: Bundle, graph: Path, weights: Path) -> None:
+    """Put an INT8 graph of OpenVINO into a bundle's folder, in place of the one that may be there; its hash changes."""
+    hashes = bundle.model.hashes.model_copy(update={"int8_graph": None, "int8_weights": None})
+    # Until both files are there the bundle is one without them.
+    write_model(bundle.folder, bundle.model.model_copy(update={"hashes": hashes}))
+    shutil.copyfile(graph, bundle.folder / INT8_GRAPH)
+    shutil.copyfile(weights, bundle.folder / INT8_WEIGHTS)
+    hashes = hashes.model_copy(update={"int8_graph": file_hash(graph), "int8_weights": file_hash(weights)})
+    write_model(bundle.folder, bundle.model.model_copy(update={"hashes": hashes}))
+
+
 def write_model(folder: Path, model: Model) -> None:
     """Write ``model.toml`` whole or not at all."""
     fresh = folder / f".{MODEL}.tmp"
-    fresh.write_text(tomli_w.dumps(model.model_dump(mode="json")), "utf-8")
+    fresh.write_text(tomli_w.dumps(model.model_dump(mode="json", exclude_none=True)), "utf-8")
     fresh.replace(folder / MODEL)
 
 
@@ -167,8 +208,7 @@ def load_bundle(folder: Path = DEFAULT_BUNDLE) -> Bundle:
         raise BundleError(f"bundle {folder}: {MODEL} is not valid: {place}: {first['msg']}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"bundle {folder}: {MODEL} is not valid: {error}") from error
-    hashes = ((NETWORK, model.hashes.network), (WEIGHTS, model.hashes.weights), (GOLDEN, model.hashes.golden))
-    for name, expected in hashes:
+    for name, expected in model.hashes.by_file().items():
         try:
             found = file_hash(folder / name)
         except OSError as error:

@@ -53,6 +53,9 @@ class EngineInfo:
 
     backend: str
     device: str
+    gpu: bool
+    software: str
+    """Library and version that compute; answers of another may differ in the last bits."""
     precision: str
     """Precision the network computes in."""
     model: str

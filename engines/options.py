@@ -8,7 +8,8 @@ class EngineOptions:
     """Settings that every backend understands."""
 
     precision: str = "auto"
-    """``auto`` (the best the device computes natively), ``f32``, ``bf16`` or ``f16``."""
+    """``auto`` (the best the device computes natively), ``f32``, ``bf16``, ``f16``, or ``int8`` with the bundle's
+    quantised network."""
     threads: int = 0
     """Processor threads; 0 leaves it to the device."""
     slots: int = 2

@@ -9,11 +9,26 @@ from engines.devices.probe import probe
 from engines.errors import EngineError
 from engines.golden import GoldenResult, check_golden
 
-AUTO = ("tensorrt", "torch", "openvino")
-"""Order in which ``auto`` tries them."""
 
-ON_GPU = frozenset({"tensorrt", "torch"})
-"""Those that ``auto`` takes on a GPU only."""
+@dataclass(frozen=True)
+class Place:
+    """A backend on a kind of device."""
+
+    backend: str
+    gpu: bool
+
+    def __str__(self) -> str:
+        return f"{self.backend} on {'a GPU' if self.gpu else 'the CPU'}"
+
+
+PLACES = {
+    "auto": (Place("tensorrt", True), Place("torch", True), Place("openvino", False)),
+    "tensorrt": (Place("tensorrt", True),),
+    "torch": (Place("torch", True), Place("torch", False)),
+    "openvino": (Place("openvino", False),),
+    "hopper": (Place("hopper", True),),
+}
+"""What is tried, in this order, by setting."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +38,7 @@ class Selection:
     engine: Engine
     reason: str
     passed_over: dict[str, str]
-    """Why not, by backend that was tried before."""
+    """Why not, by backend and device that were tried before."""
     golden: GoldenResult
     """How it answered the bundle's golden tile."""
 
@@ -33,27 +48,31 @@ def select_engine(bundle: Bundle, *, backend: str, shape: tuple[int, int], optio
 
     Parameters
     ----------
-    backend : a backend's name, or ``auto`` for the first of :data:`AUTO` that works here.
+    backend : one of :data:`PLACES`.
     shape : (H, W) of the tiles.
 
     Raises
     ------
-    EngineError : the backend, or all that ``auto`` tries, cannot be opened or gives other answers; one line
-        that says why of each.
+    EngineError : whatever is tried cannot be opened or gives other answers; one line that says why of each.
     """
-    if backend != "auto":
-        engine, golden = _checked(backend, bundle, shape, options)
-        return Selection(engine, "configured", {}, golden)
+    if backend not in PLACES:
+        raise EngineError(f"engine {backend}: there is no such backend; there is {', '.join(PLACES)}")
+    tried = [place for place in PLACES[backend] if options.gpu in (None, place.gpu)]
+    if not tried:
+        raise EngineError(f"engine {backend}: it does not run on {'a GPU' if options.gpu else 'the CPU'}")
     passed_over: dict[str, str] = {}
-    for name in AUTO:
+    for place in tried:
         try:
-            if name in ON_GPU:
+            if place.gpu:
                 probe()
-            engine, golden = _checked(name, bundle, shape, replace(options, gpu=name in ON_GPU))
+            engine, golden = _checked(place.backend, bundle, shape, replace(options, gpu=place.gpu))
         except EngineError as error:
-            passed_over[name] = str(error)
+            if len(tried) == 1:
+                raise
+            passed_over[str(place)] = str(error)
         else:
-            return Selection(engine, f"first of {', '.join(AUTO)} that works here", passed_over, golden)
+            reason = f"first that works here of {', '.join(map(str, tried))}" if len(tried) > 1 else "configured"
+            return Selection(engine, reason, passed_over, golden)
     raise EngineError(f"no engine works here: {'; '.join(passed_over.values())}")
 
 

@@ -61,7 +61,7 @@ def finer(images):
 
 
 def opened(driver, runner=BufferedRunner, *, slots=2):
-    info = EngineInfo("sums", driver.info.name, "f32", "sums", "", slots, 1)
+    info = EngineInfo("sums", driver.info.name, False, "none", "f32", "sums", "", slots, 1)
     return SlottedEngine("sums", lambda: runner(driver, Sums(driver), info, shape=SHAPE), slots=slots)
 
 

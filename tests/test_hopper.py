@@ -78,7 +78,7 @@ class Emulated:
         strips = strips or [Strip(0, shape[0], 0, shape[0])]
         weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
         program = HopperProgram(self.driver, architecture, weights, shape=shape, strips=strips)
-        info = EngineInfo("hopper", "emulated", "f16", "", "", slots=1, strips=len(strips))
+        info = EngineInfo("hopper", "emulated", True, "none", "f16", "", "", slots=1, strips=len(strips))
         self._runner = BufferedRunner(self.driver, program, info, shape=shape)
         self._buffers = self._runner.buffers()
 

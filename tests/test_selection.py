@@ -10,7 +10,7 @@ from engines import selection
 from engines.backends import BACKENDS, EngineOptions
 from engines.bundle import MODEL, WEIGHTS, file_hash, load_bundle
 from engines.errors import EngineError
-from engines.selection import select_engine
+from engines.selection import Place, select_engine
 
 SHAPE = (96, 112)
 
@@ -31,8 +31,10 @@ def test_auto_falls_back_to_the_processor_and_says_why(tiny_bundle, without_gpu)
     chosen = selected(load_bundle(tiny_bundle), "auto", precision="f32")
     chosen.engine.close()
     assert chosen.engine.info.backend == "openvino"
-    assert chosen.reason == "first of tensorrt, torch, openvino that works here"
-    assert chosen.passed_over == dict.fromkeys(("tensorrt", "torch"), "no NVIDIA driver: libcuda.so.1 not found")
+    assert chosen.reason == "first that works here of tensorrt on a GPU, torch on a GPU, openvino on the CPU"
+    assert chosen.passed_over == dict.fromkeys(
+        ("tensorrt on a GPU", "torch on a GPU"), "no NVIDIA driver: libcuda.so.1 not found"
+    )
     assert chosen.golden.clear > 0
 
 
@@ -62,8 +64,30 @@ def test_backend_whose_packages_are_broken_says_so_in_one_line(tiny_bundle, tmp_
     (tmp_path / "broken_backend.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(BACKENDS, "broken", "broken_backend")
+    monkeypatch.setitem(selection.PLACES, "broken", (Place("broken", False),))
     with pytest.raises(EngineError, match=message):
         selected(load_bundle(tiny_bundle), "broken")
+
+
+def test_pytorch_on_the_processor_is_said_to_be_there(tiny_bundle, without_gpu):
+    chosen = selected(load_bundle(tiny_bundle), "torch", precision="f32")
+    chosen.engine.close()
+    assert not chosen.engine.info.gpu
+    assert chosen.passed_over == {"torch on a GPU": "no NVIDIA driver: libcuda.so.1 not found"}
+
+
+@pytest.mark.parametrize(
+    ("backend", "gpu", "message"),
+    [
+        ("openvino", True, "engine openvino: it does not run on a GPU"),
+        ("tensorrt", False, "engine tensorrt: it does not run on the CPU"),
+        ("torch", True, "no NVIDIA driver"),
+        ("hopper", None, "no NVIDIA driver"),
+    ],
+)
+def test_device_that_is_asked_for_is_used_or_nothing(tiny_bundle, without_gpu, backend, gpu, message):
+    with pytest.raises(EngineError, match=message):
+        selected(load_bundle(tiny_bundle), backend, gpu=gpu)
 
 
 def test_auto_never_takes_pytorch_on_the_processor(tiny_bundle, monkeypatch):
@@ -71,7 +95,7 @@ def test_auto_never_takes_pytorch_on_the_processor(tiny_bundle, monkeypatch):
     chosen = selected(load_bundle(tiny_bundle), "auto", precision="f32")
     chosen.engine.close()
     assert chosen.engine.info.backend == "openvino"
-    assert "has no GPU here" in chosen.passed_over["torch"]
+    assert "has no GPU here" in chosen.passed_over["torch on a GPU"]
 
 
 @pytest.fixture
@@ -96,12 +120,11 @@ def test_engine_with_another_answer_is_refused_and_closed(strange_bundle):
 
 
 def test_auto_passes_over_an_engine_with_another_answer(strange_bundle, monkeypatch):
-    monkeypatch.setattr(selection, "AUTO", ("torch", "openvino"))
-    monkeypatch.setattr(selection, "ON_GPU", frozenset())
+    monkeypatch.setitem(selection.PLACES, "auto", (Place("torch", False), Place("openvino", False)))
     chosen = selected(strange_bundle, "auto", precision="f32")
     chosen.engine.close()
     assert chosen.engine.info.backend == "openvino"
-    assert "golden tile" in chosen.passed_over["torch"]
+    assert "golden tile" in chosen.passed_over["torch on the CPU"]
 
 
 def test_when_nothing_works_every_reason_is_told(tiny_bundle, without_gpu):

@@ -20,7 +20,7 @@ TIMEOUT_S = 20
 class Nothing:
     """A runner that computes nothing; a test says what it does otherwise."""
 
-    info = EngineInfo("nothing", "none", "f32", "none", "", 2, 1)
+    info = EngineInfo("nothing", "none", False, "none", "f32", "none", "", 2, 1)
 
     def __init__(self, **otherwise):
         self.closed = threading.Event()

@@ -15,7 +15,7 @@ from engines.slots import SlottedEngine
 
 SHAPE, TILES = (8, 8), 20
 UPLOAD_MS, COMPUTE_MS, DOWNLOAD_MS = 1.0, 4.0, 0.5
-INFO = EngineInfo("clocked", "none", "f32", "none", "0" * 64, slots=2, strips=1)
+INFO = EngineInfo("clocked", "none", False, "none", "f32", "none", "0" * 64, slots=2, strips=1)
 REQUEST = Request(np.zeros(4, np.float32), np.ones(4, np.float32), positions=np.zeros((4, 3, 2), np.float32))
 
 

@@ -91,7 +91,9 @@ def make_template(
     normalisation = estimate_normalisation(np.stack(images))
     alignment = align(np.stack([spots_only(normalisation.apply(pixels)) for pixels in images]))
     matched = np.flatnonzero(np.isfinite(alignment.drift_px[:, 0]))
-    maps = in_parallel(lambda index: probability_map(images[index], normalisation), [(index,) for index in matched])
+    maps = in_parallel(
+        lambda index: probability_map(images[index], normalisation), [(int(index),) for index in matched]
+    )
     alignment = Alignment(alignment.drift_px[matched], alignment.channel_shift_px)
     if readout is Readout.NETWORK or len(matched) == 0:
         positions = _merged(maps, alignment, shape)

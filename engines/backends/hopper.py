@@ -8,13 +8,13 @@ from functools import partial
 import numpy as np
 
 from engines.buffered import BufferedRunner, DeviceBuffers, open_buffered
-from engines.bundle import WEIGHTS, Bundle
+from engines.bundle import WEIGHTS, Bundle, file_hash
 from engines.contract import EngineInfo
 from engines.devices import open_cuda
 from engines.devices.driver import Driver
 from engines.errors import EngineError
 from engines.hopper.packing import Weights, fits
-from engines.hopper.program import HopperProgram
+from engines.hopper.program import KERNELS, HopperProgram
 from engines.options import EngineOptions
 from engines.slots import SlottedEngine
 from engines.strips import plan_strips
@@ -64,6 +64,8 @@ def open_runner(driver: Driver, bundle: Bundle, *, shape: tuple[int, int], optio
     info = EngineInfo(
         backend=NAME,
         device=gpu.name,
+        gpu=True,
+        software=f"kernels {file_hash(KERNELS)[:12]}",
         precision="f16",
         model=bundle.model.name,
         model_hash=bundle.hash,

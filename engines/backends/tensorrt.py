@@ -55,6 +55,8 @@ def open_runner(
     info = EngineInfo(
         backend=NAME,
         device=driver.info.name,
+        gpu=True,
+        software=f"TensorRT {trt.__version__}, plan {plan(False).record.sha256[:12]}",
         precision="f16",
         model=bundle.model.name,
         model_hash=bundle.hash,

@@ -69,6 +69,8 @@ def open_runner(driver: Driver, bundle: Bundle, *, shape: tuple[int, int], optio
     info = EngineInfo(
         backend=_NAME,
         device=driver.info.name,
+        gpu=device.type == "cuda",
+        software=_software(device),
         precision=precision,
         model=bundle.model.name,
         model_hash=bundle.hash,
@@ -76,6 +78,13 @@ def open_runner(driver: Driver, bundle: Bundle, *, shape: tuple[int, int], optio
         strips=program.strips,
     )
     return BufferedRunner(driver, program, info, shape=shape)
+
+
+def _software(device: torch.device) -> str:
+    version = f"PyTorch {torch.__version__}"
+    if device.type == "cuda":
+        version += f", cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
+    return version
 
 
 def _precision(wanted: str, device: torch.device) -> str:
