@@ -33,9 +33,8 @@ from engines.backends.quiet import openvino
 from engines.bundle import Bundle, load_bundle
 from engines.contract import Engine, Request, Slot
 from engines.deployed import Output
-from engines.export import load_weights
 from engines.graph import write_graph
-from engines.network import Network
+from engines.network import Network, load_weights
 from engines.readout import read_centres
 
 SIZES = (256, 512)

@@ -37,8 +37,8 @@ from engines.bundle import Bundle, load_bundle
 from engines.contract import Request, Slot
 from engines.devices import open_cuda
 from engines.devices.driver import Driver
-from engines.errors import EngineError, SeqdError
-from engines.export import load_network
+from engines.errors import EngineError, EngineLostError, SeqdError
+from engines.network import load_network
 from engines.tensorrt.api import load_tensorrt
 from engines.tensorrt.cache import default_folder
 
@@ -87,7 +87,7 @@ def _main(figures: Path, timeline: Path) -> None:
         try:
             speeds[f"seqd, {name}"] = {size: _speed(bundle, name, open_runner, size) for size in SIZES}
             overlaps[name], spans = _overlap(bundle, name, open_runner)
-        except EngineError as error:
+        except (EngineError, EngineLostError) as error:
             console.print(f"{name}: {error}")
         else:
             _draw(timeline.with_stem(f"{timeline.stem}-{name}"), f"{name}, {LARGE}² px on {device.name}", spans)

@@ -23,7 +23,7 @@ from daemon.sequencer import ReadCycle, Sequencer
 from daemon.status import Progress
 from engines.bundle import QualityTable, Readout
 from engines.contract import Engine, Request, Slot
-from engines.errors import EngineError, EngineLostError
+from engines.errors import EngineError
 
 log = structlog.get_logger()
 
@@ -93,8 +93,6 @@ class Caller:
             if read.status is CycleStatus.CALLED:
                 assert read.drift_px is not None
                 reading = self._templates[flight.tile].reading(flight.fitted, read.drift_px, centres)
-        except EngineLostError:
-            raise
         except EngineError as error:
             read = _failed(flight.tile, read.cycle, str(error))
         self._sequencer.take(flight.tile, read, reading)
@@ -119,16 +117,12 @@ class Caller:
             if self._readout is not Readout.FIT or template.scene is None:
                 request = _request(template.normalisation, positions=template.positions_in(drift))
                 slot = self._submitted(item.pixels, request)
-        except EngineLostError:
-            raise
         except (RegistrationError, EngineError) as error:
             return _InFlight(item.tile, _failed(item.tile, item.cycle, str(error)))
         read, fitted = ReadCycle(item.cycle, CycleStatus.CALLED, drift_px=drift), None
         try:
             # The engine computes meanwhile.
             fitted = None if template.scene is None else self._place.fit(images, template.scene, drift)
-        except EngineLostError:
-            raise
         except EngineError as error:
             read = _failed(item.tile, item.cycle, str(error))
         return _InFlight(item.tile, read, slot, fitted)

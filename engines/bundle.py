@@ -20,7 +20,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tomli_w
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engines.architecture import Architecture
@@ -155,6 +157,12 @@ class Bundle:
     def golden(self) -> Path:
         """The golden tile."""
         return self.folder / GOLDEN
+
+
+def read_weights(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """Weights of a bundle by parameter name, stored in FP16."""
+    with np.load(folder / WEIGHTS) as arrays:
+        return {name: arrays[name].astype(np.float32) for name in arrays.files}
 
 
 def store_quality(bundle: Bundle, tables: dict[Readout, QualityTable]) -> None:

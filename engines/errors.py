@@ -24,8 +24,13 @@ class EngineError(SeqdError):
     exit_code = 5
 
 
-class EngineLostError(EngineError):
-    """An engine's device is gone: no tile is computed until the engine is opened anew, in a new process."""
+class EngineLostError(SeqdError):
+    """An engine's device is gone: no tile is computed until the engine is opened anew, in a new process.
+
+    No :class:`EngineError`, which fails a tile and lets the next one be computed.
+    """
+
+    exit_code = 5
 
 
 def first_line(error: BaseException) -> str:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from engines.architecture import Architecture
-from engines.bundle import FORMAT, GOLDEN, NETWORK, WEIGHTS, Bundle, Hashes, Model, file_hash, write_model
+from engines.bundle import FORMAT, GOLDEN, NETWORK, WEIGHTS, Hashes, Model, file_hash, write_model
 from engines.deployed import Output
 from engines.golden import Golden, GoldenTile, write_golden
 from engines.graph import answer, check_graph, write_graph
-from engines.network import Network
+from engines.network import Network, load_weights
 
 
 def write_bundle(
@@ -56,16 +56,3 @@ def write_bundle(
         folder,
         Model(format=FORMAT, name=name, architecture=architecture, quality={}, training=training, hashes=hashes),
     )
-
-
-def load_weights(folder: Path) -> dict[str, Tensor]:
-    """Weights of a bundle in FP32, by parameter name."""
-    with np.load(folder / WEIGHTS) as arrays:
-        return {key: torch.from_numpy(arrays[key].astype(np.float32)) for key in arrays.files}
-
-
-def load_network(bundle: Bundle) -> Network:
-    """Network of a bundle in FP32."""
-    network = Network(bundle.model.architecture)
-    network.load_state_dict(load_weights(bundle.folder))
-    return network

@@ -1,10 +1,13 @@
 """The multitask network in PyTorch, built from an :class:`Architecture`."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from engines.architecture import BACKGROUND, CHANNELS, Architecture
+from engines.bundle import Bundle, read_weights
 
 
 class DenseBlock(nn.Module):
@@ -65,3 +68,15 @@ class Network(nn.Module):
         with torch.no_grad():
             self.call.bias[BACKGROUND] = 5.0
         nn.init.normal_(self.reconstruct.weight, std=1e-2)
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """Weights of a bundle in FP32, by parameter name."""
+    return {name: torch.from_numpy(values) for name, values in read_weights(folder).items()}
+
+
+def load_network(bundle: Bundle) -> Network:
+    """Network of a bundle in FP32."""
+    network = Network(bundle.model.architecture)
+    network.load_state_dict(load_weights(bundle.folder))
+    return network

@@ -6,7 +6,7 @@ from engines.backends import EngineOptions, open_backend
 from engines.bundle import Bundle
 from engines.contract import Engine
 from engines.devices.probe import probe
-from engines.errors import EngineError
+from engines.errors import EngineError, EngineLostError
 from engines.golden import GoldenResult, check_golden
 
 
@@ -66,7 +66,7 @@ def select_engine(bundle: Bundle, *, backend: str, shape: tuple[int, int], optio
             if place.gpu:
                 probe()
             engine, golden = _checked(place.backend, bundle, shape, replace(options, gpu=place.gpu))
-        except EngineError as error:
+        except (EngineError, EngineLostError) as error:
             if len(tried) == 1:
                 raise
             passed_over[str(place)] = str(error)

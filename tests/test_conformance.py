@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 from engines.backends import BACKENDS, EngineOptions, open_backend
+from engines.backends.hopper import COMPUTE_CAPABILITY
 from engines.bundle import load_bundle
 from engines.contract import Request
 from engines.devices.probe import probe
 from engines.errors import EngineError
 from engines.golden import load_golden
 from engines.readout import read_centres
+from engines.tensorrt.api import load_tensorrt
 
 SHAPE = (61, 83)
 TIMEOUT_S = 60
@@ -54,14 +56,17 @@ CASES = [
 def case(request):
     """An engine that can be opened here; where its device and software are, not opening it is a failure."""
     case = request.param
-    needed = {"openvino": "openvino", "torch": "torch", "tensorrt": "tensorrt"}.get(case.name)
-    if needed and find_spec(needed) is None:
-        pytest.skip(f"{needed} is not installed")
+    if case.name in ("openvino", "torch") and find_spec(case.name) is None:
+        pytest.skip(f"{case.name} is not installed")
     if case.gpu:
         try:
-            probe().device(0)
+            gpu = probe().device(0)
+            if case.name == "tensorrt":
+                load_tensorrt()
         except EngineError as error:
             pytest.skip(str(error))
+        if case.name == "hopper" and gpu.compute_capability != COMPUTE_CAPABILITY:
+            pytest.skip(f"{gpu.name} is no Hopper")
     return case
 
 
@@ -113,8 +118,7 @@ def scattered(n, shape=SHAPE):
 def reference(shape):
     """Probabilities and super-resolved images of the first image, from PyTorch in FP32."""
     torch = pytest.importorskip("torch")
-    from engines.export import load_weights
-    from engines.network import Network
+    from engines.network import Network, load_weights
 
     bundle = load_bundle()
     network = Network(bundle.model.architecture)

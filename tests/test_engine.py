@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engines.architecture import Architecture
 from engines.bundle import DEFAULT_BUNDLE, GOLDEN, MODEL, NETWORK, WEIGHTS, load_bundle, store_quality
 from engines.errors import BundleError, EngineError
-from engines.export import load_weights
+from engines.network import load_weights
 from engines.readout import READ_SIGMA_PX, read_centres
 from engines.strips import plan_strips
 

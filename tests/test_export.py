@@ -12,9 +12,9 @@ from calib.learning.commands import app
 from engines.backends.quiet import openvino
 from engines.bundle import DEFAULT_BUNDLE, NETWORK, load_bundle
 from engines.deployed import Deployed, Output, centres_at
-from engines.export import load_network
 from engines.golden import load_golden
 from engines.graph import BOUND, GraphError, answer, check_graph, write_graph
+from engines.network import load_network
 from engines.readout import OUTSIDE_PX, read_centres
 
 MAP, FINE, CENTRES = Output.PROBABILITIES, Output.SUPERRESOLVED, Output.CENTRES

@@ -15,9 +15,9 @@ from engines.bundle import DEFAULT_BUNDLE, NETWORK, file_hash, load_bundle, writ
 from engines.contract import Request
 from engines.deployed import Output
 from engines.errors import EngineError
-from engines.export import load_network
 from engines.golden import BOUNDS, Bound, check_golden, load_golden
 from engines.graph import answer
+from engines.network import load_network
 
 OWN = (128, 160)
 """Shape of the golden tile itself."""

@@ -18,11 +18,10 @@ from engines.bundle import load_bundle
 from engines.contract import EngineInfo, Request
 from engines.devices.driver import DeviceInfo
 from engines.errors import EngineError
-from engines.export import load_network
 from engines.golden import load_golden
 from engines.hopper.packing import fits, pack, pack_taps
 from engines.hopper.program import HopperProgram
-from engines.network import DenseBlock, Network
+from engines.network import DenseBlock, Network, load_network
 from engines.options import EngineOptions
 from engines.readout import read_centres
 from engines.strips import Strip, plan_strips

@@ -16,8 +16,7 @@ from engines.contract import Request
 from engines.devices.host import HostDriver
 from engines.devices.probe import probe
 from engines.errors import EngineError
-from engines.export import load_weights
-from engines.network import Network
+from engines.network import Network, load_weights
 from engines.options import EngineOptions
 from engines.readout import read_centres
 from engines.slots import SlottedEngine

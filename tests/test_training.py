@@ -31,8 +31,7 @@ from calib.learning.training.train import Training
 from calib.runfolder import RunFolderError, image_path
 from engines.architecture import Architecture
 from engines.bundle import load_bundle
-from engines.export import load_weights
-from engines.network import Network
+from engines.network import Network, load_weights
 
 CPU = torch.device("cpu")
 ALONE = Ranks(CPU)

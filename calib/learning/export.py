@@ -30,9 +30,9 @@ def export(
     """
     with learning_installed("exporting"):
         from engines.deployed import Output
-        from engines.export import load_network
         from engines.golden import load_golden
         from engines.graph import BOUND, GraphError, check_graph, write_graph
+        from engines.network import load_network
     loaded = load_bundle(bundle)
     network = load_network(loaded)
     outputs = {Output.CENTRES if positions else Output.PROBABILITIES}

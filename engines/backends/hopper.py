@@ -5,15 +5,13 @@ The kernels give the network's answers in emulation; no GPU has run them yet. ``
 
 from functools import partial
 
-import numpy as np
-
 from engines.buffered import BufferedRunner, DeviceBuffers, open_buffered
-from engines.bundle import WEIGHTS, Bundle, file_hash
+from engines.bundle import Bundle, file_hash, read_weights
 from engines.contract import EngineInfo
 from engines.devices import open_cuda
 from engines.devices.driver import Driver
 from engines.errors import EngineError
-from engines.hopper.packing import Weights, fits
+from engines.hopper.packing import fits
 from engines.hopper.program import KERNELS, HopperProgram
 from engines.options import EngineOptions
 from engines.slots import SlottedEngine
@@ -72,10 +70,5 @@ def open_runner(driver: Driver, bundle: Bundle, *, shape: tuple[int, int], optio
         slots=options.slots,
         strips=len(strips),
     )
-    program = HopperProgram(driver, architecture, _weights(bundle), shape=shape, strips=strips)
+    program = HopperProgram(driver, architecture, read_weights(bundle.folder), shape=shape, strips=strips)
     return BufferedRunner(driver, program, info, shape=shape)
-
-
-def _weights(bundle: Bundle) -> Weights:
-    with np.load(bundle.folder / WEIGHTS) as arrays:
-        return {name: arrays[name].astype(np.float32) for name in arrays.files}

@@ -30,7 +30,7 @@ the other."""
 STRIP_PX = 768 * 768
 """Pixels of a strip; time a pixel hardly depends on it, memory does."""
 
-_NAME = "openvino"
+NAME = "openvino"
 
 
 def open_engine(bundle: Bundle, *, shape: tuple[int, int], options: EngineOptions) -> "SlottedEngine[TileBuffers]":
@@ -42,8 +42,8 @@ def open_engine(bundle: Bundle, *, shape: tuple[int, int], options: EngineOption
     BundleError : INT8 is wanted, and the bundle has no network in it.
     """
     if options.gpu:
-        raise EngineError(f"engine {_NAME}: it runs on the processor, and a GPU was asked for")
-    return SlottedEngine(_NAME, lambda: OpenVinoRunner(bundle, shape=shape, options=options), slots=options.slots)
+        raise EngineError(f"engine {NAME}: it runs on the processor, and a GPU was asked for")
+    return SlottedEngine(NAME, lambda: OpenVinoRunner(bundle, shape=shape, options=options), slots=options.slots)
 
 
 @dataclass(eq=False)
@@ -82,7 +82,7 @@ class OpenVinoRunner:
         calls = self._compile(["probabilities"])
         self._turns = {False: _turns(calls)}
         self.info = EngineInfo(
-            backend=_NAME,
+            backend=NAME,
             device=str(self._core.get_property("CPU", "FULL_DEVICE_NAME")).strip(),
             gpu=False,
             software=f"OpenVINO {openvino.get_version()}",
@@ -134,7 +134,7 @@ class OpenVinoRunner:
             return "f16" if "f16" in available else "bf16" if "bf16" in available else "f32"
         if wanted not in available:
             raise EngineError(
-                f"engine {_NAME}: this processor does not compute in {wanted}; it does in {', '.join(available)}"
+                f"engine {NAME}: this processor does not compute in {wanted}; it does in {', '.join(available)}"
             )
         return wanted
 

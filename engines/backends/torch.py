@@ -18,15 +18,14 @@ from engines.devices import open_cuda
 from engines.devices.driver import Address, Driver, Handle
 from engines.devices.host import HostDriver
 from engines.errors import EngineError, first_line
-from engines.export import load_weights
 from engines.inference import InferenceNetwork
-from engines.network import Network
+from engines.network import load_network
 from engines.options import EngineOptions
 from engines.readout import OUTSIDE_PX
 from engines.slots import SlottedEngine
 from engines.strips import plan_strips
 
-_NAME = "torch"
+NAME = "torch"
 _DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 STRIP_PX = {"cpu": 768 * 768, "cuda": 2048 * 2048}
@@ -48,9 +47,9 @@ def open_engine(bundle: Bundle, *, shape: tuple[int, int], options: EngineOption
     """
     gpu = torch.cuda.is_available() if options.gpu is None else options.gpu
     if gpu and not torch.cuda.is_available():
-        raise EngineError(f"engine {_NAME}: PyTorch {torch.__version__} has no GPU here")
+        raise EngineError(f"engine {NAME}: PyTorch {torch.__version__} has no GPU here")
     runner = partial(open_runner, bundle=bundle, shape=shape, options=options)
-    return open_buffered(_NAME, open_cuda if gpu else HostDriver, runner, slots=options.slots)
+    return open_buffered(NAME, open_cuda if gpu else HostDriver, runner, slots=options.slots)
 
 
 def open_runner(driver: Driver, bundle: Bundle, *, shape: tuple[int, int], options: EngineOptions) -> BufferedRunner:
@@ -67,7 +66,7 @@ def open_runner(driver: Driver, bundle: Bundle, *, shape: tuple[int, int], optio
     strip_px = options.strip_px or STRIP_PX[device.type]
     program = TorchProgram(bundle, shape=shape, dtype=_DTYPES[precision], device=device, strip_px=strip_px)
     info = EngineInfo(
-        backend=_NAME,
+        backend=NAME,
         device=driver.info.name,
         gpu=device.type == "cuda",
         software=_software(device),
@@ -97,7 +96,7 @@ def _precision(wanted: str, device: torch.device) -> str:
         return best
     if wanted not in available:
         raise EngineError(
-            f"engine {_NAME}: {device.type} does not compute in {wanted}; it does in {', '.join(available)}"
+            f"engine {NAME}: {device.type} does not compute in {wanted}; it does in {', '.join(available)}"
         )
     return wanted
 
@@ -119,9 +118,7 @@ class TorchProgram:
         architecture = bundle.model.architecture
         self._shape, self._dtype, self._device = shape, dtype, device
         self._strips = plan_strips(height=height, width=width, halo=architecture.halo, most_px=strip_px)
-        network = Network(architecture)
-        network.load_state_dict(load_weights(bundle.folder))
-        self._network = InferenceNetwork(network, dtype=dtype, device=device)
+        self._network = InferenceNetwork(load_network(bundle), dtype=dtype, device=device)
         # Captured graphs go on using what PyTorch allocated while they were captured.
         self._pool = torch.cuda.MemPool() if device.type == "cuda" else None
 

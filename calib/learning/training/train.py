@@ -21,8 +21,7 @@ from calib.learning.training.ranks import Ranks
 from calib.learning.training.settings import SettingsError, TrainingSettings
 from calib.learning.training.source import Source
 from engines.bundle import Bundle
-from engines.export import load_weights
-from engines.network import Network
+from engines.network import Network, load_weights
 
 GRADIENT_NORM = 1.0
 """Gradients are clipped to this norm; a rare crowded patch otherwise undoes many steps."""
