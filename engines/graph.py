@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Literal
 
@@ -38,11 +39,18 @@ class GraphError(SeqdError):
     exit_code = 5
 
 
-def write_graph(path: Path, network: Network, *, precision: Precision, outputs: frozenset[Output]) -> None:
+def write_graph(
+    path: Path, network: Network, *, precision: Precision, outputs: frozenset[Output], wide: bool = True
+) -> None:
     """Write a graph with dynamic height, width and number of positions.
 
     Inputs are ``images`` (1, 4, H, W) of the graph's precision in normalised units and, where centres are
     among the outputs, ``positions`` (4, n, 2) float32; n may be 0.
+
+    Parameters
+    ----------
+    wide : dense blocks as they compute fastest in floating point, see :mod:`engines.inference`; else as they are
+        trained.
     """
     dtype = DTYPES[precision]
     height, width = torch.export.Dim("H", min=1), torch.export.Dim("W", min=1)
@@ -51,9 +59,10 @@ def write_graph(path: Path, network: Network, *, precision: Precision, outputs: 
     if Output.CENTRES in outputs:
         inputs["positions"] = torch.zeros(4, TRACE_POSITIONS, 2)
         shapes["positions"] = {1: torch.export.Dim("n", min=0)}
+    form = InferenceNetwork(network, dtype=dtype, device=torch.device("cpu")) if wide else deepcopy(network).to(dtype)
     with _quiet_exporter():
         program = torch.onnx.export(
-            Deployed(InferenceNetwork(network, dtype=dtype, device=torch.device("cpu")), outputs).eval(),
+            Deployed(form, outputs).eval(),
             tuple(inputs.values()),
             dynamo=True,
             verbose=False,

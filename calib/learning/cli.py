@@ -16,8 +16,8 @@ class UsageError(SeqdError):
 
 
 @contextmanager
-def learning_installed(what: str) -> Iterator[None]:
-    """Say what to install where a library that only learning needs is missing.
+def learning_installed(what: str, *, extra: str = "train") -> Iterator[None]:
+    """Say which extra to install where a library that only learning needs is missing.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def learning_installed(what: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in {"calib", "engines", "daemon"}:
             raise
-        raise UsageError(f"{what} needs {error.name}: pip install 'seqd[train]'") from error
+        raise UsageError(f"{what} needs {error.name}: pip install 'seqd[{extra}]'") from error
 
 
 def bar() -> Progress:

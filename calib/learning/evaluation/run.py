@@ -50,7 +50,7 @@ def evaluate_runs(
     chosen = callers(named, classical=classical, runs=list(runs.values()))
     evaluation = _evaluation(runs, chosen, codebook=codebook, superresolved=superresolved)
     for table in _tables(evaluation, single=single):
-        _print(table)
+        show(table)
     if report:
         _write_report(report, evaluation)
     if json:
@@ -97,7 +97,8 @@ def _write_report(path: Path, evaluation: Evaluation | CodebookEvaluation) -> No
     write_report(path, evaluation)
 
 
-def _print(table: Table) -> None:
+def show(table: Table) -> None:
+    """Print a table on standard output, wide where there is no terminal to fit."""
     shown = RichTable(title=table.title, title_justify="left")
     for index, column in enumerate(table.columns):
         shown.add_column(column, justify="left" if index < table.labels else "right")

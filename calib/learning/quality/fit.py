@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calib.calling.quality import NO_CALL
 from calib.learning.evaluation.matching import NO_READ, match
-from calib.learning.evaluation.reads import Reads
 from calib.learning.labels.files import labels_path, read_labels
 from calib.learning.quality.replay import Replayed, replay
 from calib.learning.quality.table import KnownCalls, fit_quality
@@ -82,7 +80,7 @@ def _known(root: Path, bundle: Bundle, progress: Progress) -> dict[Readout, Know
     parts: dict[Readout, list[KnownCalls]] = {readout: [] for readout in Readout}
     with closing(open_engine(bundle, shape=(info.height, info.width), options=EngineOptions())) as engine:
         for tile in info.tiles:
-            truth = _truth(root, tile)
+            truth = known_truth(root, tile)
             replayed = replay(root, info, tile, engine=engine, quality=ASSUMED, progress=progress)
             for readout, calls in replayed.items():
                 parts[readout].append(_compared(calls, truth))
@@ -96,21 +94,19 @@ def _known(root: Path, bundle: Bundle, progress: Progress) -> dict[Readout, Know
 
 def _compared(replayed: Replayed, truth: Truth) -> KnownCalls:
     """The calls of the clusters whose truth is known."""
-    cycles, number = replayed.calls.shape
-    letters = np.frombuffer(b"ACGT", np.uint8)[replayed.calls & 3]
-    reads = Reads(
-        positions=replayed.positions.astype(np.float64),
-        sequences=np.where(replayed.calls == NO_CALL, ord("N"), letters).astype(np.uint8).T,
-        qualities=(replayed.calls >> 2).astype(np.uint8).T,
-        passed=np.ones(number, bool),
-    )
-    matched = match(truth, reads, cycles=cycles)
+    matched = match(truth, replayed.reads(), cycles=len(replayed.calls))
     called = matched.called
     described = replayed.features.transpose(1, 0, 2)[matched.read_of[matched.read_of != NO_READ]]
     return KnownCalls(described[called], matched.wrong[called])
 
 
-def _truth(root: Path, tile: TileId) -> Truth:
+def known_truth(root: Path, tile: TileId) -> Truth:
+    """What is known of a tile: its labels, or the truth that its images were simulated from.
+
+    Raises
+    ------
+    RunFolderError : there is neither.
+    """
     if not labels_path(root, tile, ".json").exists():
         return read_truth(root, tile)
     labels = read_labels(root, tile)

@@ -13,6 +13,7 @@ from calib.calling.quality import NO_CALL
 from calib.calling.reading import Reading
 from calib.calling.sequence import CalledCycle, call_cycle
 from calib.jointfit.cycle import fit_cycle
+from calib.learning.evaluation.reads import Reads
 from calib.normalisation import Normalisation
 from calib.phasing import NeighbourLight, estimate_phasing
 from calib.registration import RegistrationError
@@ -36,6 +37,16 @@ class Replayed:
     """(cycles, n) bytes."""
     features: NDArray[np.float32]
     """(cycles, n, features); 0 where nothing was called."""
+
+    def reads(self) -> Reads:
+        """All of them, whether or not they pass a filter."""
+        letters = np.frombuffer(b"ACGT", np.uint8)[self.calls & 3]
+        return Reads(
+            positions=self.positions.astype(np.float64),
+            sequences=np.where(self.calls == NO_CALL, ord("N"), letters).astype(np.uint8).T,
+            qualities=(self.calls >> 2).astype(np.uint8).T,
+            passed=np.ones(len(self.positions), bool),
+        )
 
 
 def replay(
