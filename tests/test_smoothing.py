@@ -13,7 +13,8 @@ def test_what_is_smooth_is_blurred_as_by_a_gaussian(shape):
     assert found.dtype == np.float32
     inside = np.s_[:, : shape[1] - 20, : shape[2] - 20]
     np.testing.assert_allclose(found[inside], gaussian_filter(smooth, (0, 5, 5))[inside], atol=0.01)
-    np.testing.assert_allclose(found, gaussian_filter(smooth, (0, 5, 5)), atol=0.09)
+    # An odd edge is mirrored a pixel farther out.
+    np.testing.assert_allclose(found, gaussian_filter(smooth, (0, 5, 5)), atol=0.04 if shape[1] % 2 == 0 else 0.12)
 
 
 @pytest.mark.parametrize("at", [(40, 40), (41, 40), (40, 41), (41, 41)])

@@ -9,7 +9,8 @@ COARSENING_PX2 = 1.0
 
 
 def broad_blur(images: Array, sigma_px: float) -> Array:
-    """(b, H, W) float32 images, (b, H, W), under a Gaussian of at least 3 px, mirrored at the edges.
+    """(b, H, W) float32 images, (b, H, W), under a Gaussian of at least 3 px, mirrored at the edges; at the far edge
+    of an odd number of pixels one pixel farther out.
 
     Means of 2 × 2 pixels are blurred, and what is between them is interpolated: a third of the time of
     :func:`scipy.ndimage.gaussian_filter`. What is smooth stays the same; of white noise, each pixel's share
