@@ -113,8 +113,10 @@ def _ways(bundle: Bundle, size: int, threads: int) -> Iterator[list[Way]]:
             ways.append(Way(f"seqd, {backend} {engine.info.precision}", _through(engine, pixels, request)))
         for precision in ("auto", "f32"):
             ways.append(Way(f"bare OpenVINO model, {precision}", bare(_openvino(bundle, images, precision, threads))))
-        ways.append(Way("PyTorch channels_last f32", bare(_pytorch(bundle, images))))
-        ways.append(Way("ONNX Runtime f32", bare(_onnxruntime(bundle, images, threads))))
+        ways.append(Way("PyTorch channels_last f32, the network as it is trained", bare(_pytorch(bundle, images))))
+        for form, wide in (("as it is trained", False), ("as the bundle has it", True)):
+            session = _onnxruntime(bundle, images, threads, wide=wide)
+            ways.append(Way(f"ONNX Runtime f32, the network {form}", bare(session)))
         yield ways
 
 
@@ -170,12 +172,14 @@ def _pytorch(bundle: Bundle, images: NDArray[np.float32]) -> Callable[[], NDArra
     return infer
 
 
-def _onnxruntime(bundle: Bundle, images: NDArray[np.float32], threads: int) -> Callable[[], NDArray[np.float32]]:
+def _onnxruntime(
+    bundle: Bundle, images: NDArray[np.float32], threads: int, *, wide: bool
+) -> Callable[[], NDArray[np.float32]]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     with TemporaryDirectory(prefix="seqd-") as scratch:
         path = Path(scratch) / "network.onnx"
-        write_graph(path, _network(bundle), precision="f32", outputs=frozenset({Output.PROBABILITIES}))
+        write_graph(path, _network(bundle), precision="f32", outputs=frozenset({Output.PROBABILITIES}), wide=wide)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def infer() -> NDArray[np.float32]:
