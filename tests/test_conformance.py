@@ -25,10 +25,10 @@ from engines.tensorrt.api import load_tensorrt
 
 SHAPE = (61, 83)
 TIMEOUT_S = 60
-ON_PROCESSOR = {"openvino": ("f32", "auto"), "torch": ("f32", "auto")}
+ON_PROCESSOR = {"openvino": ("f32", "auto", "int8"), "torch": ("f32", "auto")}
 """Precisions to ask for; all other backends need a GPU."""
 
-FARTHEST = {"f32": 1e-4, "f16": 1e-2, "bf16": 6e-2}
+FARTHEST = {"f32": 1e-4, "f16": 1e-2, "bf16": 6e-2, "int8": 0.3}
 """Greatest difference from PyTorch in FP32 by precision, of probabilities and of normalised units."""
 
 

@@ -39,8 +39,9 @@ def test_default_bundle_is_whole_and_small():
     assert bundle.model.architecture == Architecture()
     assert bundle.folder == DEFAULT_BUNDLE
     assert sum(path.stat().st_size for path in DEFAULT_BUNDLE.iterdir()) < 5e6
-    hashes = bundle.model.hashes
-    for name, expected in ((NETWORK, hashes.network), (WEIGHTS, hashes.weights), (GOLDEN, hashes.golden)):
+    hashes = bundle.model.hashes.by_file()
+    assert {MODEL, *hashes} == {path.name for path in DEFAULT_BUNDLE.iterdir()}
+    for name, expected in hashes.items():
         assert hashlib.sha256((DEFAULT_BUNDLE / name).read_bytes()).hexdigest() == expected
     assert sum(weight.numel() for weight in load_weights(DEFAULT_BUNDLE).values()) == 839_241
 
