@@ -39,6 +39,9 @@ from engines.readout import read_centres
 
 SIZES = (256, 512)
 DENSITY_K_MM2 = 284
+ENGINES = (("openvino", "auto"), ("openvino", "f32"), ("openvino", "int8"), ("torch", "auto"), ("torch", "f32"))
+"""Backend and precision."""
+
 TILES = 3
 """Tiles of a round, so that an engine can overlap them."""
 TIMEOUT_S = 120.0
@@ -106,7 +109,7 @@ def _ways(bundle: Bundle, size: int, threads: int) -> Iterator[list[Way]]:
 
     with ExitStack() as opened:
         ways = []
-        for backend, precision in (("openvino", "auto"), ("openvino", "f32"), ("torch", "auto"), ("torch", "f32")):
+        for backend, precision in ENGINES:
             options = EngineOptions(precision=precision, threads=threads, gpu=False)
             engine = open_backend(backend, bundle, shape=(size, size), options=options)
             opened.callback(engine.close)

@@ -24,8 +24,7 @@ BETWEEN_INT8 = "f32"
 """What is computed between convolutions in INT8; BF16 is as fast and less exact."""
 
 REQUESTS = 2
-"""Strips on the processor at once, each on its share of the cores: one that the joint fit slows down does not hold up
-the other."""
+"""Strips on the processor at once: one computes on all cores while the other waits for its turn or is copied out."""
 
 STRIP_PX = 768 * 768
 """Pixels of a strip; time a pixel hardly depends on it, memory does."""
@@ -74,7 +73,6 @@ class OpenVinoRunner:
         self._network = bundle.quantised if precision == "int8" else bundle.network
         self._config = {
             "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": str(REQUESTS),
             "INFERENCE_PRECISION_HINT": BETWEEN_INT8 if precision == "int8" else precision,
         }
         if options.threads:
