@@ -3,6 +3,8 @@
 import os
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ class HostDriver:
 
     def __init__(self) -> None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        self.info = DeviceInfo(platform.processor() or platform.machine(), (0, 0), os.cpu_count() or 1, memory, "none")
+        self.info = DeviceInfo(_processor(), (0, 0), os.cpu_count() or 1, memory, "none")
         self._memory: dict[Address, NDArray[np.uint8]] = {}
 
     def attach(self) -> None: ...
@@ -87,3 +89,12 @@ class HostDriver:
 
     def close(self) -> None:
         self._memory.clear()
+
+
+def _processor() -> str:
+    """Its name where Linux knows one, else its architecture."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
