@@ -11,7 +11,7 @@ from engines.golden import GoldenResult, check_golden
 
 
 @dataclass(frozen=True)
-class Place:
+class Candidate:
     """A backend on a kind of device."""
 
     backend: str
@@ -21,12 +21,12 @@ class Place:
         return f"{self.backend} on {'a GPU' if self.gpu else 'the CPU'}"
 
 
-PLACES = {
-    "auto": (Place("tensorrt", True), Place("torch", True), Place("openvino", False)),
-    "tensorrt": (Place("tensorrt", True),),
-    "torch": (Place("torch", True), Place("torch", False)),
-    "openvino": (Place("openvino", False),),
-    "hopper": (Place("hopper", True),),
+CANDIDATES = {
+    "auto": (Candidate("tensorrt", True), Candidate("torch", True), Candidate("openvino", False)),
+    "tensorrt": (Candidate("tensorrt", True),),
+    "torch": (Candidate("torch", True), Candidate("torch", False)),
+    "openvino": (Candidate("openvino", False),),
+    "hopper": (Candidate("hopper", True),),
 }
 """What is tried, in this order, by setting."""
 
@@ -48,28 +48,28 @@ def select_engine(bundle: Bundle, *, backend: str, shape: tuple[int, int], optio
 
     Parameters
     ----------
-    backend : one of :data:`PLACES`.
+    backend : one of :data:`CANDIDATES`.
     shape : (H, W) of the tiles.
 
     Raises
     ------
     EngineError : whatever is tried cannot be opened or gives other answers; one line that says why of each.
     """
-    if backend not in PLACES:
-        raise EngineError(f"engine {backend}: there is no such backend; there is {', '.join(PLACES)}")
-    tried = [place for place in PLACES[backend] if options.gpu in (None, place.gpu)]
+    if backend not in CANDIDATES:
+        raise EngineError(f"engine {backend}: there is no such backend; there is {', '.join(CANDIDATES)}")
+    tried = [candidate for candidate in CANDIDATES[backend] if options.gpu in (None, candidate.gpu)]
     if not tried:
         raise EngineError(f"engine {backend}: it does not run on {'a GPU' if options.gpu else 'the CPU'}")
     passed_over: dict[str, str] = {}
-    for place in tried:
+    for candidate in tried:
         try:
-            if place.gpu:
+            if candidate.gpu:
                 probe()
-            engine, golden = _checked(place.backend, bundle, shape, replace(options, gpu=place.gpu))
+            engine, golden = _checked(candidate.backend, bundle, shape, replace(options, gpu=candidate.gpu))
         except (EngineError, EngineLostError) as error:
             if len(tried) == 1:
                 raise
-            passed_over[str(place)] = str(error)
+            passed_over[str(candidate)] = str(error)
         else:
             reason = f"first that works here of {', '.join(map(str, tried))}" if len(tried) > 1 else "configured"
             return Selection(engine, reason, passed_over, golden)

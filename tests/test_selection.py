@@ -10,7 +10,7 @@ from engines import selection
 from engines.backends import BACKENDS, EngineOptions
 from engines.bundle import MODEL, WEIGHTS, file_hash, load_bundle
 from engines.errors import EngineError
-from engines.selection import Place, select_engine
+from engines.selection import Candidate, select_engine
 
 SHAPE = (96, 112)
 
@@ -64,7 +64,7 @@ def test_backend_whose_packages_are_broken_says_so_in_one_line(tiny_bundle, tmp_
     (tmp_path / "broken_backend.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(BACKENDS, "broken", "broken_backend")
-    monkeypatch.setitem(selection.PLACES, "broken", (Place("broken", False),))
+    monkeypatch.setitem(selection.CANDIDATES, "broken", (Candidate("broken", False),))
     with pytest.raises(EngineError, match=message):
         selected(load_bundle(tiny_bundle), "broken")
 
@@ -120,7 +120,7 @@ def test_engine_with_another_answer_is_refused_and_closed(strange_bundle):
 
 
 def test_auto_passes_over_an_engine_with_another_answer(strange_bundle, monkeypatch):
-    monkeypatch.setitem(selection.PLACES, "auto", (Place("torch", False), Place("openvino", False)))
+    monkeypatch.setitem(selection.CANDIDATES, "auto", (Candidate("torch", False), Candidate("openvino", False)))
     chosen = selected(strange_bundle, "auto", precision="f32")
     chosen.engine.close()
     assert chosen.engine.info.backend == "openvino"

@@ -70,9 +70,8 @@ def _table(status: Status) -> RenderableType:
             "engine", f"{engine.backend} {engine.precision} on {engine.device}; at work {engine.busy:.0%} of the time"
         )
         table.add_row("chosen", engine.reason)
-        table.add_row(
-            "golden tile", f"off by {engine.golden_difference:.2g} at {engine.golden_positions} positions, as allowed"
-        )
+        off = f"off by {engine.golden_difference:.2g} at {engine.golden_positions} positions, as allowed"
+        table.add_row("golden tile", off if engine.golden_positions else "not held against it: tiles are too small")
         for backend, why in engine.passed_over.items():
             table.add_row("passed over", f"{backend}: {why}")
         if status.fit:
