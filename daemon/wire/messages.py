@@ -139,6 +139,14 @@ class Release(Message):
     run: Name
 
 
+class Kept(Message):
+    """Every tile-cycle up to this one is on the daemon's disk: the controller need hold nothing of them."""
+
+    topic = "kept"
+    run: Name
+    cycle: Cycle
+
+
 class Done(Message):
     """The daemon needs nothing more of the run."""
 
@@ -268,6 +276,7 @@ MESSAGES: dict[str, type[Message]] = {
         Gone,
         Hold,
         Release,
+        Kept,
         Done,
         Calls,
         Template,
