@@ -19,8 +19,8 @@ from calib.template.tile import TileTemplate, make_template
 from daemon.assembler import MissingImage, TileImage
 from daemon.ledger import CycleStatus
 from daemon.output import RunOutput
+from daemon.progress import Progress
 from daemon.sequencer import ReadCycle, Sequencer
-from daemon.status import Progress
 from engines.bundle import QualityTable, Readout
 from engines.contract import Engine, Request, Slot
 from engines.errors import EngineError

@@ -9,9 +9,9 @@ import zmq
 from calib.runfolder import TileId
 from daemon.errors import OutputError
 from daemon.locs import read_locs
+from daemon.progress import Progress
 from daemon.runfiles import RunFiles
 from daemon.sockets import bind
-from daemon.status import Progress
 from daemon.tilefile import read_cycles
 from daemon.wire.codec import Refusal, WireError, decode, encode
 from daemon.wire.messages import (

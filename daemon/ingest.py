@@ -8,8 +8,8 @@ import structlog
 import zmq
 
 from daemon.config import ControllerConfig
+from daemon.progress import Progress
 from daemon.sockets import connect
-from daemon.status import Progress
 from daemon.wire.codec import Refusal, WireError, decode, encode
 from daemon.wire.messages import (
     CycleEnd,

@@ -20,8 +20,8 @@ from daemon.errors import OutputError, RunError
 from daemon.filter import filter_cycles, passing
 from daemon.ledger import CycleRow, CycleStatus, Ledger
 from daemon.locs import encode_locs
+from daemon.progress import Progress
 from daemon.runfiles import RunFiles
-from daemon.status import Progress
 from daemon.stream import Stream
 from daemon.templates import load_template, save_template
 from daemon.tilefile import TileFile, open_tile_file, read_cycles, write_durably

@@ -32,8 +32,9 @@ from daemon.config import Config
 from daemon.errors import RunError
 from daemon.ingest import Ingest
 from daemon.output import RunOutput
+from daemon.progress import Progress
 from daemon.sinks.fastq import write_fastq
-from daemon.status import Progress, RunState
+from daemon.status import RunState
 from daemon.wire.codec import Refusal, WireError
 from daemon.wire.messages import CycleEnd, Done, Frame, Gone, Hold, Message, Position, Release, Resend, RunEnd, RunStart
 from daemon.worker import Worker

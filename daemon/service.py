@@ -22,8 +22,9 @@ from daemon.ingest import Ingest
 from daemon.notify import Notifier
 from daemon.output import RunOutput
 from daemon.pipeline import Pipeline
+from daemon.progress import Progress
 from daemon.runfiles import RunFiles
-from daemon.status import EngineStatus, FitStatus, Progress, RunState
+from daemon.status import EngineStatus, FitStatus, RunState
 from daemon.stream import Stream
 from daemon.tilefile import write_durably
 from daemon.watchdog import Watchdog

@@ -7,8 +7,8 @@ from types import TracebackType
 
 import zmq
 
+from daemon.progress import Progress
 from daemon.sockets import bind
-from daemon.status import Progress
 from daemon.wire.codec import encode
 from daemon.wire.messages import Event, Message
 

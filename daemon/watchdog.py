@@ -3,7 +3,7 @@
 import time
 
 from daemon.notify import Notifier
-from daemon.status import Progress
+from daemon.progress import Progress
 
 FEED_S = 5.0
 """How often systemd is told at most."""

@@ -14,8 +14,8 @@ from calib.runfolder import TileId, read_frames
 from daemon.assembler import TileImage
 from daemon.caller import Caller
 from daemon.output import RunOutput
+from daemon.progress import Progress
 from daemon.runfiles import RunFiles
-from daemon.status import Progress
 from daemon.stream import Stream
 from engines.backends.openvino import OpenVinoRunner
 from engines.bundle import Readout, load_bundle

@@ -11,9 +11,10 @@ from daemon.control import Control
 from daemon.errors import RunError, UnreachableError
 from daemon.ledger import CycleStatus
 from daemon.locs import encode_locs
+from daemon.progress import Progress
 from daemon.runfiles import RunFiles
 from daemon.sockets import bind
-from daemon.status import Progress, RunState
+from daemon.status import RunState
 from daemon.tilefile import open_tile_file
 from daemon.wire.codec import decode
 from daemon.wire.messages import Accepted, Calls, Drain, Hold, Refused, Replay, Template, TilesQuery

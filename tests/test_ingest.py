@@ -7,7 +7,7 @@ import zmq
 from calib.runfolder import Read, RunInfo, TileId
 from daemon.config import ControllerConfig
 from daemon.ingest import Ingest
-from daemon.status import Progress
+from daemon.progress import Progress
 from daemon.wire.codec import decode, encode
 from daemon.wire.messages import CycleEnd, Frame, Hold, Resend, RunEnd, RunStart, Sync
 

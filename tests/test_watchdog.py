@@ -5,7 +5,7 @@ import pytest
 
 from daemon import watchdog
 from daemon.notify import Notifier
-from daemon.status import Progress
+from daemon.progress import Progress
 
 
 @pytest.fixture
