@@ -1,26 +1,27 @@
 """The simulated imaging controller: publishes an archived run, answers on the recovery socket."""
 
 import time
-import zlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
-import zmq
-
-from calib.runfolder import RunFolderError, RunInfo, TileId, image_path, read_image
+from calib.runfolder import RunInfo, TileId
+from daemon.camera.archive import Archive
+from daemon.camera.disturbance import Disturbance
 from daemon.camera.faults import Faults
+from daemon.camera.link import Link
+from daemon.camera.ring import Ring
 from daemon.errors import UnreachableError
-from daemon.sockets import bind
 from daemon.wire.codec import WireError, decode, encode
 from daemon.wire.messages import (
     CycleEnd,
     Done,
-    Frame,
     Gone,
     Hold,
+    Idle,
+    Kept,
     Message,
     Position,
     Release,
@@ -31,10 +32,9 @@ from daemon.wire.messages import (
 )
 from engines.architecture import CHANNELS
 
-QUEUE = 64
-"""Messages kept for the daemon; the controller waits when it is full."""
-
 POLL_MS = 20
+LEAVE_S = 1.0
+"""Time that the last messages get to leave."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ class Pace:
     """Seconds between tile images; 0 is as fast as the daemon takes them."""
     wait_s: float = 60.0
     """Seconds to wait for a daemon to subscribe."""
+    stuck_s: float = 900.0
+    """Seconds to wait for a daemon that has subscribed, but takes nothing or holds, and says nothing; it may be
+    building an engine plan."""
     linger_s: float = 60.0
     """Seconds to stay after the last frame without hearing from the daemon."""
 
@@ -52,48 +55,37 @@ class Pace:
 class Controller:
     """Publishes every frame of a run, cycle by cycle, tile by tile."""
 
-    def __init__(
-        self, root: Path, info: RunInfo, *, frames: str, recovery: str, pace: Pace, faults: Faults, keep_cycles: int
-    ) -> None:
-        self._root, self._info, self._pace, self._faults = root, info, pace, faults
-        self._keep_cycles = keep_cycles
-        self._rng = np.random.default_rng(faults.seed)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        # XPUB tells when a daemon subscribes, and can wait for a slow one instead of dropping.
-        self._frames = self._context.socket(zmq.XPUB)
-        self._frames.setsockopt(zmq.SNDHWM, QUEUE)
-        self._frames.setsockopt(zmq.XPUB_NODROP, 1)
-        self._recovery = self._context.socket(zmq.ROUTER)
-        for socket, endpoint in ((self._frames, frames), (self._recovery, recovery)):
-            socket.setsockopt(zmq.LINGER, 1000)
-            bind(socket, endpoint)
-        self._seq, self._cycle, self._ended = 0, 0, False
-        self._holding, self._done = False, False
+    def __init__(self, root: Path, info: RunInfo, *, frames: str, recovery: str, pace: Pace, faults: Faults) -> None:
+        self._archive, self._info, self._pace, self._faults = Archive(root, info), info, pace, faults
+        self._disturbance, self._ring = Disturbance(faults), Ring(faults.ring)
+        self._asked: Counter[int] = Counter()
+        self._addresses = frames, recovery
+        self._cycle, self._ended, self._done = 0, False, False
         self._heard_s = time.monotonic()
+        self._power_up()
 
     def run(self, progress: Callable[[int], None]) -> None:
-        """Publish the run and stay until the daemon is done; ``progress`` gets the tile images sent.
+        """Publish the run and stay until the daemon is done; ``progress`` gets the tile images taken.
 
         Raises
         ------
-        UnreachableError : no daemon came.
+        UnreachableError : no daemon came, or it stays away.
         RunFolderError : an image is not a frame.
         """
-        self._await_daemon()
-        self._publish([self._encoded(RunStart(run=self._info.run, seq=self._seq, info=self._info))])
-        sent = 0
-        for cycle in range(1, self._info.cycles + 1):
-            for tile in self._info.tiles:
-                self._serve_until(time.monotonic() + self._pace.tile_s)
-                self._publish(self._faults.applied(self._rng, self._tile_frames(tile, cycle)))
-                sent += 1
-                progress(sent)
-                if self._done:
-                    return
-            self._cycle = cycle
-            self._publish([self._encoded(CycleEnd(run=self._info.run, seq=self._seq, cycle=cycle))])
+        self._start()
+        tiles = len(self._info.tiles)
+        for image in range(self._info.cycles * tiles):
+            self._take(image)
+            progress(image + 1)
+            if self._done:
+                return
+            if (image + 1) % tiles == 0:
+                self._cycle += 1
+                self._publish(self._numbered(CycleEnd(run=self._info.run, seq=self._seq, cycle=self._cycle)))
         self._ended = True
-        self._publish([self._encoded(RunEnd(run=self._info.run, seq=self._seq))])
+        self._publish(self._numbered(RunEnd(run=self._info.run, seq=self._seq)))
+        for parts in self._disturbance.flushed():
+            self._publish(parts)
         self._heard_s = time.monotonic()
         while not self._done and time.monotonic() - self._heard_s < self._pace.linger_s:
             self._serve(POLL_MS)
@@ -104,134 +96,126 @@ class Controller:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._frames.close()
-        self._recovery.close()
-        self._context.term()
+        self._link.close(linger_s=LEAVE_S)
 
-    def _await_daemon(self) -> None:
-        deadline = time.monotonic() + self._pace.wait_s
-        while time.monotonic() < deadline:
-            if self._frames.poll(POLL_MS):
-                self._frames.recv()
+    def _power_up(self) -> None:
+        """What a controller knows when its process begins: which image is next, but nothing of earlier ones."""
+        self._link = Link(*self._addresses)
+        self._seq, self._started, self._holding = 0, False, False
+
+    def _start(self) -> None:
+        """Wait for a daemon and tell it of the run."""
+        self._wait_until(lambda: self._link.subscribed)
+        self._started = True
+        self._publish(self._numbered(RunStart(run=self._info.run, seq=self._seq, info=self._info)))
+
+    def _take(self, image: int) -> None:
+        """Take a tile image, and publish its frames."""
+        moment_s = time.monotonic() + self._pace.tile_s
+        while (left_s := moment_s - time.monotonic()) > 0:
+            self._serve(min(POLL_MS, int(left_s * 1000)))
+        if self._disturbance.pauses(image):
+            time.sleep(self._faults.pause_s)
+        frames = range(image * len(CHANNELS), (image + 1) * len(CHANNELS))
+        crash = self._disturbance.crash(image)
+        if crash is not None:
+            self._expose(frames[: crash.after])
+            self._crash()
+            if crash.skip:
                 return
-            self._answer_requests(0)
-        raise UnreachableError(
-            f"controller: no daemon subscribed within {self._pace.wait_s:g} s; start `seqd run` with the same addresses"
-        )
+        self._expose(frames)
 
-    def _tile_frames(self, tile: TileId, cycle: int) -> list[list[bytes]]:
-        frames = []
-        for channel in CHANNELS:
-            message = self._frame(tile, cycle, channel, seq=self._seq)
+    def _expose(self, frames: Iterable[int]) -> None:
+        for frame in frames:
+            self._wait_until(lambda: not self._holding)
+            t_ns = time.time_ns() + self._disturbance.clock_error_ns(frame)
+            self._ring.hold(frame, t_ns)
+            parts = self._archive.frame(frame, seq=self._seq, t_ns=t_ns)
             self._seq += 1
-            if message is not None:
-                frames.append(message)
-        return frames
+            for message in self._disturbance.sent(frame, parts):
+                self._publish(message)
 
-    def _frame(self, tile: TileId, cycle: int, channel: str, *, seq: int) -> list[bytes] | None:
-        """An encoded frame; None when the archive lacks it."""
-        path = image_path(self._root, tile, cycle, channel)
-        if not path.exists():
-            return None
-        image = read_image(path)
-        payload = image.astype("<u2").tobytes()
-        header = Frame.model_validate(
-            {
-                "run": self._info.run,
-                "seq": seq,
-                "lane": tile.lane,
-                "tile": tile.tile,
-                "cycle": cycle,
-                "channel": channel,
-                "height": image.shape[0],
-                "width": image.shape[1],
-                "t_ns": time.time_ns(),
-                "crc32": zlib.crc32(payload),
-            }
-        )
-        return [bytes(part) for part in encode(header, payload)]
+    def _crash(self) -> None:
+        """Die without a word, and come back after a while."""
+        self._link.close(linger_s=0)
+        self._disturbance.flushed()
+        self._ring.clear()
+        time.sleep(self._faults.crash_s)
+        self._power_up()
+        self._start()
 
-    def _encoded(self, message: Message) -> list[bytes]:
+    def _numbered(self, message: Message) -> list[bytes]:
         self._seq += 1
         return [bytes(part) for part in encode(message)]
 
-    def _publish(self, messages: list[list[bytes]]) -> None:
-        for parts in messages:
-            while True:
-                self._serve(0)
-                if self._holding and not self._done:
-                    self._serve(POLL_MS)
-                    continue
-                try:
-                    self._frames.send_multipart(parts, zmq.NOBLOCK)
-                    break
-                except zmq.Again:
-                    self._serve(POLL_MS)
+    def _publish(self, parts: list[bytes]) -> None:
+        self._wait_until(lambda: self._link.publish(parts))
 
-    def _serve_until(self, moment_s: float) -> None:
-        while (left := moment_s - time.monotonic()) > 0:
-            self._serve(min(POLL_MS, int(left * 1000)))
+    def _wait_until(self, ready: Callable[[], bool]) -> None:
+        """Answer requests until something is so, or the daemon is done.
+
+        Raises
+        ------
+        UnreachableError : no daemon is there, or it says nothing.
+        """
+        since_s = time.monotonic()
+        self._serve(0)
+        while not self._done and not ready():
+            limit_s = self._pace.stuck_s if self._link.subscribed else self._pace.wait_s
+            if time.monotonic() - max(since_s, self._heard_s) > limit_s:
+                raise UnreachableError(self._complaint(limit_s))
+            self._serve(POLL_MS)
+
+    def _complaint(self, limit_s: float) -> str:
+        if not self._link.subscribed:
+            return f"controller: no daemon subscribed within {limit_s:g} s; start `seqd run` with the same addresses"
+        state = "asked to hold" if self._holding else "takes no frames"
+        return f"controller: the daemon {state} and said nothing for {limit_s:g} s; see its log and `seqd status`"
 
     def _serve(self, timeout_ms: int) -> None:
         """Answer what came on the recovery socket; waits at most so long for the first request."""
-        while self._frames.poll(0):
-            self._frames.recv()  # subscriptions come and go
-        self._answer_requests(timeout_ms)
-
-    def _answer_requests(self, timeout_ms: int) -> None:
-        while self._recovery.poll(timeout_ms):
-            timeout_ms = 0
-            identity, *parts = self._recovery.recv_multipart()
+        for asker, parts in self._link.requests(timeout_ms):
             self._heard_s = time.monotonic()
             try:
                 request, _ = decode(parts)
             except WireError:
                 continue  # not a daemon of this protocol: nothing to answer
             for answer in self._answers(request):
-                self._recovery.send_multipart([identity, *answer])
+                self._link.answer(asker, answer)
 
     def _answers(self, request: Message) -> list[list[bytes]]:
         run = self._info.run
         match request:
+            case Sync() if not self._started:
+                return [[bytes(part) for part in encode(Idle())]]
             case Sync():
                 start = RunStart(run=run, seq=0, info=self._info)
-                position = Position(run=run, seq=max(0, self._seq - 1), cycle=self._cycle, ended=self._ended)
+                position = Position(run=run, seq=self._seq - 1, cycle=self._cycle, ended=self._ended)
                 return [[bytes(part) for part in encode(message)] for message in (start, position)]
-            case Resend() if request.run == run:
-                return [self._again(request)]
+            case Resend() if self._started and request.run == run:
+                return self._again(request)
             case Hold() if request.run == run:
                 self._holding = True
             case Release() if request.run == run:
                 self._holding = False
+            case Kept() if request.run == run:
+                self._ring.release(before=self._archive.first_of_cycle(request.cycle + 1))
             case Done() if request.run == run:
                 self._done = True
             case _:
                 pass
         return []
 
-    def _again(self, request: Resend) -> list[bytes]:
+    def _again(self, request: Resend) -> list[list[bytes]]:
+        """The frame asked for, or that it is gone; nothing when the answer is to be lost."""
         tile = TileId(lane=request.lane, tile=request.tile)
-        kept = request.cycle > self._cycle - self._keep_cycles
-        message = None
-        if kept and tile in self._info.tiles and request.cycle <= self._info.cycles:
-            message = self._frame(tile, request.cycle, request.channel, seq=0)
-        if message is None:
-            gone = Gone(run=request.run, lane=tile.lane, tile=tile.tile, cycle=request.cycle, channel=request.channel)
-            return [bytes(part) for part in encode(gone)]
-        return message
-
-
-def check_archive(root: Path, info: RunInfo) -> None:
-    """Look at the first image before a run is begun with a wrong folder.
-
-    Raises
-    ------
-    RunFolderError : cycle 1 has no image, or its first one is not of the size that ``RunInfo.xml`` says.
-    """
-    first = [image_path(root, tile, 1, channel) for tile in info.tiles for channel in CHANNELS]
-    present = next((path for path in first if path.exists()), None)
-    if present is None:
-        raise RunFolderError(f"run folder {root}: no image of cycle 1, expected {first[0].relative_to(root)}")
-    height, width = read_image(present).shape
-    if (height, width) != (info.height, info.width):
-        raise RunFolderError(f"image {present}: {height}×{width} px, RunInfo.xml declares {info.height}×{info.width}")
+        number = self._archive.number(tile, request.cycle, request.channel)
+        exposed_ns = None if number is None else self._ring.exposed_ns(number)
+        if number is not None and exposed_ns is not None:
+            frame = self._archive.frame(number, seq=0, t_ns=exposed_ns)
+            if frame is not None:
+                self._asked[number] += 1
+                lost = self._disturbance.resend_lost(number, self._asked[number] - 1)
+                return [] if lost else [frame]
+        gone = Gone(run=request.run, lane=tile.lane, tile=tile.tile, cycle=request.cycle, channel=request.channel)
+        return [[bytes(part) for part in encode(gone)]]

@@ -2,12 +2,12 @@
 
 from typing import Annotated, ClassVar
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engines.errors import SeqdError
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 
 
 class FaultError(SeqdError):
@@ -17,40 +17,50 @@ class FaultError(SeqdError):
 
 
 class Faults(BaseModel):
-    """Share of published frames that a fault befalls; frames sent again are not touched."""
+    """What goes wrong at the controller, and how often; frames sent again suffer ``resend_drop`` alone."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     drop: Share = 0
-    """Not sent."""
+    """share of frames that are not sent"""
     duplicate: Share = 0
-    """Sent twice."""
+    """share of frames sent twice"""
     reorder: Share = 0
-    """Sent after the next one."""
+    """share of frames sent after the next one"""
+    delay: Share = 0
+    """share of frames sent late"""
+    delay_images: Annotated[int, Field(ge=1, le=1000)] = 2
+    """how late, in tile images"""
     corrupt: Share = 0
-    """Sent with a flipped bit."""
+    """share of frames sent with a flipped bit"""
+    truncate: Share = 0
+    """share of frames whose pixels are cut short, the header as before"""
+    clock: Share = 0
+    """share of frames whose time is wrong"""
+    clock_s: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 3600
+    """by how much at most, in seconds, forth or back"""
+    resend_drop: Share = 0
+    """share of resent frames that are not sent, so that they have to be asked for again"""
+    ring: Annotated[int, Field(ge=0)] | None = None
+    """frames held to be sent again, the newest; without it all that no `kept` has named"""
+    pause: Share = 0
+    """share of tile images before which the controller stands still and answers nothing"""
+    pause_s: Seconds = 1
+    """how long, in seconds"""
+    crash: Share = 0
+    """share of tile images in which the controller dies without a word: numbering, hold and held frames are lost"""
+    crash_s: Seconds = 1
+    """seconds until it is back"""
+    crash_skip: Share = 0
+    """share of crashes after which it goes on with the next tile image; after the others, with the one it was at"""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Same seed, same faults."""
+    """same seed, same faults; each is drawn for itself, whatever the others are"""
 
-    def applied(self, rng: np.random.Generator, frames: list[list[bytes]]) -> list[list[bytes]]:
-        """The messages that are sent in place of ``frames``."""
-        sent: list[list[bytes]] = []
-        delayed: list[list[bytes]] = []
-        for parts in frames:
-            fault = rng.random(4) < (self.drop, self.duplicate, self.reorder, self.corrupt)
-            if fault[0]:
-                continue
-            if fault[3]:
-                payload = bytearray(parts[2])
-                payload[rng.integers(len(payload))] ^= 1 << int(rng.integers(8))
-                parts = [parts[0], parts[1], bytes(payload)]
-            if fault[2]:
-                delayed.append(parts)
-                continue
-            sent += [parts, parts] if fault[1] else [parts]
-            sent += delayed
-            delayed = []
-        return sent + delayed
+
+FAULTS_HELP = "Faults as NAME=VALUE,..., as in drop=0.05,seed=3.\n\n" + "\n\n".join(
+    f"{name}: {field.description}" for name, field in Faults.model_fields.items()
+)
+"""The meaning of each, for ``--help``."""
 
 
 def parse_faults(text: str) -> Faults:
@@ -60,16 +70,19 @@ def parse_faults(text: str) -> Faults:
     ------
     FaultError : names the fault and what is allowed.
     """
-    settings = {}
+    settings: dict[str, str] = {}
     for part in filter(None, text.split(",")):
-        name, separator, value = part.partition("=")
+        name, separator, value = (piece.strip() for piece in part.partition("="))
         if not separator:
-            raise FaultError(f"fault {part!r}: write NAME=SHARE, as in drop=0.05")
-        settings[name.strip()] = value.strip()
+            raise FaultError(f"fault {part!r}: write NAME=VALUE, as in drop=0.05")
+        if name in settings:
+            raise FaultError(f"fault {name}: given twice, as {settings[name]} and as {value}")
+        settings[name] = value
     try:
         return Faults.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
-        raise FaultError(
-            f"fault {first['loc'][0]} = {first['input']!r}: {first['msg']}; known are {', '.join(Faults.model_fields)}"
-        ) from error
+        name = first["loc"][0]
+        if first["type"] == "extra_forbidden":
+            raise FaultError(f"fault {name!r}: there is none; known are {', '.join(Faults.model_fields)}") from error
+        raise FaultError(f"fault {name} = {first['input']!r}: {first['msg']}") from error

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from calib.runfolder import RunInfo, read_run_info
-from daemon.camera.controller import check_archive
+from daemon.camera.archive import check_archive
 from daemon.cli.progress import bar
 from daemon.cli.summary import show_summary
 from daemon.client import ControlClient

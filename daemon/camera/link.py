@@ -1,0 +1,62 @@
+"""The sockets of the simulated controller, for as long as it lives."""
+
+from collections.abc import Iterator
+
+import zmq
+
+from daemon.errors import RunError
+from daemon.sockets import bind
+
+QUEUE = 64
+"""Messages kept for the daemon; what comes after them has to wait."""
+
+
+class Link:
+    """Publishes frames and answers requests.
+
+    Raises
+    ------
+    RunError : an address is in use or cannot be made.
+    """
+
+    def __init__(self, frames: str, recovery: str) -> None:
+        # A context of its own, as a process has: when it is closed, the addresses are free again.
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        # XPUB tells when a daemon subscribes, and can wait for a slow one instead of dropping.
+        self._frames = self._context.socket(zmq.XPUB)
+        self._frames.setsockopt(zmq.SNDHWM, QUEUE)
+        self._frames.setsockopt(zmq.XPUB_NODROP, 1)
+        self._recovery = self._context.socket(zmq.ROUTER)
+        self.subscribed = False
+        """Whether a daemon listened to the frames when :meth:`requests` was last called."""
+        try:
+            bind(self._frames, frames)
+            bind(self._recovery, recovery)
+        except RunError:
+            self.close(linger_s=0)
+            raise
+
+    def publish(self, parts: list[bytes]) -> bool:
+        """Publish a message; False when the daemon takes no more for now."""
+        try:
+            self._frames.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def requests(self, timeout_ms: int) -> Iterator[tuple[bytes, list[bytes]]]:
+        """Who asked and what, as long as there is more; waits at most so long for the first."""
+        while self._recovery.poll(timeout_ms):
+            timeout_ms = 0
+            asker, *parts = self._recovery.recv_multipart()
+            yield asker, parts
+        while self._frames.poll(0):
+            self.subscribed = self._frames.recv().startswith(b"\x01")
+
+    def answer(self, asker: bytes, parts: list[bytes]) -> None:
+        """Answer a request; one who is gone, or takes nothing, gets no answer."""
+        self._recovery.send_multipart([asker, *parts])
+
+    def close(self, *, linger_s: float) -> None:
+        """Close the sockets; what was published may still leave for so long."""
+        self._context.destroy(linger=int(linger_s * 1000))
