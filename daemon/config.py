@@ -107,8 +107,9 @@ class StreamConfig(_Section):
     """The stream of committed calls."""
 
     calls: Endpoint = "ipc:///run/seqd/calls"
-    queue: Annotated[int, Field(ge=10, le=10**6)] = 1000
-    """Messages kept for a slow consumer; it can ask for older ones again."""
+    queue: Annotated[int, Field(ge=10**6, le=2**34)] = 2**28
+    """Bytes of messages kept for a slow consumer, and again of those that wait to be sent. What does not fit in, or
+    takes more than 1/128 of it alone, is not streamed; consumers ask for it."""
 
 
 class ControlConfig(_Section):

@@ -1,4 +1,4 @@
-"""The stream of committed calls: a PUB socket fed from a bounded queue, so it cannot delay calling."""
+"""The stream of committed calls: a PUB socket fed from a queue that is bounded in bytes, so it cannot delay calling."""
 
 import queue
 import threading
@@ -12,24 +12,38 @@ from daemon.sockets import bind
 from daemon.wire.codec import encode
 from daemon.wire.messages import Event, Message
 
-QUEUE = 10_000
-"""Messages waiting for the publishing thread; more are dropped, counted, and can be replayed."""
+MESSAGES = 128
+"""Messages that ZeroMQ keeps for a consumer that does not read.
+
+ZeroMQ counts messages where memory counts bytes, and a mark that is lowered while a connection stands can starve it for
+good: instead of the mark, the size of a message follows from the bytes that there are."""
+
+OVERHEAD = 1024
+"""Bytes that a message takes beside its own in Python and ZeroMQ, at most; what bounds a queue of events."""
 
 
 class Stream:
     """Publishes ``calls``, ``template`` and ``event`` messages from any thread.
 
     The sequence number counts all messages of this daemon's life, so that a consumer sees what it missed.
+
+    Parameters
+    ----------
+    queue_bytes : bytes of messages that wait for the publishing thread, and again of those that wait for a
+        consumer. What comes beyond is dropped, and so is a message that takes more than one in ``MESSAGES`` of
+        them: it leaves a gap in the sequence, and can be replayed.
     """
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, high_water: int, progress: Progress
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, queue_bytes: int, progress: Progress
     ) -> None:
         self._socket = context.socket(zmq.PUB)
-        self._socket.setsockopt(zmq.SNDHWM, high_water)
+        self._socket.setsockopt(zmq.SNDHWM, MESSAGES)
         self._socket.setsockopt(zmq.LINGER, 500)
         bind(self._socket, endpoint)
-        self._queue: queue.Queue[list[bytes | memoryview] | None] = queue.Queue(QUEUE)
+        # Without a length of its own: no put may wait.
+        self._queue: queue.SimpleQueue[list[bytes | memoryview] | None] = queue.SimpleQueue()
+        self._queue_bytes, self._waiting_bytes = queue_bytes, 0
         self._progress = progress
         self._seq = 0
         self._lock = threading.Lock()
@@ -37,14 +51,16 @@ class Stream:
         self._thread.start()
 
     def send(self, message: Message, payload: bytes = b"") -> None:
-        """Queue a message; its ``seq`` is set here."""
+        """Queue a message; its ``seq`` is set here. Never waits: where there is no room it is dropped and counted."""
         with self._lock:
-            numbered = message.model_copy(update={"seq": self._seq})
+            parts = encode(message.model_copy(update={"seq": self._seq}), payload)
             self._seq += 1
-            try:
-                self._queue.put_nowait(encode(numbered, payload))
-            except queue.Full:
+            size = _size(parts)
+            if size > self._queue_bytes // MESSAGES or self._waiting_bytes + size > self._queue_bytes:
                 self._progress.stream_dropped()
+                return
+            self._waiting_bytes += size
+            self._queue.put(parts)
 
     def event(self, level: str, text: str) -> None:
         """Queue an event for operators, about the run in hand."""
@@ -58,10 +74,16 @@ class Stream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._queue.put(None, timeout=5)
+        self._queue.put(None)
         self._thread.join(timeout=5)
 
     def _publish(self) -> None:
         with self._socket:
             while (parts := self._queue.get()) is not None:
                 self._socket.send_multipart(parts)
+                with self._lock:
+                    self._waiting_bytes -= _size(parts)
+
+
+def _size(parts: list[bytes | memoryview]) -> int:
+    return sum(map(len, parts)) + OVERHEAD
