@@ -3,7 +3,7 @@
 No sockets and no threads: frames go in, tile images come out, time is an argument.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.runfolder import RunInfo, TileId
+from daemon.imaging import ImagingTime
 from daemon.wire.codec import Refusal, WireError
 from daemon.wire.messages import Frame, Gone
 from engines.architecture import CHANNELS, Channel
@@ -41,12 +42,26 @@ class TileImage:
 
 
 @dataclass(frozen=True)
+class SpooledImage:
+    """All four channels of a tile in a cycle; they lie in the spool."""
+
+    tile: TileId
+    cycle: int
+
+
+@dataclass(frozen=True)
 class MissingImage:
     """A tile-cycle that did not come."""
 
     tile: TileId
     cycle: int
     reason: str
+    frames: int
+    """Channels that came all the same."""
+
+
+Item = TileImage | SpooledImage | MissingImage
+"""What leaves the assembler."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +75,9 @@ class ChannelKey:
 
 @dataclass
 class _Assembly:
-    """The frames of one tile-cycle so far."""
+    """The frames of one tile-cycle so far; without pixels they lie in the spool."""
 
-    pixels: NDArray[np.uint16]
+    pixels: NDArray[np.uint16] | None
     present: set[Channel] = field(default_factory=set)
 
     @property
@@ -85,39 +100,79 @@ class Assembler:
     A tile-cycle is *due* when the controller has gone past it. The frames a due tile-cycle lacks
     are asked for again, a bounded number at a time, oldest cycle first; one that stays away is
     given up and the tile-cycle leaves as :class:`MissingImage`. Images leave in the order of
-    their cycles, tile by tile.
+    their cycles, tile by tile. Memory is bounded: whole images can be moved to the spool, and frames
+    beyond the bound are refused, to be asked for again.
     """
 
     def __init__(
         self,
         info: RunInfo,
         *,
-        next_cycle: dict[TileId, int],
+        next_cycle: Mapping[TileId, int],
+        spooled: Collection[tuple[TileId, int]] = (),
         refuse_above: int,
         resend_after_s: float,
         missing_after_s: float,
     ) -> None:
+        """
+        Parameters
+        ----------
+        next_cycle : first cycle of each tile that is not committed.
+        spooled : images that are in the spool from before.
+        refuse_above : bytes of frames that are held at most.
+        missing_after_s : a frame that was asked for so long ago is missing; 0 for what :class:`ImagingTime` says.
+        """
         self.info = info
+        self.imaging = ImagingTime()
         self._next = {tile: next_cycle.get(tile, 1) for tile in info.tiles}
-        self._assemblies: dict[tuple[TileId, int], _Assembly] = {}
+        self._assemblies = {
+            (tile, cycle): _Assembly(None, set(CHANNELS)) for tile, cycle in spooled if cycle >= self._next.get(tile, 1)
+        }
+        self._in_memory = 0
+        """Assemblies with pixels."""
         self._requests: dict[ChannelKey, _Request] = {}
         self._refuse_above = refuse_above
         self._resend_after_s = resend_after_s
         self._missing_after_s = missing_after_s
-        self._image_bytes = 4 * info.height * info.width * 2
+        self.image_bytes = 4 * info.height * info.width * 2
         self._due = 0
         self._due_since: dict[int, float] = {}
 
     @property
     def bytes_held(self) -> int:
         """Memory of the frames that are here."""
-        return len(self._assemblies) * self._image_bytes
+        return self._in_memory * self.image_bytes
 
     @property
     def bytes_waiting(self) -> int:
         """Memory that calling, or a frame sent again, will free; a cycle still being imaged is not in it."""
-        waiting = sum(held.complete or cycle <= self._due for (_, cycle), held in self._assemblies.items())
-        return waiting * self._image_bytes
+        waiting = sum(
+            held.pixels is not None and (held.complete or cycle <= self._due)
+            for (_, cycle), held in self._assemblies.items()
+        )
+        return waiting * self.image_bytes
+
+    @property
+    def spooled(self) -> int:
+        """Images in the spool that wait to be called."""
+        return len(self._assemblies) - self._in_memory
+
+    @property
+    def whole(self) -> list[TileImage]:
+        """Images in memory that lack nothing, those that will be called last first."""
+        found = [
+            TileImage(tile, cycle, held.pixels)
+            for (tile, cycle), held in self._assemblies.items()
+            if held.complete and held.pixels is not None
+        ]
+        return sorted(found, key=lambda image: image.cycle, reverse=True)
+
+    def moved_to_spool(self, tile: TileId, cycle: int) -> None:
+        """An image is in the spool; its memory is freed, if it has not left meanwhile."""
+        held = self._assemblies.get((tile, cycle))
+        if held is not None and held.pixels is not None:
+            held.pixels = None
+            self._in_memory -= 1
 
     @property
     def newest_cycle(self) -> int:
@@ -149,8 +204,9 @@ class Assembler:
                 )
             shape = (len(CHANNELS), self.info.height, self.info.width)
             assembly = self._assemblies[key.tile, frame.cycle] = _Assembly(np.empty(shape, np.uint16))
+            self._in_memory += 1
         self._requests.pop(key, None)
-        if frame.channel in assembly.present:
+        if assembly.pixels is None or frame.channel in assembly.present:
             return Outcome.DUPLICATE
         pixels = np.frombuffer(payload, "<u2").reshape(frame.height, frame.width)
         assembly.pixels[CHANNELS.index(frame.channel)] = pixels
@@ -159,6 +215,8 @@ class Assembler:
 
     def mark_due(self, cycle: int, now_s: float) -> None:
         """The controller is past ``cycle``: what is not here by now is overdue."""
+        if self._due < cycle <= self.info.cycles:
+            self.imaging.over(cycle, now_s)
         for passed in range(self._due + 1, min(cycle, self.info.cycles) + 1):
             self._due_since[passed] = now_s
             self._due = passed
@@ -186,7 +244,7 @@ class Assembler:
                 asked.append(key)
         return asked
 
-    def ready(self, now_s: float) -> Iterator[TileImage | MissingImage]:
+    def ready(self, now_s: float) -> Iterator[Item]:
         """Tile images that can go on, each tile's in the order of its cycles."""
         for tile in self.info.tiles:
             while (cycle := self._next[tile]) <= self.info.cycles:
@@ -194,14 +252,15 @@ class Assembler:
                 if leaving is None:
                     break
                 self._next[tile] = cycle + 1
-                self._assemblies.pop((tile, cycle), None)
+                left = self._assemblies.pop((tile, cycle), None)
+                self._in_memory -= left is not None and left.pixels is not None
                 for channel in CHANNELS:
                     self._requests.pop(ChannelKey(tile, cycle, channel), None)
                 yield leaving
 
     @property
     def _full(self) -> bool:
-        return self.bytes_held + self._image_bytes > self._refuse_above
+        return self.bytes_held + self.image_bytes > self._refuse_above
 
     def _checked(self, frame: Frame) -> ChannelKey:
         if frame.run != self.info.run:
@@ -223,13 +282,13 @@ class Assembler:
 
     def _lacking(self, now_s: float) -> Iterator[ChannelKey]:
         """Overdue frames, oldest cycle first, as many as may be asked for at once."""
-        left = REQUEST_WINDOW
+        left, full = REQUEST_WINDOW, self._full
         oldest = min(self._next.values())
         for cycle in range(oldest, self._due + 1):
             if now_s - self._due_since[cycle] < self._resend_after_s:
                 return
             for tile in self.info.tiles:
-                if self._full and cycle > self._next[tile]:
+                if full and cycle > self._next[tile]:
                     continue
                 for channel in self._absent(tile, cycle):
                     if left == 0:
@@ -244,15 +303,18 @@ class Assembler:
         present = assembly.present if assembly else set()
         return [channel for channel in CHANNELS if channel not in present]
 
-    def _leaving(self, tile: TileId, cycle: int, now_s: float) -> TileImage | MissingImage | None:
+    def _leaving(self, tile: TileId, cycle: int, now_s: float) -> Item | None:
         assembly = self._assemblies.get((tile, cycle))
         if assembly and assembly.complete:
+            if assembly.pixels is None:
+                return SpooledImage(tile, cycle)
             return TileImage(tile, cycle, assembly.pixels)
         absent = self._absent(tile, cycle)
         requests = [self._requests.get(ChannelKey(tile, cycle, channel)) for channel in absent]
-        names = ",".join(absent)
+        frames, names = len(CHANNELS) - len(absent), ",".join(absent)
         if any(request and request.gone for request in requests):
-            return MissingImage(tile, cycle, f"channel {names}: gone at the controller")
-        if any(request and now_s - request.first_s >= self._missing_after_s for request in requests):
-            return MissingImage(tile, cycle, f"channel {names}: not sent within {self._missing_after_s:g} s")
+            return MissingImage(tile, cycle, f"channel {names}: gone at the controller", frames)
+        missing_after_s = self._missing_after_s or self.imaging.missing_after_s
+        if any(request and now_s - request.first_s >= missing_after_s for request in requests):
+            return MissingImage(tile, cycle, f"channel {names}: not sent within {missing_after_s:g} s", frames)
         return None

@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +15,12 @@ from calib.normalisation import Normalisation
 from calib.registration import RegistrationError
 from calib.runfolder import TileId
 from calib.template.tile import TileTemplate, make_template
-from daemon.assembler import MissingImage, TileImage
+from daemon.assembler import Item, MissingImage, SpooledImage, TileImage
 from daemon.ledger import CycleStatus
 from daemon.output import RunOutput
 from daemon.progress import Progress
 from daemon.sequencer import ReadCycle, Sequencer
+from engines.architecture import CHANNELS
 from engines.bundle import QualityTable, Readout
 from engines.contract import Engine, Request, Slot
 from engines.errors import EngineError
@@ -43,7 +43,8 @@ class Caller:
 
     A tile's first cycles wait in the spool until there are enough for a template. From then on
     every cycle, those first ones to begin with, is registered, run through the engine and fitted;
-    one tile-cycle is read out while the engine computes the next. Order is kept.
+    one tile-cycle is read out while the engine computes the next. Order is kept. What lies in the
+    spool stays there until its calls are committed, so that a daemon that is killed finds it again.
 
     A tile-cycle that the engine fails at is committed as failed. A device that is lost is another matter: it would
     fail at all that is left of the run, so nothing more is committed and the run ends, to be taken up again.
@@ -67,11 +68,11 @@ class Caller:
         self._templates = output.templates()
         for tile in self._templates:
             self._sequencer.begin(tile)
-        self._waiting: dict[TileId, list[int | MissingImage]] = {}
-        """Each tile's cycles until its template can be made; images lie in the spool."""
+        self._waiting: dict[TileId, list[SpooledImage | MissingImage]] = {}
+        """Each tile's cycles until its template can be made."""
         self._in_flight: deque[_InFlight] = deque()
 
-    def take(self, item: TileImage | MissingImage) -> None:
+    def take(self, item: Item) -> None:
         """Start on a tile-cycle; may finish earlier ones."""
         template = self._templates.get(item.tile)
         if template is None:
@@ -102,24 +103,25 @@ class Caller:
         while self._in_flight:
             self.finish_oldest()
 
-    def _start(self, item: TileImage | MissingImage, template: TileTemplate) -> None:
-        self._in_flight.append(
-            _InFlight(item.tile, _missing(item)) if isinstance(item, MissingImage) else self._begun(item, template)
-        )
+    def _start(self, item: Item, template: TileTemplate) -> None:
+        self._in_flight.append(self._begun(item, template))
         while len(self._in_flight) >= self._engine.info.slots:
             self.finish_oldest()
 
-    def _begun(self, item: TileImage, template: TileTemplate) -> _InFlight:
-        images = template.normalisation.apply(item.pixels)
+    def _begun(self, item: Item, template: TileTemplate) -> _InFlight:
+        if isinstance(item, MissingImage):
+            return _InFlight(item.tile, _missing(item))
+        pixels = item.pixels if isinstance(item, TileImage) else self._spooled(item.tile, item.cycle)
+        images = template.normalisation.apply(pixels)
         try:
             drift = template.drift(images)
             slot = None
             if self._readout is not Readout.FIT or template.scene is None:
                 request = _request(template.normalisation, positions=template.positions_in(drift))
-                slot = self._submitted(item.pixels, request)
+                slot = self._submitted(pixels, request)
         except (RegistrationError, EngineError) as error:
             return _InFlight(item.tile, _failed(item.tile, item.cycle, str(error)))
-        read, fitted = ReadCycle(item.cycle, CycleStatus.CALLED, drift_px=drift), None
+        read, fitted = ReadCycle(item.cycle, CycleStatus.CALLED, len(CHANNELS), drift_px=drift), None
         try:
             # The engine computes meanwhile.
             fitted = None if template.scene is None else self._place.fit(images, template.scene, drift)
@@ -133,33 +135,29 @@ class Caller:
         self._engine.submit(slot, request)
         return slot
 
-    def _wait(self, item: TileImage | MissingImage) -> None:
+    def _wait(self, item: Item) -> None:
         waiting = self._waiting.setdefault(item.tile, [])
-        if isinstance(item, MissingImage):
-            waiting.append(item)
-        else:
-            self._output.spool(self._output.files.spooled(item.tile, item.cycle), item.pixels)
-            waiting.append(item.cycle)
-        images = sum(isinstance(one, int) for one in waiting)
+        if isinstance(item, TileImage):
+            self._output.patience("spool", lambda: self._output.spool.put(item.tile, item.cycle, item.pixels))
+        waiting.append(item if isinstance(item, MissingImage) else SpooledImage(item.tile, item.cycle))
+        images = sum(isinstance(one, SpooledImage) for one in waiting)
         if images == self._template_cycles or item.cycle == self._output.info.cycles:
             # All slots must be free: making a template uses them too.
             self.finish()
             self._read_waiting(item.tile, self._waiting.pop(item.tile))
 
-    def _read_waiting(self, tile: TileId, waiting: list[int | MissingImage]) -> None:
+    def _read_waiting(self, tile: TileId, waiting: list[SpooledImage | MissingImage]) -> None:
         """Make a tile's template, then read the cycles that have waited for it."""
-        spooled = {one: self._output.files.spooled(tile, one) for one in waiting if isinstance(one, int)}
-        template = self._template(tile, [np.load(path) for path in spooled.values()])
+        cycles = [one.cycle for one in waiting if isinstance(one, SpooledImage)]
+        template = self._template(tile, [self._spooled(tile, cycle) for cycle in cycles])
         self._output.commit_template(tile, template)
         self._templates[tile] = template
         self._sequencer.begin(tile)
         for one in waiting:
-            if isinstance(one, MissingImage):
-                self._start(one, template)
-                continue
-            self._start(TileImage(tile, one, np.load(spooled[one])), template)
-            with suppress(FileNotFoundError):
-                spooled[one].unlink()
+            self._start(one, template)
+
+    def _spooled(self, tile: TileId, cycle: int) -> NDArray[np.uint16]:
+        return self._output.patience("spool", lambda: self._output.spool.get(tile, cycle))
 
     def _template(self, tile: TileId, images: list[NDArray[np.uint16]]) -> TileTemplate:
         info = self._output.info
@@ -195,15 +193,15 @@ def _request(
 
 def _missing(item: MissingImage) -> ReadCycle:
     log.warning("tile-cycle missing", tile=str(item.tile), cycle=item.cycle, reason=item.reason)
-    return ReadCycle(item.cycle, CycleStatus.MISSING, reason=item.reason)
+    return ReadCycle(item.cycle, CycleStatus.MISSING, item.frames, reason=item.reason)
 
 
 def _failed(tile: TileId, cycle: int, reason: str) -> ReadCycle:
     log.warning("tile-cycle failed", tile=str(tile), cycle=cycle, reason=reason)
-    return ReadCycle(cycle, CycleStatus.FAILED, reason=reason)
+    return ReadCycle(cycle, CycleStatus.FAILED, len(CHANNELS), reason=reason)
 
 
-def take_all(caller: Caller, items: Iterator[TileImage | MissingImage | None]) -> None:
+def take_all(caller: Caller, items: Iterator[Item | None]) -> None:
     """Call everything a source yields; None means that nothing is waiting just now."""
     for item in items:
         if item is not None:

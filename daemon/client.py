@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from calib.runfolder import TileId
 from daemon.errors import UnreachableError
 from daemon.sockets import connect
-from daemon.status import ENDED, Status
+from daemon.states import ENDED
+from daemon.status import Status
 from daemon.wire.codec import WireError, decode, encode
 from daemon.wire.messages import (
     Calls,

@@ -47,8 +47,9 @@ class ControllerConfig(_Section):
     """Where it answers requests to send a frame again."""
     resend_after_s: Annotated[float, Field(ge=0.05, le=600)] = 1.0
     """A frame is asked for again when it is overdue by this long, and again each time this passes."""
-    missing_after_s: Annotated[float, Field(ge=0.1, le=86400)] = 30.0
-    """A frame that was asked for and did not come for this long is missing."""
+    missing_after_s: Annotated[float, Field(ge=0, le=86400)] = 0.0
+    """A frame that was asked for and did not come for this long is missing; 0 is twice the time that a cycle takes to
+    image, from 10 s to 600 s."""
     silent_after_s: Annotated[float, Field(ge=1, le=10 * 86400)] = 6 * 3600.0
     """A run is given up when nothing of it came for this long."""
 
@@ -56,16 +57,40 @@ class ControllerConfig(_Section):
 class MemoryConfig(_Section):
     """Bounds on frames in memory, bytes."""
 
-    hold_above: Annotated[int, Field(ge=2**20)] = 2**30
-    """The controller is asked to hold the flow cell above this, and to go on below half of it."""
-    refuse_above: Annotated[int, Field(ge=2**21)] = 2 * 2**30
-    """New tiles are refused above this and asked for again later."""
+    spill_above: Annotated[int, Field(ge=2**16)] = 2**30
+    """Above this whole tile images are moved to the spool."""
+    refuse_above: Annotated[int, Field(ge=2**17)] = 2 * 2**30
+    """Frames of new tile images are refused above this, and asked for again later."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "MemoryConfig":
-        if self.hold_above >= self.refuse_above:
-            raise ValueError("hold_above must be less than refuse_above")
+        if self.spill_above >= self.refuse_above:
+            raise ValueError("spill_above must be less than refuse_above")
         return self
+
+
+class SpoolConfig(_Section):
+    """Bounds on tile images that wait on disk to be called, bytes; those that a template is made from come besides."""
+
+    limit: Annotated[int, Field(ge=2**17)] = 64 * 2**30
+    """No more are moved there above this."""
+    hold_above: Annotated[int, Field(ge=2**16)] = 16 * 2**30
+    """The controller is asked to hold the flow cell above this."""
+    release_below: Annotated[int, Field(ge=0)] = 4 * 2**30
+    """The controller is asked to go on below this."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "SpoolConfig":
+        if not self.release_below < self.hold_above < self.limit:
+            raise ValueError("release_below must be less than hold_above, and that less than limit")
+        return self
+
+
+class FaultsConfig(_Section):
+    """What is waited out, and for how long."""
+
+    retry_for_s: Annotated[float, Field(ge=0, le=30 * 86400)] = 3600.0
+    """A file that cannot be written (disk full, permission lost, disk failing) is tried again for so long."""
 
 
 class EngineConfig(_Section):
@@ -133,6 +158,8 @@ class Config(_Section):
     """Folder that run folders are written to."""
     controller: ControllerConfig = ControllerConfig()
     memory: MemoryConfig = MemoryConfig()
+    spool: SpoolConfig = SpoolConfig()
+    faults: FaultsConfig = FaultsConfig()
     engine: EngineConfig = EngineConfig()
     calling: CallingConfig = CallingConfig()
     stream: StreamConfig = StreamConfig()

@@ -1,8 +1,11 @@
 """Errors of the running daemon; configuration and wire have their own beside their code."""
 
+import errno
+import sqlite3
 from typing import ClassVar
 
-from engines.errors import SeqdError
+from daemon.states import StopReason
+from engines.errors import BundleError, EngineError, EngineLostError, SeqdError
 
 
 class OutputError(SeqdError):
@@ -10,14 +13,69 @@ class OutputError(SeqdError):
 
     exit_code: ClassVar[int] = 7
 
+    def __init__(self, text: str, *, reason: StopReason = StopReason.OUTPUT_CHANGED) -> None:
+        super().__init__(text)
+        self.reason = reason
+
 
 class RunError(SeqdError):
     """The run cannot go on."""
 
     exit_code: ClassVar[int] = 8
 
+    def __init__(self, text: str, *, reason: StopReason = StopReason.REFUSED) -> None:
+        super().__init__(text)
+        self.reason = reason
+
 
 class UnreachableError(SeqdError):
     """A process that should answer does not."""
 
     exit_code: ClassVar[int] = 9
+
+
+_BY_ERRNO = {
+    errno.ENOSPC: StopReason.DISK_FULL,
+    errno.EDQUOT: StopReason.DISK_FULL,
+    errno.EFBIG: StopReason.DISK_FULL,
+    errno.EACCES: StopReason.PERMISSION_LOST,
+    errno.EPERM: StopReason.PERMISSION_LOST,
+    errno.EROFS: StopReason.PERMISSION_LOST,
+}
+
+_BY_SQLITE = {
+    sqlite3.SQLITE_FULL: StopReason.DISK_FULL,
+    sqlite3.SQLITE_READONLY: StopReason.PERMISSION_LOST,
+    sqlite3.SQLITE_PERM: StopReason.PERMISSION_LOST,
+    sqlite3.SQLITE_CANTOPEN: StopReason.PERMISSION_LOST,
+    sqlite3.SQLITE_CORRUPT: StopReason.OUTPUT_CHANGED,
+    sqlite3.SQLITE_NOTADB: StopReason.OUTPUT_CHANGED,
+}
+
+
+def storage_error(what: str, error: OSError | sqlite3.Error) -> OutputError:
+    """An error of the file system or the database, with its reason."""
+    if isinstance(error, OSError):
+        return OutputError(
+            f"{what}: {error.strerror or error}", reason=_BY_ERRNO.get(error.errno or 0, StopReason.STORAGE_FAILED)
+        )
+    # The low byte is the kind of error, the rest says more of it.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
+    return OutputError(f"{what}: {error}", reason=_BY_SQLITE.get(code, StopReason.STORAGE_FAILED))
+
+
+def stop_reason(error: BaseException) -> StopReason:
+    """Why a run ends with this error."""
+    match error:
+        case OutputError() | RunError():
+            return error.reason
+        case EngineLostError():
+            return StopReason.DEVICE_LOST
+        case EngineError() | BundleError():
+            return StopReason.ENGINE_FAILED
+        case MemoryError():
+            return StopReason.OUT_OF_MEMORY
+        case OSError():
+            return storage_error("", error).reason
+        case _:
+            return StopReason.INTERNAL

@@ -1,11 +1,12 @@
 """The ledger: one row for every tile-cycle that is committed, in SQLite.
 
-Guaranteed: when :meth:`Ledger.commit` returns, its row is on the disk
-(write-ahead log, ``synchronous=FULL``). A tile file is synced before its row is written, so a row
-always names bytes that are there.
+Guaranteed: when :meth:`Ledger.commit` returns, its row is on the disk (write-ahead log, ``synchronous=FULL``). A tile
+file is synced before its row is written, so a row always names bytes that are there. A commit that fails leaves
+nothing, and may be tried again. Not guaranteed: anything, when the disk says that bytes are synced and they are not.
 """
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,17 +19,20 @@ from numpy.typing import NDArray
 
 from calib.phasing import NeighbourLight
 from calib.runfolder import TileId
-from daemon.errors import OutputError, RunError
+from daemon.durable import sync_folder
+from daemon.errors import RunError, storage_error
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS tile (
-    lane INTEGER, tile INTEGER, clusters INTEGER NOT NULL, PRIMARY KEY (lane, tile)) STRICT;
+    lane INTEGER, tile INTEGER, clusters INTEGER NOT NULL, locs_crc32 INTEGER NOT NULL,
+    PRIMARY KEY (lane, tile)) STRICT;
 CREATE TABLE IF NOT EXISTS tile_cycle (
     lane INTEGER, tile INTEGER, cycle INTEGER,
-    status TEXT NOT NULL, reason TEXT NOT NULL, crc32 INTEGER NOT NULL,
+    status TEXT NOT NULL, reason TEXT NOT NULL, frames INTEGER NOT NULL,
+    crc32 INTEGER NOT NULL, chastity_crc32 INTEGER,
     drift_y REAL, drift_x REAL, light_own REAL, light_behind REAL, light_ahead REAL,
     committed_ns INTEGER NOT NULL,
     PRIMARY KEY (lane, tile, cycle)) STRICT;
@@ -56,8 +60,12 @@ class CycleRow:
     status: CycleStatus
     reason: str
     """Why it is missing or failed, else empty."""
+    frames: int
+    """Channel images that came of it, 0 to 4."""
     crc32: int
     """Of its bytes in the tile file."""
+    chastity_crc32: int | None
+    """Of its bytes in the chastity file, where it has any."""
     drift_y: float | None
     drift_x: float | None
     """Registration against the template, pixels."""
@@ -74,11 +82,17 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._failures():
+            # The database's companions get the modes that it has.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o640))
             self._database = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
-            self._database.executescript(_SCHEMA)
-        path.chmod(0o640)
+            try:
+                self._database.execute("PRAGMA journal_mode=WAL")
+                self._database.execute("PRAGMA synchronous=FULL")
+                self._database.executescript(_SCHEMA)
+                sync_folder(path.parent)
+            except BaseException:
+                self._database.close()
+                raise
 
     def begin(self, facts: dict[str, object]) -> None:
         """Record what the run is made with; a run that goes on must be made with the same.
@@ -100,10 +114,10 @@ class Ledger:
         with self._failures():
             self._database.executemany("INSERT OR IGNORE INTO run VALUES (?, ?)", fresh.items())
 
-    def commit_tile(self, tile: TileId, clusters: int) -> None:
-        """Commit that a tile has a template."""
+    def commit_tile(self, tile: TileId, clusters: int, locs_crc32: int) -> None:
+        """Commit that a tile has a template; the checksum is that of its ``.locs`` file."""
         with self._failures():
-            self._database.execute("INSERT INTO tile VALUES (?, ?, ?)", (tile.lane, tile.tile, clusters))
+            self._database.execute("INSERT INTO tile VALUES (?, ?, ?, ?)", (tile.lane, tile.tile, clusters, locs_crc32))
 
     def commit(self, row: CycleRow) -> None:
         """Commit a tile-cycle."""
@@ -160,7 +174,7 @@ class Ledger:
         """Turn the database's errors into ours, with nothing half done."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             with suppress(sqlite3.Error, AttributeError):
                 self._database.rollback()
-            raise OutputError(f"ledger {self.path}: {error}") from error
+            raise storage_error(f"ledger {self.path}", error) from error

@@ -6,6 +6,7 @@ import time
 import zlib
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,18 @@ from calib.calling.quality import NO_CALL
 from calib.phasing import NeighbourLight
 from calib.runfolder import RUN_INFO, RunInfo, TileId, run_info_xml
 from calib.template.tile import TileTemplate
-from daemon.errors import OutputError, RunError
+from daemon.durable import write_durably
+from daemon.errors import RunError
 from daemon.filter import filter_cycles, passing
 from daemon.ledger import CycleRow, CycleStatus, Ledger
 from daemon.locs import encode_locs
+from daemon.patience import Patience
 from daemon.progress import Progress
 from daemon.runfiles import RunFiles
+from daemon.spool import Spool
 from daemon.stream import Stream
 from daemon.templates import load_template, save_template
-from daemon.tilefile import TileFile, open_tile_file, read_cycles, write_durably
+from daemon.tilefile import TileFile, open_tile_file, read_cycles
 from daemon.wire.messages import Calls, Template
 
 
@@ -34,6 +38,8 @@ class CycleResult:
 
     cycle: int
     status: CycleStatus
+    frames: int
+    """Channel images that came of it."""
     calls: NDArray[np.uint8] | None = None
     """(n,) bytes."""
     reason: str = ""
@@ -46,8 +52,9 @@ class CycleResult:
 class RunOutput:
     """Commits results: tile file synced, then ledger row, then progress and stream.
 
-    One thread writes. What was committed before a kill is found again; what was not is cut off and
-    done again, with the same result.
+    One thread commits. What was committed before a kill is found again; what was not is cut off and
+    done again, with the same result. What cannot be written for a while is written when it can be:
+    every step is tried with patience, and only when it is done comes the next.
     """
 
     def __init__(
@@ -57,25 +64,27 @@ class RunOutput:
         facts: dict[str, object],
         progress: Progress,
         stream: Stream,
+        patience: Patience,
         *,
         chastity_failures: int,
     ) -> None:
-        self.files, self.info = files, info
+        self.files, self.info, self.patience = files, info, patience
         self._chastity_failures = chastity_failures
         self._progress, self._stream = progress, stream
         self._calls: dict[TileId, TileFile] = {}
         self._chastity: dict[TileId, TileFile] = {}
         self._filter_cycles = filter_cycles(info)
-        files.create()
+        patience("run folder", files.create)
         with ExitStack() as opened:
             opened.callback(os.close, _locked(files.root))
-            self.ledger = Ledger(files.ledger)
+            self.ledger = patience("ledger", lambda: Ledger(files.ledger))
             opened.callback(self.ledger.close)
-            self.ledger.begin(facts)
-            write_durably(files.root / RUN_INFO, run_info_xml(info))
-            for stale in files.spool.iterdir():
-                stale.unlink()  # their frames are asked for again
+            patience("ledger", lambda: self.ledger.begin(facts))
+            patience("run folder", lambda: write_durably(files.root / RUN_INFO, run_info_xml(info)))
             self.committed = self.ledger.committed_cycles()
+            self.spool = Spool(files, info)
+            self.spooled = self.spool.recovered(self.committed)
+            """Images that an earlier start left in the spool."""
             self._clusters = self.ledger.tiles()
             for tile, clusters in self._clusters.items():
                 self._open(opened, tile, clusters, self.committed.get(tile, 0))
@@ -86,17 +95,15 @@ class RunOutput:
         shape = (self.info.height, self.info.width)
         return {tile: load_template(self.files.template_of(tile), shape) for tile in self._clusters}
 
-    def spool(self, path: Path, array: NDArray[np.generic]) -> None:
-        """Keep what waits, until it is used or the run is taken up anew; not synced.
+    def keep_reading(self, tile: TileId, cycle: int, reading: NDArray[np.generic]) -> None:
+        """Keep a reading until it is called or the run is taken up anew; not synced.
 
         Raises
         ------
         OutputError : it cannot be written.
         """
-        try:
-            np.save(path, array, allow_pickle=False)
-        except OSError as error:
-            raise OutputError(f"spool {path}: {error.strerror}") from error
+        path = self.files.spooled_reading(tile, cycle)
+        self.patience("spool", lambda: np.save(path, reading, allow_pickle=False))
 
     def purity(self, tile: TileId, cycles: int) -> NDArray[np.uint8]:
         """(k, n) chastity of a tile's first cycles, at most those that decide about the filter."""
@@ -115,10 +122,11 @@ class RunOutput:
     def commit_template(self, tile: TileId, template: TileTemplate) -> None:
         """Commit a template, before any cycle."""
         positions = template.positions
-        save_template(self.files.template_of(tile), template)
-        write_durably(self.files.locs_of(tile), encode_locs(positions))
-        self._open(self._opened, tile, len(positions), 0)
-        self.ledger.commit_tile(tile, len(positions))
+        locs = encode_locs(positions)
+        self.patience("templates", lambda: save_template(self.files.template_of(tile), template))
+        self.patience("templates", lambda: write_durably(self.files.locs_of(tile), locs))
+        self.patience("tile files", lambda: self._open(self._opened, tile, len(positions), 0))
+        self.patience("ledger", lambda: self.ledger.commit_tile(tile, len(positions), zlib.crc32(locs)))
         self._progress.template(len(positions))
         header = Template(run=self.info.run, seq=0, lane=tile.lane, tile=tile.tile, n=len(positions))
         self._stream.send(header, positions[:, ::-1].astype("<f4").tobytes())
@@ -127,10 +135,11 @@ class RunOutput:
         """Commit the next cycle of a tile whose template stands."""
         file = self._calls[tile]
         calls = result.calls if result.calls is not None else np.full(file.clusters, NO_CALL, np.uint8)
+        chastity = None
         if result.cycle <= self._filter_cycles:
             chastity = result.chastity if result.chastity is not None else np.full(file.clusters, UNKNOWN, np.uint8)
-            self._chastity[tile].append(chastity)
-        file.append(calls)
+            self.patience("tile files", partial(self._chastity[tile].put, result.cycle, chastity))
+        self.patience("tile files", partial(file.put, result.cycle, calls))
         drift = (None, None) if result.drift_px is None else tuple(float(value) for value in result.drift_px)
         light = result.neighbours
         row = CycleRow(
@@ -139,7 +148,9 @@ class RunOutput:
             cycle=result.cycle,
             status=result.status,
             reason=result.reason,
+            frames=result.frames,
             crc32=zlib.crc32(calls.tobytes()),
+            chastity_crc32=None if chastity is None else zlib.crc32(chastity.tobytes()),
             drift_y=drift[0],
             drift_x=drift[1],
             light_own=light.own if light else None,
@@ -147,8 +158,9 @@ class RunOutput:
             light_ahead=light.ahead if light else None,
             committed_ns=time.time_ns(),
         )
-        self.ledger.commit(row)
-        self._progress.committed(tile, result.cycle, result.status)
+        self.patience("ledger", lambda: self.ledger.commit(row))
+        self.patience("spool", lambda: self.spool.drop(tile, result.cycle))
+        self._progress.committed(tile, result.cycle, result.status, frames=result.frames)
         if result.cycle == self._filter_cycles:
             self._progress.filtered(int(np.count_nonzero(self.passing(tile))))
         self.committed[tile] = result.cycle
@@ -160,8 +172,9 @@ class RunOutput:
             (self._calls, self.files.calls_of(tile), cycles),
             (self._chastity, self.files.chastity_of(tile), min(cycles, self._filter_cycles)),
         ):
-            files[tile] = open_tile_file(path, clusters=clusters, cycles=kept)
-            opened.callback(files[tile].close)
+            if tile not in files:
+                files[tile] = open_tile_file(path, clusters=clusters, cycles=kept)
+                opened.callback(files[tile].close)
 
     def abandon(self) -> None:
         """Leave the files open when closing: a thread that cannot be stopped may still write."""

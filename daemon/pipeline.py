@@ -3,19 +3,24 @@
 ::
 
     controller ──frames──▶ Ingest ──▶ Assembler ──▶ [tiles] ──▶ Caller ──▶ RunOutput ──▶ [reads] ──▶ FASTQ
-                            main thread                          caller thread   commit       sink thread
+                            main thread   │    ▲                caller thread   commit       sink thread
+                                          ▼    │
+                                          Spool   spool thread
 
-=========  ==================  ==========================================================================
-edge       bound               when full
-=========  ==================  ==========================================================================
-frames     socket, 256         dropped by the socket, seen as a gap, asked for again
-assembler  memory.hold_above   (images that wait to be called) the controller is asked to hold the flow cell
-assembler  memory.refuse_above frames are refused, counted and asked for again, but for the one cycle that
-                               each tile waits for
-tiles      ``TILE_QUEUE``      images stay in the assembler
-reads      tiles × reads       never full
-stream     ``stream.queue``    dropped for that consumer, which sees the gap and asks for a replay
-=========  ==================  ==========================================================================
+=========  ====================  ==========================================================================
+edge       bound                 when full
+=========  ====================  ==========================================================================
+frames     socket, bytes         dropped by the socket, seen as a gap, asked for again
+assembler  memory.spill_above    whole tile images are moved to the spool, those that are called last first
+assembler  memory.refuse_above   frames are refused, counted and asked for again, but for the one cycle that
+                                 each tile waits for
+spool      spool.hold_above      the controller is asked to hold the flow cell, and to go on below
+                                 spool.release_below
+spool      spool.limit           images stay in the assembler
+tiles      ``TILE_QUEUE``        images stay in the assembler
+reads      tiles × reads         never full
+stream     ``stream.queue``      dropped for that consumer, which sees the gap and asks for a replay
+=========  ====================  ==========================================================================
 """
 
 import queue
@@ -26,21 +31,47 @@ from collections.abc import Callable, Iterator, Sequence
 import structlog
 
 from calib.runfolder import RunInfo, TileId
-from daemon.assembler import Assembler, MissingImage, TileImage
+from daemon.assembler import Assembler, Item
+from daemon.backpressure import Backpressure
 from daemon.caller import Caller, take_all
 from daemon.config import Config
 from daemon.errors import RunError
+from daemon.gauges import Gauges
 from daemon.ingest import Ingest
 from daemon.output import RunOutput
 from daemon.progress import Progress
 from daemon.sinks.fastq import write_fastq
-from daemon.status import RunState
+from daemon.spiller import Spiller
+from daemon.states import Phase, RunState, StopReason
+from daemon.status import Lag
 from daemon.wire.codec import Refusal, WireError
-from daemon.wire.messages import CycleEnd, Done, Frame, Gone, Hold, Message, Position, Release, Resend, RunEnd, RunStart
+from daemon.wire.messages import (
+    CycleEnd,
+    Done,
+    Frame,
+    Gone,
+    Hold,
+    Kept,
+    Message,
+    Position,
+    Release,
+    Resend,
+    RunEnd,
+    RunStart,
+)
 from daemon.worker import Worker
 
-TILE_QUEUE = 4
+TILE_QUEUE = 2
 POLL_S = 0.05
+WATCH_S = 0.2
+"""How often numbers are looked at that need no haste."""
+
+HOLD_AGAIN_S = 5.0
+"""A hold is asked for again so often: a controller that was started anew knows nothing of it."""
+
+SILENT_CYCLES, SILENT_S = 3, 30.0
+"""A controller that says nothing for so many cycles' time, or so long, is told of."""
+
 DRAIN_S = 120.0
 """Time without any progress after which work in hand is given up when the daemon stops."""
 
@@ -58,17 +89,20 @@ class Pipeline:
         self._assembler = Assembler(
             info,
             next_cycle={tile: cycle + 1 for tile, cycle in output.committed.items()},
+            spooled=output.spooled,
             refuse_above=config.memory.refuse_above,
             resend_after_s=config.controller.resend_after_s,
             missing_after_s=config.controller.missing_after_s,
         )
-        self._tiles: queue.Queue[TileImage | MissingImage] = queue.Queue(TILE_QUEUE)
+        self._tiles: queue.Queue[Item] = queue.Queue(TILE_QUEUE)
         self._no_more_tiles = threading.Event()
         self._calling_over = threading.Event()
-        # A daemon that was killed may have left the controller holding.
-        self._holding = True
+        self._backpressure = Backpressure(config.memory, config.spool)
+        self._gauges = Gauges(output.files.root, spool_limit=config.spool.limit)
+        self._watched_s, self._held_s = 0.0, 0.0
+        self._kept = 0
         self._sink_failed = False
-        self._shown_cycle = min((output.committed.get(tile, 0) for tile in info.tiles), default=0)
+        self._shown_cycle = self._committed_by_all
 
     def run(self, stopping: Callable[[], bool], tick: Callable[[], None]) -> bool:
         """Run until every tile-cycle is committed and written, or until asked to stop.
@@ -80,21 +114,27 @@ class Pipeline:
         calling = Worker("caller", self._call)
         writing = Worker("fastq", self._write_reads)
         try:
-            while calling.alive and not stopping():
-                self._take_in()
-                self._hand_over()
-                self._watch(writing)
-                tick()
+            with Spiller(self._output.spool, self._output.patience) as spiller:
+                while calling.alive and not stopping():
+                    self._take_in()
+                    self._hand_over()
+                    self._spill(spiller)
+                    self._watch(writing)
+                    tick()
             if stopping():
                 self._progress.set_state(RunState.DRAINING)
+                self._keep_what_is_whole()
         finally:
             self._no_more_tiles.set()
             stuck = self._left_working((calling, writing), tick)
         for worker in (calling, writing):
             worker.check()
         if stuck:
-            raise RunError(f"run {self._info.run}: {', '.join(stuck)} did nothing for {DRAIN_S:g} s and is given up")
-        finished = self._assembler.finished and self._committed_all()
+            raise RunError(
+                f"run {self._info.run}: {', '.join(stuck)} did nothing for {DRAIN_S:g} s and is given up",
+                reason=StopReason.STUCK,
+            )
+        finished = self._assembler.finished and self._committed_by_all == self._info.cycles
         if finished:
             self._ingest.send(Done(run=self._info.run))
         return finished
@@ -119,12 +159,14 @@ class Pipeline:
                 self._handle(message, payload)
             except WireError as error:
                 self._ingest.refuse(error)
+            except MemoryError:
+                self._ingest.refuse(WireError(Refusal.MEMORY, f"{message.topic}: the system gives no memory"))
         for key in self._assembler.requests(time.monotonic()):
             request = Resend(
                 run=self._info.run, lane=key.tile.lane, tile=key.tile.tile, cycle=key.cycle, channel=key.channel
             )
             if self._ingest.send(request):
-                self._progress.frame("resend_requested")
+                self._progress.asked("resend_requested")
 
     def _handle(self, message: Message, payload: bytes) -> None:
         now = time.monotonic()
@@ -133,7 +175,8 @@ class Pipeline:
             raise WireError(Refusal.FOREIGN_RUN, f"{message.topic} of run {run}, this is run {self._info.run}")
         match message:
             case Frame():
-                self._progress.frame(self._assembler.add(message, payload, now))
+                outcome = self._assembler.add(message, payload, now)
+                self._progress.frame(outcome, TileId(lane=message.lane, tile=message.tile), message.cycle)
             case CycleEnd():
                 self._assembler.mark_due(message.cycle, now)
             case RunEnd():
@@ -141,7 +184,7 @@ class Pipeline:
             case Position():
                 self._assembler.mark_due(self._info.cycles if message.ended else message.cycle, now)
             case Gone():
-                self._progress.frame("gone")
+                self._progress.asked("gone")
                 self._assembler.gone(message)
             case RunStart() if message.info != self._info:
                 raise WireError(Refusal.HEADER, f"run {run} is declared anew with other reads, tiles or sizes")
@@ -150,48 +193,108 @@ class Pipeline:
         """Pass on images while there is room for them."""
         if not self._tiles.full():
             for item in self._assembler.ready(time.monotonic()):
-                self._progress.received()
+                self._progress.received(item.tile, item.cycle)
                 self._tiles.put_nowait(item)
                 if self._tiles.full():
                     break
         if self._assembler.finished:
             self._no_more_tiles.set()
 
+    def _spill(self, spiller: Spiller) -> None:
+        """Move images to the spool while memory is above its mark."""
+        if moved := spiller.moved():
+            self._assembler.moved_to_spool(*moved)
+            tile, cycle = moved
+            if self._reached(tile, cycle):
+                self._output.spool.drop(tile, cycle)
+        room = (self._assembler.spooled + 1) * self._assembler.image_bytes <= self._config.spool.limit
+        if room and not spiller.busy and self._assembler.bytes_held > self._config.memory.spill_above:
+            for image in self._assembler.whole[:1]:
+                spiller.give(image)
+
+    def _keep_what_is_whole(self) -> None:
+        """Before the daemon stops: what is here and will not be called now need not be sent again."""
+        images = self._assembler.whole[::-1]
+        for number, image in enumerate(images):
+            try:
+                self._output.spool.put(image.tile, image.cycle, image.pixels)
+            except OSError as error:
+                log.warning("images not kept", images=len(images) - number, error=error.strerror)
+                return
+            self._progress.worked()
+
     def _watch(self, writing: Worker) -> None:
         """Ask for a hold or a release, and keep the numbers of the status."""
-        waiting = self._assembler.bytes_waiting
-        above = self._config.memory.hold_above
-        if not self._holding and waiting > above:
-            self._holding = self._ingest.send(Hold(run=self._info.run))
-        elif self._holding and waiting < above / 2:
-            self._holding = not self._ingest.send(Release(run=self._info.run))
-        self._progress.lag(
-            newest_cycle=self._assembler.newest_cycle, held_bytes=self._assembler.bytes_held, holding=self._holding
+        now = time.monotonic()
+        if now - self._watched_s < WATCH_S:
+            return
+        self._watched_s = now
+        spool = self._gauges.spool(self._assembler.spooled, self._assembler.image_bytes)
+        self._press(spool.bytes, now)
+        imaging = self._assembler.imaging
+        lag = Lag(
+            bytes=self._assembler.bytes_held,
+            cycle_s=imaging.cycle_s,
+            holding=self._backpressure.holding,
+            headroom_s=spool.full_in_s,
         )
+        self._progress.lag(newest_cycle=self._assembler.newest_cycle, lag=lag, spool=spool, disk=self._gauges.disk())
         if writing.error is not None and not self._sink_failed:
             # Calling goes on: FASTQ can be written again from what is committed.
             self._sink_failed = True
-            self._progress.set_state(RunState.RUNNING, f"FASTQ failed: {writing.error}")
+            self._progress.trouble("FASTQ", Phase.STORAGE_FAILED, str(writing.error))
             log.error("FASTQ failed", run=self._info.run, error=str(writing.error))
-        silent = self._progress.silent_s > self._config.controller.silent_after_s
-        if silent and not self._assembler.finished:
+        self._listen_for_silence()
+        self._tell_what_is_kept()
+        self._show_cycle()
+
+    def _press(self, spooled_bytes: int, now_s: float) -> None:
+        pressure, run = self._backpressure, self._info.run
+        change = pressure.change(waiting_bytes=self._assembler.bytes_waiting, spooled_bytes=spooled_bytes)
+        if change is None and pressure.holding and now_s - self._held_s > HOLD_AGAIN_S:
+            self._ingest.send(Hold(run=run))
+            self._held_s = now_s
+        elif change is not None and self._ingest.send(Hold(run=run) if change else Release(run=run)):
+            pressure.holding, self._held_s = change, now_s
+            log.info("hold" if change else "release", run=run, spooled_bytes=spooled_bytes)
+
+    def _listen_for_silence(self) -> None:
+        silent_s, settings = self._progress.silent_s, self._config.controller
+        if self._assembler.finished:
+            return
+        if silent_s > settings.silent_after_s:
             raise RunError(
-                f"run {self._info.run}: nothing came from the controller at {self._config.controller.frames} "
-                f"for {self._config.controller.silent_after_s:g} s"
+                f"run {self._info.run}: nothing came from the controller at {settings.frames} "
+                f"for {settings.silent_after_s:g} s",
+                reason=StopReason.CONTROLLER_SILENT,
             )
-        cycle = min(self._output.committed.get(tile, 0) for tile in self._info.tiles)
-        if cycle > self._shown_cycle:
-            self._shown_cycle = cycle
-            status = self._progress.snapshot()
-            log.info(
-                "cycle",
-                cycle=cycle,
-                of=self._info.cycles,
-                called=status.tile_cycles.called,
-                missing=status.tile_cycles.missing,
-                failed=status.tile_cycles.failed,
-                lag=status.lag.cycles,
-            )
+        if silent_s > max(SILENT_S, SILENT_CYCLES * (self._assembler.imaging.cycle_s or 0)):
+            text = f"nothing from {settings.frames}; the run is given up after {settings.silent_after_s:g} s of it"
+            self._progress.trouble("controller", Phase.SILENT, text)
+        else:
+            self._progress.over("controller")
+
+    def _tell_what_is_kept(self) -> None:
+        """The controller need not hold what is committed or in the spool."""
+        kept = min(self._output.spool.reaches(tile, self._output.committed.get(tile, 0)) for tile in self._info.tiles)
+        if kept > self._kept and self._ingest.send(Kept(run=self._info.run, cycle=kept)):
+            self._kept = kept
+
+    def _show_cycle(self) -> None:
+        cycle = self._committed_by_all
+        if cycle <= self._shown_cycle:
+            return
+        self._shown_cycle = cycle
+        status = self._progress.snapshot()
+        log.info(
+            "cycle",
+            cycle=cycle,
+            of=self._info.cycles,
+            called=status.tile_cycles.called,
+            missing=status.tile_cycles.missing,
+            failed=status.tile_cycles.failed,
+            lag=status.lag.cycles,
+        )
 
     def _call(self) -> None:
         try:
@@ -200,7 +303,7 @@ class Pipeline:
             self._progress.set_working(False)
             self._calling_over.set()
 
-    def _tile_images(self) -> Iterator[TileImage | MissingImage | None]:
+    def _tile_images(self) -> Iterator[Item | None]:
         while True:
             try:
                 item = self._tiles.get(timeout=POLL_S)
@@ -233,5 +336,6 @@ class Pipeline:
     def _reached(self, tile: TileId, cycle: int) -> bool:
         return self._output.committed.get(tile, 0) >= cycle
 
-    def _committed_all(self) -> bool:
-        return all(self._reached(tile, self._info.cycles) for tile in self._info.tiles)
+    @property
+    def _committed_by_all(self) -> int:
+        return min(self._output.committed.get(tile, 0) for tile in self._info.tiles)

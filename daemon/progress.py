@@ -1,19 +1,28 @@
 """The counters behind the status; every thread may use them."""
 
+import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from calib.runfolder import TileId
 from daemon.ledger import CycleStatus
-from daemon.status import EngineStatus, FitStatus, RunState, Status
+from daemon.states import ENDED, Phase, RunState, StopReason
+from daemon.status import DiskStatus, EngineStatus, FitStatus, Lag, SpoolStatus, Status, Trouble
+from engines.architecture import CHANNELS
 
 
 class Progress:
     """The counters of the daemon; every thread may use it."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, *, stalled_after_s: float = math.inf) -> None:
+        """
+        Parameters
+        ----------
+        stalled_after_s : a daemon that has something to do and gets nothing done for so long is stalled.
+        """
+        self._stalled_after_s = stalled_after_s
         self._lock = threading.Lock()
         self._status = Status(version=version)
         self._refused: Counter[str] = Counter()
@@ -22,31 +31,45 @@ class Progress:
         self._committed_here = 0
         self._busy_s: Callable[[], float] = lambda: 0.0
         self._busy_before = 0.0
-        self._heard = time.monotonic()
+        self._heard = self._moved = time.monotonic()
         self._marks = 0
         self._working = False
+        self._pending: set[tuple[TileId, int]] = set()
+        self._frames: Counter[tuple[TileId, int]] = Counter()
+        """Of tile-cycles that are not committed."""
+        self._troubles: dict[str, tuple[Phase, str, float]] = {}
+
+    def take_up(self, run: str) -> None:
+        """A run is known; nothing of it is yet."""
+        with self._lock:
+            self._status = Status(version=self._status.version, state=RunState.RUNNING, run=run)
+            self._refused.clear()
+            self._pending.clear()
+            self._frames.clear()
+            self._committed.clear()
 
     def start_run(
         self,
         *,
-        run: str,
         cycles: int,
         committed: Mapping[TileId, int],
         totals: Mapping[CycleStatus, int],
         clusters: int,
         passing_filter: int,
         fastq_files: int,
+        spooled: Collection[tuple[TileId, int]],
     ) -> None:
-        """Begin a run, or take it up where the ledger ends.
+        """Begin the run that was taken up, or go on where its ledger ends.
 
         Parameters
         ----------
         committed : last committed cycle of every tile of the run.
+        spooled : images that an earlier start left in the spool.
         """
         with self._lock:
-            version = self._status.version
-            self._status = Status(version=version, state=RunState.RUNNING, run=run, cycles=cycles)
-            self._refused.clear()
+            self._status.cycles = cycles
+            self._frames = Counter({key: len(CHANNELS) for key in spooled})
+            self._status.frames.restored = len(CHANNELS) * len(spooled)
             self._committed = dict(committed)
             self._status.clusters, self._status.passing_filter = clusters, passing_filter
             self._status.fastq_files = fastq_files
@@ -69,10 +92,23 @@ class Progress:
             self._status.engine, self._status.fit = engine, fit
             self._busy_s, self._busy_before = busy_s, busy_s()
 
-    def set_state(self, state: RunState, reason: str = "") -> None:
-        """Change the state."""
+    def set_state(self, state: RunState, stop: StopReason | None = None, reason: str = "") -> None:
+        """Change the state; an ended run has a reason to have stopped."""
         with self._lock:
-            self._status.state, self._status.reason = state, reason
+            self._status.state, self._status.stop_reason, self._status.reason = state, stop, reason
+            if state in ENDED:
+                self._troubles.clear()
+
+    def trouble(self, what: str, phase: Phase, text: str) -> None:
+        """Something hinders the run and is waited out."""
+        with self._lock:
+            since = self._troubles[what][2] if what in self._troubles else time.monotonic()
+            self._troubles[what] = phase, text, since
+
+    def over(self, what: str) -> None:
+        """What hindered the run is over."""
+        with self._lock:
+            self._troubles.pop(what, None)
 
     def heard(self) -> None:
         """A message of the controller came."""
@@ -83,10 +119,21 @@ class Progress:
         """Seconds since the controller was last heard."""
         return time.monotonic() - self._heard
 
-    def frame(self, outcome: str) -> None:
-        """Count a frame: ``accepted``, ``duplicate``, ``late``, ``gone``, ``resend_requested``."""
+    def frame(self, outcome: str, tile: TileId, cycle: int) -> None:
+        """Count a frame that was not refused: ``accepted``, ``duplicate`` or ``late``."""
         with self._lock:
-            setattr(self._status.frames, outcome, getattr(self._status.frames, outcome) + 1)
+            self._status.frames.received += 1
+            self._count(outcome)
+            if outcome == "accepted":
+                self._frames[tile, cycle] += 1
+
+    def asked(self, outcome: str) -> None:
+        """Count what became of asking for a frame again: ``resend_requested``, ``gone``."""
+        with self._lock:
+            self._count(outcome)
+
+    def _count(self, outcome: str) -> None:
+        setattr(self._status.frames, outcome, getattr(self._status.frames, outcome) + 1)
 
     def gap(self, messages: int) -> None:
         """Count sequence numbers that were skipped."""
@@ -98,19 +145,23 @@ class Progress:
         with self._lock:
             self._refused[reason] += 1
 
-    def received(self) -> None:
+    def received(self, tile: TileId, cycle: int) -> None:
         """A tile-cycle left the assembler."""
         with self._lock:
             self._status.tile_cycles.received += 1
+            self._pending.add((tile, cycle))
 
-    def committed(self, tile: TileId, cycle: int, status: CycleStatus) -> None:
-        """A tile-cycle was committed."""
+    def committed(self, tile: TileId, cycle: int, status: CycleStatus, *, frames: int) -> None:
+        """A tile-cycle was committed, made from so many frames."""
         with self._lock:
             counts = self._status.tile_cycles
             setattr(counts, status.value, getattr(counts, status.value) + 1)
+            self._pending.discard((tile, cycle))
+            self._frames.pop((tile, cycle), None)
+            self._status.frames.committed += frames
             self._committed[tile] = cycle
             self._committed_here += 1
-            self._marks += 1
+            self._mark()
 
     def last_committed(self, tile: TileId) -> int:
         """Last committed cycle of a tile, 0 if there is none."""
@@ -136,51 +187,79 @@ class Progress:
         """A FASTQ file is in place."""
         with self._lock:
             self._status.fastq_files += 1
-            self._marks += 1
+            self._mark()
 
     def stream_dropped(self) -> None:
         """A message could not be queued for the stream."""
         with self._lock:
             self._status.stream_dropped += 1
 
-    def lag(self, *, newest_cycle: int, held_bytes: int, holding: bool) -> None:
-        """Say how far the controller is and what is held."""
+    def lag(self, *, newest_cycle: int, lag: Lag, spool: SpoolStatus, disk: DiskStatus) -> None:
+        """Say how far the controller is, what is held where, and what will be full when."""
         with self._lock:
-            lag = self._status.lag
-            cycle = min(self._committed.values(), default=0)
-            lag.cycles, lag.bytes, lag.holding = max(0, newest_cycle - cycle), held_bytes, holding
+            lag.cycles = max(0, newest_cycle - min(self._committed.values(), default=0))
+            self._status.lag, self._status.spool, self._status.disk = lag, spool, disk
 
     def worked(self) -> None:
         """A piece of work is done that is not committed yet."""
         with self._lock:
-            self._marks += 1
+            self._mark()
+
+    def _mark(self) -> None:
+        self._marks += 1
+        self._moved = time.monotonic()
 
     def set_working(self, working: bool) -> None:
-        """Say whether the caller has anything to do."""
+        """Say whether there is anything to do."""
+        if working and not self._working:
+            self._moved = time.monotonic()
         self._working = working
 
     @property
-    def working(self) -> bool:
-        """Whether the caller has anything to do."""
-        return self._working
+    def stalled_s(self) -> float:
+        """Seconds since anything got done, while there is something to do."""
+        return time.monotonic() - self._moved if self._working else 0.0
+
+    @property
+    def stalled(self) -> bool:
+        """Whether nothing gets done any longer."""
+        return self.stalled_s >= self._stalled_after_s
 
     @property
     def marks(self) -> int:
-        """Grows with every piece of work that is finished; a watchdog compares it."""
+        """Grows with every piece of work that is finished."""
         return self._marks
 
     def snapshot(self) -> Status:
         """A consistent copy."""
         with self._lock:
             status = self._status.model_copy(deep=True)
-            counts = status.tile_cycles
-            counts.pending = counts.received - counts.called - counts.missing - counts.failed
-            status.frames.refused = dict(sorted(self._refused.items()))
-            status.lag.tile_cycles = counts.pending
-            status.lag.silent_s = round(self.silent_s, 1)
+            now = time.monotonic()
+            counts, frames, lag = status.tile_cycles, status.frames, status.lag
+            counts.pending = lag.tile_cycles = len(self._pending)
+            counts.balanced = counts.received == counts.called + counts.missing + counts.failed + counts.pending
+            frames.refused = dict(sorted(self._refused.items()))
+            frames.received += self._refused.total()
+            frames.pending = self._frames.total()
+            frames.balanced = frames.accepted + frames.restored == frames.committed + frames.pending
+            lag.silent_s = round(self.silent_s, 1)
+            status.stalled_s = round(self.stalled_s, 1)
             status.cycle = min(self._committed.values(), default=0)
-            elapsed = time.monotonic() - self._since
+            status.troubles = [
+                Trouble(what=what, phase=phase, text=text, since_s=round(now - since, 1))
+                for what, (phase, text, since) in self._troubles.items()
+            ]
+            status.phase = self._phase(status) if status.state is RunState.RUNNING else None
+            elapsed = now - self._since
             if status.engine is not None and elapsed > 0:
                 status.engine.busy = round((self._busy_s() - self._busy_before) / elapsed, 3)
             status.tile_cycles_per_s = round(self._committed_here / elapsed, 3) if elapsed > 0 else 0.0
             return status
+
+    def _phase(self, status: Status) -> Phase:
+        """The first of all that hold."""
+        holding = {trouble.phase for trouble in status.troubles}
+        holding |= {Phase.HOLDING} if status.lag.holding else set()
+        holding |= {Phase.STALLED} if self.stalled else set()
+        holding |= {Phase.CATCHING_UP} if status.spool.images else set()
+        return next((phase for phase in Phase if phase in holding), Phase.CALLING)

@@ -35,7 +35,7 @@ class RunFiles:
 
     @property
     def spool(self) -> Path:
-        """Images of template cycles until their tile's template stands, readings until they are called."""
+        """Images until their calls are committed, where they had to wait; readings until they are called."""
         return self.root / "spool"
 
     def calls_of(self, tile: TileId) -> Path:
@@ -54,7 +54,7 @@ class RunFiles:
         return self.fastq / f"s_{tile}_R{read.number}.fastq.gz"
 
     def spooled(self, tile: TileId, cycle: int) -> Path:
-        return self.spool / f"s_{tile}_C{cycle}.npy"
+        return self.spool / f"s_{tile}_C{cycle}.image"
 
     def spooled_reading(self, tile: TileId, cycle: int) -> Path:
         return self.spool / f"s_{tile}_C{cycle}.reading.npy"

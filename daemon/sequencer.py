@@ -26,6 +26,7 @@ class ReadCycle:
 
     cycle: int
     status: CycleStatus
+    frames: int
     reason: str = ""
     drift_px: NDArray[np.float32] | None = None
 
@@ -54,7 +55,7 @@ class Sequencer:
     def take(self, tile: TileId, read: ReadCycle, reading: Reading | None) -> None:
         """Take the next cycle of a tile; commits every cycle that has waited for it."""
         if reading is not None:
-            self._output.spool(self._output.files.spooled_reading(tile, read.cycle), reading.packed())
+            self._output.keep_reading(tile, read.cycle, reading.packed())
         here = self._tiles[tile]
         here.waiting.append(read)
         while here.waiting and here.waiting[-1].cycle >= min(
@@ -72,7 +73,7 @@ class Sequencer:
         """The calls of the cycle that has waited longest."""
         read, *after = here.waiting
         if read.status is not CycleStatus.CALLED:
-            return CycleResult(read.cycle, read.status, reason=read.reason)
+            return CycleResult(read.cycle, read.status, read.frames, reason=read.reason)
         cycles = self._cycles_with(read.cycle)
         seen = {cycle - cycles.start + 1: light for cycle, light in here.neighbours.items() if cycle in cycles}
         calls = self._output.files.calls_of(tile)
@@ -94,6 +95,7 @@ class Sequencer:
         return CycleResult(
             read.cycle,
             CycleStatus.CALLED,
+            read.frames,
             calls=called.calls,
             chastity=called.chastity,
             drift_px=read.drift_px,

@@ -16,22 +16,24 @@ from daemon import __version__
 from daemon.caller import Caller
 from daemon.config import Config
 from daemon.control import Control
+from daemon.durable import write_durably
 from daemon.engine import select_configured
-from daemon.errors import OutputError
+from daemon.errors import RunError, stop_reason, storage_error
 from daemon.ingest import Ingest
 from daemon.notify import Notifier
 from daemon.output import RunOutput
+from daemon.patience import Patience
 from daemon.pipeline import Pipeline
 from daemon.progress import Progress
 from daemon.runfiles import RunFiles
-from daemon.status import EngineStatus, FitStatus, RunState
+from daemon.states import Phase, RunState, StopReason
+from daemon.status import EngineStatus, FitStatus
 from daemon.stream import Stream
-from daemon.tilefile import write_durably
 from daemon.watchdog import Watchdog
 from daemon.wire.messages import Done, RunStart
 from engines.bundle import Bundle, load_bundle
 from engines.contract import Engine
-from engines.errors import SeqdError
+from engines.errors import SeqdError, first_line
 from engines.selection import Selection
 
 WAIT_S = 0.2
@@ -45,9 +47,9 @@ class Service:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._stop = threading.Event()
-        self.progress = Progress(__version__)
+        self.progress = Progress(__version__, stalled_after_s=config.engine.timeout_s)
         self._notifier = Notifier()
-        self._watchdog = Watchdog(self._notifier, self.progress, stalled_after_s=config.engine.timeout_s)
+        self._watchdog = Watchdog(self._notifier, self.progress)
 
     def stop(self) -> None:
         """Drain: finish what is held, begin nothing new. Safe from signal handlers and threads."""
@@ -94,21 +96,33 @@ class Service:
         return None
 
     def _carry(self, info: RunInfo, bundle: Bundle, ingest: Ingest, control: Control, stream: Stream) -> bool:
-        """Carry one run as far as it goes; True when it is finished."""
+        """Carry one run as far as it goes; True when it is finished.
+
+        Raises
+        ------
+        SeqdError : it cannot go on; state and stop reason are set.
+        """
         config = self._config
+        self.progress.take_up(info.run)
         try:
             with ExitStack() as stack:
                 quality = bundle.quality(config.calling.readout)
+                self.progress.trouble("engine", Phase.OPENING, f"bundle {bundle.model.name}")
                 selection, place = self._choose(bundle, info)
+                self.progress.over("engine")
                 engine = selection.engine
                 stack.callback(engine.close)
                 files = RunFiles(config.output / info.run)
+                patience = Patience(
+                    self.progress, stream.event, self._stop.is_set, retry_for_s=config.faults.retry_for_s
+                )
                 output = RunOutput(
                     files,
                     info,
                     self._facts(info, engine, place),
                     self.progress,
                     stream,
+                    patience,
                     chastity_failures=config.calling.chastity_failures,
                 )
                 stack.callback(output.close)
@@ -131,15 +145,14 @@ class Service:
                 finished = Pipeline(config, info, output, caller, ingest, self.progress).run(
                     self._stop.is_set, self._watchdog.tick
                 )
-        except (SeqdError, OSError) as error:
-            if isinstance(error, OSError):
-                error = OutputError(f"output folder {config.output / info.run}: {error}")
-            self._end(RunState.FAILED, str(error), info, stream)
-            raise error from None
+        except Exception as error:
+            failure = _explained(info, error)
+            self._end(RunState.FAILED, stop_reason(failure), str(failure), info, stream)
+            raise failure from None
         if finished:
-            self._end(RunState.FINISHED, "", info, stream)
+            self._end(RunState.FINISHED, StopReason.FINISHED, "", info, stream)
         else:
-            self._end(RunState.STOPPED, "asked to stop", info, stream)
+            self._end(RunState.STOPPED, StopReason.ASKED, "asked to stop", info, stream)
         return finished
 
     def _choose(self, bundle: Bundle, info: RunInfo) -> tuple[Selection, Place]:
@@ -157,13 +170,13 @@ class Service:
     def _begin(self, info: RunInfo, selection: Selection, place: Place, output: RunOutput) -> None:
         committed = {tile: output.committed.get(tile, 0) for tile in info.tiles}
         self.progress.start_run(
-            run=info.run,
             cycles=info.cycles,
             committed=committed,
             totals=output.ledger.totals(),
             clusters=sum(output.ledger.tiles().values()),
             passing_filter=output.passing_total,
             fastq_files=len(list(output.files.fastq.glob("*.fastq.gz"))),
+            spooled=output.spooled,
         )
         engine = EngineStatus(
             **vars(selection.engine.info),
@@ -180,7 +193,8 @@ class Service:
             "fit": fit.model_dump(),
             "configuration": self._config.model_dump(mode="json"),
         }
-        write_durably(output.files.provenance, json.dumps(provenance, indent=2).encode())
+        content = json.dumps(provenance, indent=2).encode()
+        output.patience("provenance", lambda: write_durably(output.files.provenance, content))
         log.info("run", run=info.run, tiles=len(info.tiles), cycles=info.cycles, resumed_at=min(committed.values()) + 1)
 
     def _announce(self, selection: Selection, place: Place, info: RunInfo, stream: Stream) -> None:
@@ -219,10 +233,33 @@ class Service:
             **self._config.calling.model_dump(mode="json"),
         }
 
-    def _end(self, state: RunState, reason: str, info: RunInfo, stream: Stream) -> None:
-        self.progress.set_state(state, reason)
+    def _end(self, state: RunState, stop: StopReason, reason: str, info: RunInfo, stream: Stream) -> None:
+        self.progress.set_state(state, stop, reason)
         stream.event("error" if state is RunState.FAILED else "info", f"run {info.run} {state} {reason}".strip())
         status = self.progress.snapshot()
-        engine_busy = status.engine.busy if status.engine else 0.0
-        counts = status.tile_cycles.model_dump()
-        log.info("run ended", run=info.run, state=state.value, reason=reason, engine_busy=engine_busy, **counts)
+        log.info(
+            "run ended",
+            run=info.run,
+            state=state.value,
+            stop_reason=stop.value,
+            reason=reason,
+            engine_busy=status.engine.busy if status.engine else 0.0,
+            **status.tile_cycles.model_dump(),
+            frames=status.frames.model_dump(),
+        )
+
+
+def _explained(info: RunInfo, error: Exception) -> SeqdError:
+    """The error as one that can be shown to a person."""
+    match error:
+        case SeqdError():
+            return error
+        case OSError():
+            return storage_error(f"run {info.run}", error)
+        case MemoryError():
+            return RunError(f"run {info.run}: the system gives no memory", reason=StopReason.OUT_OF_MEMORY)
+    log.exception("defect", run=info.run)
+    return RunError(
+        f"run {info.run}: {type(error).__name__}: {first_line(error)}; a defect of seqd, the log has more of it",
+        reason=StopReason.INTERNAL,
+    )

@@ -1,32 +1,12 @@
 """What ``seqd status`` shows: one versioned model."""
 
-from enum import StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from daemon.states import Phase, RunState, StopReason
+
 STATUS_VERSION = 1
-
-
-class RunState(StrEnum):
-    """Where the daemon is."""
-
-    WAITING = "waiting"
-    """No run is known yet."""
-    RUNNING = "running"
-    """Frames of a run are being called."""
-    DRAINING = "draining"
-    """Asked to stop: what is held is finished, nothing new is begun."""
-    FINISHED = "finished"
-    """Every tile-cycle of the run is committed and its FASTQ written."""
-    STOPPED = "stopped"
-    """Drained before the run was finished; the next start goes on."""
-    FAILED = "failed"
-    """The run cannot go on; ``reason`` says why."""
-
-
-ENDED = {RunState.FINISHED, RunState.STOPPED, RunState.FAILED}
-"""States that a run does not leave while this daemon lives."""
 
 
 class TileCycles(BaseModel):
@@ -43,18 +23,31 @@ class TileCycles(BaseModel):
     failed: int = 0
     pending: int = 0
     """Received and not committed yet: template cycles wait here, and in a read the two newest cycles of each tile."""
+    balanced: bool = True
+    """Whether the four add up to what was received; each is counted for itself."""
 
 
 class Frames(BaseModel):
-    """What came in."""
+    """What came in: received = accepted + duplicate + late + refused, accepted + restored = committed + pending."""
 
     model_config = ConfigDict(extra="forbid")
 
+    received: int = 0
+    """Since the run was taken up, as all of these; messages that could not be read are among them."""
     accepted: int = 0
     duplicate: int = 0
     late: int = 0
+    """Their tile-cycle had been called or given up."""
     refused: dict[str, int] = {}
     """By reason."""
+    restored: int = 0
+    """Found in the spool when the run was taken up."""
+    committed: int = 0
+    """Of tile-cycles that are committed."""
+    pending: int = 0
+    """Of tile-cycles that are not."""
+    balanced: bool = True
+    """Whether both sums come out."""
     gaps: int = 0
     """Sequence numbers that did not come in order."""
     resend_requested: int = 0
@@ -74,8 +67,47 @@ class Lag(BaseModel):
     """Frames held in memory."""
     silent_s: float = 0
     """Since the last message of the controller."""
+    cycle_s: float | None = None
+    """That the controller takes to image a cycle."""
     holding: bool = False
-    """Whether the controller was asked to hold the flow cell."""
+    """Whether the controller is asked to hold the flow cell."""
+    headroom_s: float | None = None
+    """Until the spool is at its limit at the present rate; None while it does not grow."""
+
+
+class SpoolStatus(BaseModel):
+    """Images that wait on disk to be called."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: int = 0
+    bytes: int = 0
+    limit: int = 0
+    full_in_s: float | None = None
+    """At the present rate; None while it does not grow."""
+
+
+class DiskStatus(BaseModel):
+    """The disk that the run is written to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    free: int = 0
+    """Bytes."""
+    full_in_s: float | None = None
+    """At the present rate; None while it does not fill."""
+
+
+class Trouble(BaseModel):
+    """What hinders a run and is waited out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    what: str
+    phase: Phase
+    text: str
+    since_s: float
+    """How long it has lasted."""
 
 
 class EngineStatus(BaseModel):
@@ -122,8 +154,17 @@ class Status(BaseModel):
 
     v: Literal[1] = 1
     state: RunState = RunState.WAITING
+    """``finished`` says by itself that every tile-cycle is committed and written."""
+    phase: Phase | None = None
+    """How a running run fares."""
+    stop_reason: StopReason | None = None
+    """Why the run ended; None until it does."""
     reason: str = ""
-    """Why it stopped or failed, else empty."""
+    """The same for a person, with names and values."""
+    troubles: list[Trouble] = []
+    """What is being waited out."""
+    stalled_s: float = 0
+    """Since anything got done, while there is something to do."""
     run: str = ""
     cycle: int = 0
     """Last cycle that every tile has committed."""
@@ -132,6 +173,8 @@ class Status(BaseModel):
     tile_cycles: TileCycles = TileCycles()
     frames: Frames = Frames()
     lag: Lag = Lag()
+    spool: SpoolStatus = SpoolStatus()
+    disk: DiskStatus = DiskStatus()
     engine: EngineStatus | None = None
     fit: FitStatus | None = None
     clusters: int = 0

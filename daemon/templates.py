@@ -1,6 +1,5 @@
-"""Keeping a tile's template: an ``npz`` archive, and after it the SHA-256 of its bytes."""
+"""Keeping a tile's template: a sealed ``npz`` archive."""
 
-import hashlib
 import io
 from pathlib import Path
 
@@ -10,13 +9,10 @@ from calib.jointfit.scene import Scene
 from calib.normalisation import Normalisation
 from calib.registration import draw_reference
 from calib.template.tile import TileTemplate
-from daemon.errors import OutputError
-from daemon.tilefile import write_durably
+from daemon.durable import read_sealed, write_sealed
 
 SCENE = ("positions", "brightness", "channel_shift_px", "sigma_px", "noise", "crosstalk")
 """Fields of a scene, stored under their names with ``scene_`` before them."""
-
-DIGEST = hashlib.sha256().digest_size
 
 
 def save_template(path: Path, template: TileTemplate) -> None:
@@ -31,8 +27,7 @@ def save_template(path: Path, template: TileTemplate) -> None:
         fields |= {"called": template.called} | {f"scene_{name}": getattr(template.scene, name) for name in SCENE}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **fields)
-    content = buffer.getvalue()
-    write_durably(path, content + hashlib.sha256(content).digest())
+    write_sealed(path, buffer.getbuffer())
 
 
 def load_template(path: Path, shape: tuple[int, int]) -> TileTemplate:
@@ -42,14 +37,7 @@ def load_template(path: Path, shape: tuple[int, int]) -> TileTemplate:
     ------
     OutputError : the file is missing or damaged.
     """
-    try:
-        stored = path.read_bytes()
-    except OSError as error:
-        raise OutputError(f"template {path}: {error.strerror}; the file was changed from outside") from error
-    content, digest = stored[:-DIGEST], stored[-DIGEST:]
-    if hashlib.sha256(content).digest() != digest:
-        raise OutputError(f"template {path}: its SHA-256 is not the one at its end; the file was changed from outside")
-    with np.load(io.BytesIO(content)) as fields:
+    with np.load(io.BytesIO(read_sealed(path))) as fields:
         scene = Scene(**{name: fields[f"scene_{name}"] for name in SCENE}) if "called" in fields else None
         drawn = fields["positions"] if scene is None else scene.positions.astype(np.float32)
         return TileTemplate(

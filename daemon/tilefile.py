@@ -4,8 +4,9 @@
 
     u32 n | cycle 1: n bytes | cycle 2: n bytes | ...        byte = (Q << 2) | base, 0 = no-call
 
-Guaranteed: when :meth:`TileFile.append` returns, the bytes are on the disk (``fdatasync``). A kill
-or power loss in the middle leaves a torn tail, which :func:`open_tile_file` cuts off. Not
+Guaranteed: when :meth:`TileFile.put` returns, the bytes are on the disk (``fdatasync``). A kill
+or power loss in the middle leaves a torn tail, which :func:`open_tile_file` cuts off; a cycle that
+failed, for want of room or by an error of the disk, writes its bytes anew when it is tried again. Not
 guaranteed: anything about bytes that the ledger does not name; they are written again.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.durable import sync_folder, write_fully
 from daemon.errors import OutputError
 
 HEADER = struct.Struct("<I")
@@ -29,11 +31,16 @@ class TileFile:
         self.clusters = clusters
         self._descriptor = descriptor
 
-    def append(self, calls: NDArray[np.uint8]) -> None:
-        """Append the calls of the next cycle, (n,) bytes, and sync them."""
+    def put(self, cycle: int, calls: NDArray[np.uint8]) -> None:
+        """Write the calls of a 1-based cycle, (n,) bytes, where they belong, and sync them.
+
+        Raises
+        ------
+        OSError : they are not on the disk; may be tried again.
+        """
         if calls.shape != (self.clusters,):
             raise ValueError(f"{self.path}: calls of shape {calls.shape}, the tile has {self.clusters} clusters")
-        write_fully(self._descriptor, calls.tobytes())
+        write_fully(self._descriptor, calls.tobytes(), at=HEADER.size + self.clusters * (cycle - 1))
         os.fdatasync(self._descriptor)
 
     def close(self) -> None:
@@ -53,7 +60,7 @@ def open_tile_file(path: Path, *, clusters: int, cycles: int) -> TileFile:
         size = os.fstat(descriptor).st_size
         if cycles == 0:
             os.ftruncate(descriptor, 0)
-            write_fully(descriptor, HEADER.pack(clusters))
+            write_fully(descriptor, HEADER.pack(clusters), at=0)
         else:
             expected = HEADER.size + clusters * cycles
             if size < expected or os.pread(descriptor, HEADER.size, 0) != HEADER.pack(clusters):
@@ -62,7 +69,6 @@ def open_tile_file(path: Path, *, clusters: int, cycles: int) -> TileFile:
                     "the file was changed from outside"
                 )
             os.ftruncate(descriptor, expected)
-            os.lseek(descriptor, 0, os.SEEK_END)
         os.fsync(descriptor)
         sync_folder(path.parent)
     except BaseException:
@@ -88,32 +94,3 @@ def read_cycles(path: Path, cycles: range) -> NDArray[np.uint8]:
     if len(content) < clusters * len(cycles):
         raise OutputError(f"tile file {path}: cycles {cycles.start}-{cycles.stop - 1} are not all there")
     return np.frombuffer(content, np.uint8).reshape(len(cycles), clusters)
-
-
-def write_fully(descriptor: int, content: bytes) -> None:
-    """Write all bytes; the system may take them in pieces."""
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names created or renamed in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: under another name, synced, renamed, folder synced."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
-    try:
-        write_fully(descriptor, content)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    temporary.replace(path)
-    sync_folder(path.parent)

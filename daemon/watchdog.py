@@ -2,38 +2,45 @@
 
 import time
 
+import structlog
+
 from daemon.notify import Notifier
 from daemon.progress import Progress
 
 FEED_S = 5.0
 """How often systemd is told at most."""
 
+log = structlog.get_logger()
+
 
 class Watchdog:
-    """Feeds systemd's watchdog as long as the caller gets work done, or has nothing to do.
+    """Feeds systemd's watchdog as long as work gets done, or there is none.
 
-    A caller that holds tile images and finishes none stops being fed, and systemd restarts the daemon.
+    A daemon that has tile images and finishes none says so once and stops being fed: systemd starts it anew. One that
+    waits for a full disk or an engine with a reason goes on being fed.
     """
 
-    def __init__(self, notifier: Notifier, progress: Progress, *, stalled_after_s: float) -> None:
+    def __init__(self, notifier: Notifier, progress: Progress) -> None:
         self._notifier, self._progress = notifier, progress
-        self._stalled_after_s = stalled_after_s
-        self._marks, self._moved_s, self._fed_s = -1, time.monotonic(), 0.0
+        self._fed_s, self._stalled = 0.0, False
 
     def tick(self) -> None:
-        """Call often; feeds when there is progress to tell of."""
+        """Call often."""
         now = time.monotonic()
         if now - self._fed_s < FEED_S:
             return
-        marks = self._progress.marks
-        if marks != self._marks or not self._progress.working:
-            self._marks, self._moved_s = marks, now
-        if now - self._moved_s < self._stalled_after_s:
-            self._fed_s = now
-            self._notifier.alive()
-            status = self._progress.snapshot()
-            counts = status.tile_cycles
-            self._notifier.show(
-                f"{status.state} {status.run} cycle {status.cycle}/{status.cycles}, "
-                f"called {counts.called}, missing {counts.missing}, failed {counts.failed}, lag {status.lag.cycles}"
-            )
+        status = self._progress.snapshot()
+        counts = status.tile_cycles
+        if self._progress.stalled:
+            if not self._stalled:
+                self._stalled = True
+                log.error("stalled", run=status.run, stalled_s=status.stalled_s, pending=counts.pending)
+                self._notifier.show(f"stalled for {status.stalled_s:g} s with {counts.pending} tile-cycles in hand")
+            return
+        self._fed_s, self._stalled = now, False
+        self._notifier.alive()
+        self._notifier.show(
+            f"{status.state} {status.run} cycle {status.cycle}/{status.cycles}, "
+            f"called {counts.called}, missing {counts.missing}, failed {counts.failed}, lag {status.lag.cycles}"
+            + (f", {status.phase}" if status.phase else "")
+        )

@@ -14,7 +14,7 @@ from daemon.locs import encode_locs
 from daemon.progress import Progress
 from daemon.runfiles import RunFiles
 from daemon.sockets import bind
-from daemon.status import RunState
+from daemon.states import RunState
 from daemon.tilefile import open_tile_file
 from daemon.wire.codec import decode
 from daemon.wire.messages import Accepted, Calls, Drain, Hold, Refused, Replay, Template, TilesQuery

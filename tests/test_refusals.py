@@ -9,7 +9,7 @@ import zmq
 from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.tile import simulate_tile
 from calib.runfolder import Read, RunInfo, TileId
-from daemon.status import RunState
+from daemon.states import RunState
 from daemon.wire.codec import encode
 from daemon.wire.messages import CycleEnd, RunEnd, RunStart
 from tests.processes import bench, finish

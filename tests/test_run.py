@@ -16,7 +16,7 @@ from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.folder import write_simulated_run
 from calib.runfolder import Read, TileId, image_path
 from daemon.runfiles import RunFiles
-from daemon.status import RunState
+from daemon.states import RunState
 from daemon.tilefile import read_cycles
 from tests.processes import SEQD, bench, finish, outputs, process
 

@@ -4,7 +4,8 @@ from pathlib import Path
 from calib.runfolder import TileId
 from daemon.ledger import CycleStatus
 from daemon.progress import Progress
-from daemon.status import RunState, Status
+from daemon.states import RunState
+from daemon.status import Status
 
 REGENERATE = "python tests/regenerate_status_schema.py"
 SCHEMA = Path(__file__).parents[1] / "docs" / "status.schema.json"

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from daemon.errors import OutputError
-from daemon.tilefile import open_tile_file, read_cycles, write_durably
+from daemon.durable import write_durably
+from daemon.tilefile import open_tile_file, read_cycles
 
 CLUSTERS = 5
 
@@ -17,7 +18,7 @@ def written(path, cycles, clusters=CLUSTERS):
     """The path of a tile file with so many cycles."""
     file = open_tile_file(path, clusters=clusters, cycles=0)
     for cycle in range(1, cycles + 1):
-        file.append(calls(cycle, clusters))
+        file.put(cycle, calls(cycle, clusters))
     file.close()
     return path
 
@@ -40,7 +41,7 @@ def test_appended_cycles_are_read_back(path):
 
 def test_bytes_are_in_the_file_when_append_returns(path):
     file = open_tile_file(path, clusters=CLUSTERS, cycles=0)
-    file.append(calls(1))
+    file.put(1, calls(1))
     assert read_cycles(path, range(1, 2)).tolist() == [calls(1).tolist()]
     file.close()
 
@@ -51,7 +52,7 @@ def test_reopened_file_is_cut_after_what_was_committed_and_goes_on(path, tail):
     path.write_bytes(whole[: 4 + 2 * CLUSTERS] + tail)
     file = open_tile_file(path, clusters=CLUSTERS, cycles=2)
     assert path.read_bytes() == whole[: 4 + 2 * CLUSTERS]
-    file.append(calls(3))
+    file.put(3, calls(3))
     file.close()
     assert path.read_bytes() == whole
 

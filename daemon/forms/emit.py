@@ -17,6 +17,7 @@ from pathlib import Path
 
 from calib.runfolder import RunInfo, TileId, read_frames
 from daemon.config import EngineConfig
+from daemon.durable import write_durably
 from daemon.engine import select_configured
 from daemon.errors import OutputError
 from daemon.forms.coordinates import coordinates
@@ -28,7 +29,7 @@ from daemon.forms.superresolved import superresolved
 from daemon.ledger import Ledger
 from daemon.runfiles import RunFiles
 from daemon.templates import load_template
-from daemon.tilefile import read_cycles, write_durably
+from daemon.tilefile import read_cycles
 from engines.architecture import CHANNELS
 from engines.bundle import load_bundle
 from engines.contract import Engine, Request

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from calib.calling.quality import NO_CALL
 from calib.runfolder import Read, RunInfo, TileId
+from daemon.durable import write_durably
 from daemon.locs import read_locs
 from daemon.runfiles import RunFiles
-from daemon.tilefile import read_cycles, write_durably
+from daemon.tilefile import read_cycles
 
 NO_CALL_QUALITY = 2
 """Phred score a no-call is written with."""

@@ -1,0 +1,96 @@
+"""The spool: tile images that wait on disk until their calls are committed.
+
+::
+
+    4 × H × W uint16, little-endian | SHA-256 of them
+
+Guaranteed: when :meth:`Spool.put` returns, the image is on the disk, and a daemon that starts anew finds it. An image
+is removed only after its tile-cycle is committed. A damaged or half-written one is removed at the start, and its frames
+are asked for again.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.runfolder import RunInfo, TileId
+from daemon.durable import read_sealed, write_sealed
+from daemon.errors import OutputError
+from daemon.runfiles import RunFiles
+
+NAME = re.compile(r"s_(\d+)_(\d+)_C(\d+)\.image")
+
+
+class Spool:
+    """The spooled images of one run; for every thread, each image for one at a time."""
+
+    def __init__(self, files: RunFiles, info: RunInfo) -> None:
+        self._files = files
+        self._shape = (4, info.height, info.width)
+        self._held: set[tuple[TileId, int]] = set()
+
+    def put(self, tile: TileId, cycle: int, pixels: NDArray[np.uint16]) -> None:
+        """Keep a (4, H, W) image.
+
+        Raises
+        ------
+        OSError : it is not on the disk; may be tried again.
+        """
+        write_sealed(self._files.spooled(tile, cycle), np.ascontiguousarray(pixels, "<u2").data.cast("B"))
+        self._held.add((tile, cycle))
+
+    def get(self, tile: TileId, cycle: int) -> NDArray[np.uint16]:
+        """The (4, H, W) image of a tile-cycle.
+
+        Raises
+        ------
+        OutputError : it is missing or damaged.
+        """
+        content = read_sealed(self._files.spooled(tile, cycle))
+        if len(content) != 2 * int(np.prod(self._shape)):
+            raise OutputError(f"file {self._files.spooled(tile, cycle)}: not an image of shape {self._shape}")
+        return np.frombuffer(content, "<u2").reshape(self._shape)
+
+    def drop(self, tile: TileId, cycle: int) -> None:
+        """Remove the image of a tile-cycle, if there is one."""
+        if (tile, cycle) in self._held:
+            self._files.spooled(tile, cycle).unlink(missing_ok=True)
+            self._held.discard((tile, cycle))
+
+    def reaches(self, tile: TileId, committed: int) -> int:
+        """Last cycle of a tile up to which every one is committed or here."""
+        while (tile, committed + 1) in self._held:
+            committed += 1
+        return committed
+
+    def recovered(self, committed: Mapping[TileId, int]) -> set[tuple[TileId, int]]:
+        """Tile-cycles whose images are whole and still needed; everything else in the folder is removed.
+
+        Parameters
+        ----------
+        committed : last committed cycle of each tile.
+        """
+        self._held.clear()
+        for path in self._files.spool.iterdir():
+            key = self._needed(path, committed)
+            if key is None:
+                path.unlink()
+            else:
+                self._held.add(key)
+        return set(self._held)
+
+    def _needed(self, path: Path, committed: Mapping[TileId, int]) -> tuple[TileId, int] | None:
+        named = NAME.fullmatch(path.name)
+        if named is None:
+            return None
+        try:
+            tile, cycle = TileId(lane=int(named[1]), tile=int(named[2])), int(named[3])
+            if cycle <= committed.get(tile, 0):
+                return None
+            self.get(tile, cycle)
+        except (OutputError, ValueError):
+            return None
+        return tile, cycle
