@@ -82,7 +82,7 @@ def parse_faults(text: str) -> Faults:
         return Faults.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
-        name = first["loc"][0]
+        fault = first["loc"][0]
         if first["type"] == "extra_forbidden":
-            raise FaultError(f"fault {name!r}: there is none; known are {', '.join(Faults.model_fields)}") from error
-        raise FaultError(f"fault {name} = {first['input']!r}: {first['msg']}") from error
+            raise FaultError(f"fault {fault!r}: there is none; known are {', '.join(Faults.model_fields)}") from error
+        raise FaultError(f"fault {fault} = {first['input']!r}: {first['msg']}") from error
