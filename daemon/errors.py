@@ -45,12 +45,15 @@ _BY_ERRNO = {
 
 _BY_SQLITE = {
     sqlite3.SQLITE_FULL: StopReason.DISK_FULL,
+    sqlite3.SQLITE_IOERR: StopReason.STORAGE_FAILED,
+    sqlite3.SQLITE_BUSY: StopReason.STORAGE_FAILED,
+    sqlite3.SQLITE_LOCKED: StopReason.STORAGE_FAILED,
+    sqlite3.SQLITE_NOMEM: StopReason.OUT_OF_MEMORY,
     sqlite3.SQLITE_READONLY: StopReason.PERMISSION_LOST,
     sqlite3.SQLITE_PERM: StopReason.PERMISSION_LOST,
     sqlite3.SQLITE_CANTOPEN: StopReason.PERMISSION_LOST,
-    sqlite3.SQLITE_CORRUPT: StopReason.OUTPUT_CHANGED,
-    sqlite3.SQLITE_NOTADB: StopReason.OUTPUT_CHANGED,
 }
+"""What else the database refuses, it would refuse again."""
 
 
 def storage_error(what: str, error: OSError | sqlite3.Error) -> OutputError:
@@ -61,7 +64,7 @@ def storage_error(what: str, error: OSError | sqlite3.Error) -> OutputError:
         )
     # The low byte is the kind of error, the rest says more of it.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
-    return OutputError(f"{what}: {error}", reason=_BY_SQLITE.get(code, StopReason.STORAGE_FAILED))
+    return OutputError(f"{what}: {error}", reason=_BY_SQLITE.get(code, StopReason.OUTPUT_CHANGED))
 
 
 def stop_reason(error: BaseException) -> StopReason:

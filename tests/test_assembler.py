@@ -190,7 +190,7 @@ def test_frame_that_stays_away_makes_its_cycle_missing_and_the_next_goes_on():
     waiting.requests(1)
     assert ready(waiting, 30.9) == []
     missing, image = waiting.ready(31)
-    assert missing == MissingImage(FIRST, 1, "channel C,T: not sent within 30 s")
+    assert missing == MissingImage(FIRST, 1, "channel C,T: not sent within 30 s", 2)
     assert image.cycle == 2
     assert waiting.bytes_held == 0
 
@@ -208,7 +208,7 @@ def test_frame_that_is_gone_makes_its_cycle_missing_at_once():
     waiting.requests(1)
     gone(waiting, 1, "G")
     assert waiting.requests(5) == []
-    assert list(waiting.ready(1.1)) == [MissingImage(FIRST, 1, "channel G: gone at the controller")]
+    assert list(waiting.ready(1.1)) == [MissingImage(FIRST, 1, "channel G: gone at the controller", 3)]
 
 
 def test_gone_for_a_frame_that_was_not_asked_for_is_ignored():

@@ -14,7 +14,7 @@ FACTS = {"model": "abc", "template_cycles": 7, "info": {"reads": [100, 8], "run"
 
 
 def row(cycle, tile=FIRST, status=CycleStatus.CALLED, light=(None, None, None)):
-    return CycleRow(tile.lane, tile.tile, cycle, status, "", 2**32 - 1, 0.5, None, *light, 1_700_000_000_000_000_000)
+    return CycleRow(tile.lane, tile.tile, cycle, status, "", 4, 2**32 - 1, None, 0.5, None, *light, 1_700_000_000_000_000_000)
 
 
 @pytest.fixture
@@ -31,10 +31,10 @@ def test_new_ledger_is_empty(path):
 
 def test_committed_rows_are_there_after_reopening(path):
     with closing(Ledger(path)) as ledger:
-        ledger.commit_tile(FIRST, 40)
+        ledger.commit_tile(FIRST, 40, 7)
         for cycle in (1, 2, 3):
             ledger.commit(row(cycle))
-        ledger.commit_tile(SECOND, 0)
+        ledger.commit_tile(SECOND, 0, 7)
         ledger.commit(row(1, SECOND))
     with closing(Ledger(path)) as ledger:
         assert ledger.tiles() == {FIRST: 40, SECOND: 0}
@@ -43,7 +43,7 @@ def test_committed_rows_are_there_after_reopening(path):
 
 def test_committed_rows_are_there_after_the_process_is_gone_without_closing(path):
     with closing(Ledger(path)) as left_open:
-        left_open.commit_tile(FIRST, 40)
+        left_open.commit_tile(FIRST, 40, 7)
         left_open.commit(row(1))
         with closing(Ledger(path)) as ledger:
             assert ledger.tiles() == {FIRST: 40}
@@ -52,7 +52,7 @@ def test_committed_rows_are_there_after_the_process_is_gone_without_closing(path
 
 def test_a_tile_with_a_template_and_no_cycle_is_known(path):
     with closing(Ledger(path)) as ledger:
-        ledger.commit_tile(FIRST, 40)
+        ledger.commit_tile(FIRST, 40, 7)
         assert ledger.tiles() == {FIRST: 40}
         assert ledger.committed_cycles() == {}
 
@@ -100,9 +100,9 @@ def test_a_row_that_cannot_be_is_refused_and_leaves_nothing(path, bad):
 
 def test_a_tile_has_one_template(path):
     with closing(Ledger(path)) as ledger:
-        ledger.commit_tile(FIRST, 40)
+        ledger.commit_tile(FIRST, 40, 7)
         with pytest.raises(OutputError, match=r"run\.db: .*constraint failed"):
-            ledger.commit_tile(FIRST, 41)
+            ledger.commit_tile(FIRST, 41, 7)
         assert ledger.tiles() == {FIRST: 40}
 
 
@@ -130,5 +130,5 @@ def test_file_that_is_no_ledger_is_refused(path):
 
 
 def test_ledger_in_a_folder_that_is_missing_is_refused(tmp_path):
-    with pytest.raises(OutputError, match="unable to open database file"):
+    with pytest.raises(OutputError, match=r"run\.db: No such file or directory"):
         Ledger(tmp_path / "missing" / "run.db")

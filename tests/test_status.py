@@ -4,7 +4,7 @@ from pathlib import Path
 from calib.runfolder import TileId
 from daemon.ledger import CycleStatus
 from daemon.progress import Progress
-from daemon.states import RunState
+from daemon.states import Phase, RunState, StopReason
 from daemon.status import Status
 
 REGENERATE = "python tests/regenerate_status_schema.py"
@@ -14,14 +14,15 @@ FIRST, SECOND = TileId(lane=1, tile=1101), TileId(lane=1, tile=1102)
 
 def started(**committed):
     progress = Progress("1.2.3")
+    progress.take_up("R1")
     progress.start_run(
-        run="R1",
         cycles=5,
         committed={FIRST: committed.get("first", 0), SECOND: committed.get("second", 0)},
         totals={CycleStatus.CALLED: sum(committed.values()), CycleStatus.MISSING: 0, CycleStatus.FAILED: 0},
         clusters=0,
         passing_filter=0,
         fastq_files=0,
+        spooled=(),
     )
     return progress
 
@@ -46,12 +47,13 @@ def test_new_daemon_waits():
 
 def test_received_is_called_and_missing_and_failed_and_pending():
     progress = started()
-    for _ in range(4):
-        progress.received()
-    progress.committed(FIRST, 1, CycleStatus.CALLED)
-    progress.committed(FIRST, 2, CycleStatus.MISSING)
-    progress.committed(SECOND, 1, CycleStatus.FAILED)
+    for tile, cycle in ((FIRST, 1), (SECOND, 1), (FIRST, 2), (FIRST, 3)):
+        progress.received(tile, cycle)
+    progress.committed(FIRST, 1, CycleStatus.CALLED, frames=0)
+    progress.committed(FIRST, 2, CycleStatus.MISSING, frames=0)
+    progress.committed(SECOND, 1, CycleStatus.FAILED, frames=0)
     status = progress.snapshot()
+    assert status.tile_cycles.balanced
     counts = status.tile_cycles
     assert (counts.expected, counts.received, counts.pending) == (10, 4, 1)
     assert (counts.called, counts.missing, counts.failed) == (1, 1, 1)
@@ -73,8 +75,47 @@ def test_last_committed_cycle_is_kept_by_tile():
 def test_snapshot_does_not_change_afterwards():
     progress = started()
     before = progress.snapshot()
-    progress.frame("accepted")
+    progress.frame("accepted", FIRST, 1)
     progress.refused("size")
     assert before.frames.accepted == 0
     assert before.frames.refused == {}
     assert progress.snapshot().frames.accepted == 1
+
+
+def test_tile_cycle_committed_twice_unbalances_the_books():
+    progress = started()
+    progress.received(FIRST, 1)
+    for _ in range(2):
+        progress.committed(FIRST, 1, CycleStatus.CALLED, frames=4)
+    assert not progress.snapshot().tile_cycles.balanced
+
+
+def test_frames_are_committed_or_pending():
+    progress = started()
+    for cycle, frames in ((1, 4), (2, 3)):
+        for _ in range(frames):
+            progress.frame("accepted", FIRST, cycle)
+    for outcome in ("duplicate", "late"):
+        progress.frame(outcome, FIRST, 1)
+    progress.refused("size")
+    progress.committed(FIRST, 1, CycleStatus.CALLED, frames=4)
+    frames = progress.snapshot().frames
+    assert (frames.received, frames.accepted, frames.committed, frames.pending) == (10, 7, 4, 3)
+    assert frames.balanced
+    progress.committed(FIRST, 2, CycleStatus.MISSING, frames=2)
+    assert not progress.snapshot().frames.balanced
+
+
+def test_of_all_that_hinders_a_run_the_worst_is_its_phase():
+    progress = started()
+    assert progress.snapshot().phase is Phase.CALLING
+    progress.trouble("controller", Phase.SILENT, "nothing comes")
+    progress.trouble("ledger", Phase.DISK_FULL, "no room")
+    status = progress.snapshot()
+    assert status.phase is Phase.DISK_FULL
+    assert {trouble.what for trouble in status.troubles} == {"controller", "ledger"}
+    progress.over("ledger")
+    assert progress.snapshot().phase is Phase.SILENT
+    progress.set_state(RunState.STOPPED, StopReason.ASKED, "asked to stop")
+    status = progress.snapshot()
+    assert (status.phase, status.stop_reason, status.troubles) == (None, StopReason.ASKED, [])

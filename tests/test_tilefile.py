@@ -39,7 +39,17 @@ def test_appended_cycles_are_read_back(path):
     assert read.tolist() == [calls(2).tolist(), calls(3).tolist()]
 
 
-def test_bytes_are_in_the_file_when_append_returns(path):
+def test_cycle_that_was_written_by_half_is_written_anew(path):
+    file = open_tile_file(path, clusters=CLUSTERS, cycles=0)
+    file.put(1, calls(1))
+    with path.open("ab") as torn:
+        torn.write(calls(2).tobytes()[:3])
+    file.put(2, calls(2))
+    file.close()
+    assert path.read_bytes() == struct.pack("<I", CLUSTERS) + calls(1).tobytes() + calls(2).tobytes()
+
+
+def test_bytes_are_in_the_file_when_put_returns(path):
     file = open_tile_file(path, clusters=CLUSTERS, cycles=0)
     file.put(1, calls(1))
     assert read_cycles(path, range(1, 2)).tolist() == [calls(1).tolist()]
@@ -85,7 +95,7 @@ def test_file_of_another_number_of_clusters_is_refused(path):
 def test_calls_of_another_number_of_clusters_are_not_written(path):
     file = open_tile_file(path, clusters=CLUSTERS, cycles=0)
     with pytest.raises(ValueError, match=r"calls of shape \(4,\), the tile has 5 clusters"):
-        file.append(calls(1, clusters=4))
+        file.put(1, calls(1, clusters=4))
     file.close()
     assert path.stat().st_size == 4
 

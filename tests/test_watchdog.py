@@ -28,8 +28,8 @@ def fed(manager) -> bool:
 
 
 def test_a_caller_that_finishes_nothing_is_not_fed(manager):
-    progress = Progress("test")
-    dog = watchdog.Watchdog(Notifier(), progress, stalled_after_s=0.05)
+    progress = Progress("test", stalled_after_s=0.05)
+    dog = watchdog.Watchdog(Notifier(), progress)
     dog.tick()
     assert fed(manager)
     progress.set_working(True)
@@ -42,7 +42,7 @@ def test_a_caller_that_finishes_nothing_is_not_fed(manager):
 
 
 def test_a_caller_that_has_nothing_to_do_is_fed(manager):
-    dog = watchdog.Watchdog(Notifier(), Progress("test"), stalled_after_s=0.05)
+    dog = watchdog.Watchdog(Notifier(), Progress("test", stalled_after_s=0.05))
     for _ in range(3):
         time.sleep(0.1)
         dog.tick()
