@@ -60,17 +60,18 @@ def run(control, progress, tmp_path):
     for tile, positions, cycles in ((TILE, POSITIONS, [*CALLS, CALLS[0]]), (EMPTY, POSITIONS[:0], [CALLS[0, :0]] * 2)):
         files.locs_of(tile).write_bytes(encode_locs(positions))
         file = open_tile_file(files.calls_of(tile), clusters=len(positions), cycles=0)
-        for calls in cycles:
-            file.append(calls)
+        for cycle, calls in enumerate(cycles, 1):
+            file.put(cycle, calls)
         file.close()
+    progress.take_up("R1")
     progress.start_run(
-        run="R1",
         cycles=5,
         committed={TILE: 2, EMPTY: 2},
         totals=dict.fromkeys(CycleStatus, 0),
         clusters=3,
         passing_filter=0,
         fastq_files=0,
+        spooled=(),
     )
     control.serve_run("R1", files)
     return files
