@@ -1,0 +1,60 @@
+"""The sockets of a client, and how patient it is with the daemon at the other end."""
+
+import zmq
+
+from daemon.errors import UnreachableError
+from daemon.sockets import connect
+from daemon.wire.messages import Message, Refused
+
+POLL_S = 0.1
+"""Between looks at the clock, and before a request is repeated."""
+
+REPEAT_S = 1.0
+"""The stream repeats a request that was not answered for so long: a daemon that was killed took it along."""
+
+STREAM_QUEUE = 128
+"""Messages kept for a program that does not read; more wait at the daemon."""
+
+
+def open_control(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
+    """A socket to a daemon's control endpoint.
+
+    Raises
+    ------
+    RunError : the address is not one.
+    """
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    connect(socket, endpoint)
+    return socket
+
+
+def open_calls(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
+    """A socket to a daemon's stream of calls.
+
+    Raises
+    ------
+    RunError : the address is not one.
+    """
+    socket = context.socket(zmq.SUB)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.RCVHWM, STREAM_QUEUE)
+    socket.setsockopt(zmq.SUBSCRIBE, b"")
+    connect(socket, endpoint)
+    return socket
+
+
+def no_answer(endpoint: str, timeout_s: float) -> UnreachableError:
+    """What is raised when a request has no answer in time."""
+    return UnreachableError(f"control socket {endpoint}: no answer within {timeout_s:g} s; is `seqd run` running?")
+
+
+def refused(request: Message, answer: Refused) -> UnreachableError:
+    """What is raised when a request that should be answered is refused."""
+    asked = ", ".join(f"{name} {value}" for name, value in request)
+    return UnreachableError(f"control socket: {request.topic} {asked}: {answer.reason}")
+
+
+def given_up(endpoint: str, timeout_s: float, error: UnreachableError) -> UnreachableError:
+    """What is raised when the daemon was away for too long."""
+    return UnreachableError(f"stream of calls {endpoint}: given up after {timeout_s:g} s; {error}")
