@@ -19,6 +19,9 @@ from engines.architecture import CHANNELS, Channel
 REQUEST_WINDOW = 32
 """Frames that may be asked for again at once."""
 
+OLDEST_RESERVE = 4
+"""Tile images of the oldest cycle that is waited for that are held beyond the bound."""
+
 
 class Outcome(StrEnum):
     """What became of a frame that was not refused."""
@@ -197,8 +200,7 @@ class Assembler:
             return Outcome.LATE
         assembly = self._assemblies.get((key.tile, frame.cycle))
         if assembly is None:
-            # The image a tile waits for is always let in, so that waiting ends.
-            if self._full and frame.cycle > self._next[key.tile]:
+            if not self._has_room(key.tile, frame.cycle, self._oldest):
                 raise WireError(
                     Refusal.MEMORY, f"tile {key.tile}, cycle {frame.cycle}: {self.bytes_held} bytes of frames are held"
                 )
@@ -229,11 +231,10 @@ class Assembler:
 
     def requests(self, now_s: float) -> list[ChannelKey]:
         """Frames to ask for now."""
-        asked = []
-        if self._full:
-            # What would be refused now is asked for afresh later; until then its time does not run.
-            for key in [key for key in self._requests if key.cycle > self._next[key.tile]]:
-                del self._requests[key]
+        asked, oldest = [], self._oldest
+        # What would be refused now is asked for afresh later; until then its time does not run.
+        for key in [key for key in self._requests if not self._has_room(key.tile, key.cycle, oldest)]:
+            del self._requests[key]
         for key in self._lacking(now_s):
             request = self._requests.get(key)
             if request is None:
@@ -259,8 +260,16 @@ class Assembler:
                 yield leaving
 
     @property
-    def _full(self) -> bool:
-        return self.bytes_held + self.image_bytes > self._refuse_above
+    def _oldest(self) -> int:
+        """Lowest cycle that a tile waits for."""
+        return min(self._next.values())
+
+    def _has_room(self, tile: TileId, cycle: int, oldest: int) -> bool:
+        """Whether a frame is let in; a few of the cycle that all others wait for always are, so that waiting ends."""
+        reserve = OLDEST_RESERVE if cycle == oldest else 0
+        return (tile, cycle) in self._assemblies or (
+            self.bytes_held + self.image_bytes <= self._refuse_above + reserve * self.image_bytes
+        )
 
     def _checked(self, frame: Frame) -> ChannelKey:
         if frame.run != self.info.run:
@@ -282,13 +291,12 @@ class Assembler:
 
     def _lacking(self, now_s: float) -> Iterator[ChannelKey]:
         """Overdue frames, oldest cycle first, as many as may be asked for at once."""
-        left, full = REQUEST_WINDOW, self._full
-        oldest = min(self._next.values())
+        left, oldest = REQUEST_WINDOW, self._oldest
         for cycle in range(oldest, self._due + 1):
             if now_s - self._due_since[cycle] < self._resend_after_s:
                 return
             for tile in self.info.tiles:
-                if full and cycle > self._next[tile]:
+                if not self._has_room(tile, cycle, oldest):
                     continue
                 for channel in self._absent(tile, cycle):
                     if left == 0:

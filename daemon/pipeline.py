@@ -12,8 +12,8 @@ edge       bound                 when full
 =========  ====================  ==========================================================================
 frames     socket, bytes         dropped by the socket, seen as a gap, asked for again
 assembler  memory.spill_above    whole tile images are moved to the spool, those that are called last first
-assembler  memory.refuse_above   frames are refused, counted and asked for again, but for the one cycle that
-                                 each tile waits for
+assembler  memory.refuse_above   frames are refused, counted and asked for again, but for a few images of the
+                                 cycle that all others wait for
 spool      spool.hold_above      the controller is asked to hold the flow cell, and to go on below
                                  spool.release_below
 spool      spool.limit           images stay in the assembler

@@ -52,6 +52,13 @@ class Bench:
         with ControlClient(self.endpoint("control"), timeout_s=5) as client:
             return client.status()
 
+    def statuses(self) -> list[Status]:
+        """The status, or nothing while nobody answers."""
+        try:
+            return [self.status()]
+        except UnreachableError:
+            return []
+
     def wait_for(self, condition: Callable[[Status], bool]) -> Status:
         deadline = time.monotonic() + PATIENCE_S
         status = None
