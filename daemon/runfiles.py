@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calib.runfolder import Read, TileId
+from daemon.durable import sync_folder
 
 
 @dataclass(frozen=True)
@@ -13,9 +14,10 @@ class RunFiles:
     root: Path
 
     def create(self) -> None:
-        """Make the folders."""
+        """Make the folders, durably: also those that a kill left behind before their names were on the disk."""
         for folder in (self.root, self.tiles, self.fastq, self.spool):
             folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+            sync_folder(folder.parent)
 
     @property
     def ledger(self) -> Path:

@@ -11,7 +11,6 @@ from random import Random
 from typing import Any
 
 from calib.runfolder import read_run_info
-from daemon.config import Config
 from daemon.ledger import CycleStatus
 from tests.chaos.checks import Finding, Reference, Wrong, check_balance, check_finished, check_kept
 from tests.chaos.consumer import Consumer
@@ -99,9 +98,8 @@ def _bench(folder: Path) -> Bench:
         "calling": {"template_cycles": TEMPLATE_CYCLES},
         "engine": {"threads": 1},
         "controller": {"missing_after_s": 30.0},
+        "faults": {"retry_for_s": RETRY_S},
     }
-    if "faults" in Config.model_fields:
-        sections["faults"] = {"output_retry_for_s": RETRY_S}
     here = bench(folder, **sections)
     here.runs.mkdir()
     return here
