@@ -1,5 +1,6 @@
 """The simulated controller: the real encoder and sockets, against a subscriber and a dealer made here."""
 
+import itertools
 import threading
 import time
 from contextlib import contextmanager
@@ -66,18 +67,21 @@ def pixels(number):
     return (np.arange(80, dtype="<u2") + 1000 * number).reshape(8, 10)
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    """Frames of 8 × 10 pixels, each with its number in its values."""
-    root = tmp_path_factory.mktemp("archive")
-    numbers = iter(range(FRAMES))
-    for cycle in range(1, CYCLES + 1):
-        for tile in INFO.tiles:
+def write_archive(root, info, pixels):
+    numbers = itertools.count()
+    for cycle in range(1, info.cycles + 1):
+        for tile in info.tiles:
             for channel in CHANNELS:
                 path = image_path(root, tile, cycle, channel)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 tifffile.imwrite(path, pixels(next(numbers)))
     return root
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """Frames of 8 × 10 pixels, each with its number in its values."""
+    return write_archive(tmp_path_factory.mktemp("archive"), INFO, pixels)
 
 
 def number_of(frame):
@@ -105,9 +109,10 @@ class Spoilt:
 class Host:
     """What a daemon has: a subscriber, and a dealer to ask with."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *, queue=1000):
         self.context = zmq.Context()
         self.frames, self.recovery = self.context.socket(zmq.SUB), self.context.socket(zmq.DEALER)
+        self.frames.setsockopt(zmq.RCVHWM, queue)
         self.frames.setsockopt(zmq.SUBSCRIBE, b"")
         self.recovery.setsockopt(zmq.IMMEDIATE, 1)
         for socket, name in ((self.frames, "frames"), (self.recovery, "recovery")):
@@ -145,6 +150,14 @@ class Host:
         return self.next(self.recovery, within_s)
 
 
+def where(host):
+    """What the controller says last of where it is."""
+    host.tell(Sync())
+    while not isinstance(answer := host.next(host.recovery), Position | Idle):
+        assert answer is not None
+    return answer
+
+
 @pytest.fixture
 def host(tmp_path):
     host = Host(tmp_path)
@@ -160,7 +173,7 @@ def deaf(host):
 
 
 @contextmanager
-def controlling(archive, folder, *, faults="", **pace):
+def controlling(archive, folder, *, faults="", info=INFO, **pace):
     """A controller in a thread; ends when it is told `done` or when it fails, with what it failed of."""
     failures = []
     pace = Pace(**{"wait_s": PATIENCE_S, "linger_s": PATIENCE_S} | pace)
@@ -168,7 +181,7 @@ def controlling(archive, folder, *, faults="", **pace):
 
     def work():
         try:
-            with Controller(archive, INFO, pace=pace, faults=parse_faults(faults), **addresses) as controller:
+            with Controller(archive, info, pace=pace, faults=parse_faults(faults), **addresses) as controller:
                 controller.run(lambda taken: None)
         except SeqdError as error:
             failures.append(error)
@@ -357,13 +370,11 @@ def test_held_controller_stops_and_goes_on_when_released(archive, tmp_path, host
         host.published(until=Frame)
         host.tell(Hold(run="R1"))
         # Asked after the hold, so answered after it.
-        host.ask(Sync())
-        position = host.next(host.recovery)
+        position = where(host)
         while host.next(host.frames, QUIET_S) is not None:
             pass
         host.tell(Release(run="R2"))
-        host.ask(Sync())
-        assert host.next(host.recovery) == position
+        assert where(host) == position
         assert host.next(host.frames, QUIET_S) is None
         host.tell(Release(run="R1"))
         rest = host.published()
@@ -445,9 +456,8 @@ def test_restarted_controller_is_idle_until_someone_listens_and_knows_its_cycle_
         deaf.tell(Hold(run="R1"))
         deaf.frames.setsockopt(zmq.SUBSCRIBE, b"")
         assert deaf.published(until=RunStart) == [RunStart(run="R1", seq=0, info=INFO)]
-        deaf.tell(Sync())
-        while not isinstance(answer := deaf.next(deaf.recovery), Position):
-            assert answer is not None
+        while (answer := where(deaf)) == Idle():
+            pass  # to what was asked before
         assert answer == Position(run="R1", seq=0, cycle=1, ended=False)
         deaf.tell(Release(run="R1"))
         assert frames_of(deaf.published()) == list(range(8, FRAMES))
@@ -497,6 +507,23 @@ def test_daemon_that_holds_and_falls_silent_is_an_error(archive, tmp_path, host)
         host.published(until=Frame)
         host.tell(Hold(run="R1"))
     assert "asked to hold and said nothing for 0.5 s" in str(failures[0])
+
+
+def test_daemon_that_takes_no_frames_is_answered_and_then_given_up(tmp_path):
+    # More than the queues of both ends and the socket between them take.
+    info = INFO.model_copy(update={"reads": (Read(number=1, cycles=16),), "height": 256, "width": 256})
+    archive = write_archive(tmp_path / "large", info, lambda number: np.full((256, 256), number, np.uint16))
+    host = Host(tmp_path, queue=1)
+    try:
+        with controlling(archive, tmp_path, info=info, stuck_s=2) as failures:
+            seen = None
+            while isinstance(seen, Idle | None) or seen != where(host):
+                time.sleep(0.3)
+                seen = where(host)
+            assert seen.cycle < info.cycles
+        assert "takes no frames and said nothing for 2 s" in str(failures[0])
+    finally:
+        host.context.destroy(linger=0)
 
 
 def test_daemon_that_stays_silent_after_the_end_is_left(archive, tmp_path, host):

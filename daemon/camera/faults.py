@@ -22,39 +22,39 @@ class Faults(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     drop: Share = 0
-    """share of frames that are not sent"""
+    """Share of frames that are not sent."""
     duplicate: Share = 0
-    """share of frames sent twice"""
+    """Share of frames sent twice."""
     reorder: Share = 0
-    """share of frames sent after the next one"""
+    """Share of frames sent after the next one."""
     delay: Share = 0
-    """share of frames sent late"""
+    """Share of frames sent late."""
     delay_images: Annotated[int, Field(ge=1, le=1000)] = 2
-    """how late, in tile images"""
+    """How late, in tile images."""
     corrupt: Share = 0
-    """share of frames sent with a flipped bit"""
+    """Share of frames sent with a flipped bit."""
     truncate: Share = 0
-    """share of frames whose pixels are cut short, the header as before"""
+    """Share of frames whose pixels are cut short, the header as before."""
     clock: Share = 0
-    """share of frames whose time is wrong"""
+    """Share of frames whose time is wrong."""
     clock_s: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 3600
-    """by how much at most, in seconds, forth or back"""
+    """By how much at most, seconds forth or back."""
     resend_drop: Share = 0
-    """share of resent frames that are not sent, so that they have to be asked for again"""
+    """Share of resent frames that are not sent, so that they have to be asked for again."""
     ring: Annotated[int, Field(ge=0)] | None = None
-    """frames held to be sent again, the newest; without it all that no `kept` has named"""
+    """Frames held to be sent again, the newest; without it all that no `kept` has named."""
     pause: Share = 0
-    """share of tile images before which the controller stands still and answers nothing"""
+    """Share of tile images before which the controller stands still and answers nothing."""
     pause_s: Seconds = 1
-    """how long, in seconds"""
+    """How long, seconds."""
     crash: Share = 0
-    """share of tile images in which the controller dies without a word: numbering, hold and held frames are lost"""
+    """Share of tile images in which the controller dies without a word; numbering, hold and held frames are lost."""
     crash_s: Seconds = 1
-    """seconds until it is back"""
+    """Seconds until it is back."""
     crash_skip: Share = 0
-    """share of crashes after which it goes on with the next tile image; after the others, with the one it was at"""
+    """Share of crashes after which it goes on with the next tile image; after the others, with the one it was at."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """same seed, same faults; each is drawn for itself, whatever the others are"""
+    """Same seed, same faults; each is drawn for itself, whatever the others are."""
 
 
 FAULTS_HELP = "Faults as NAME=VALUE,..., as in drop=0.05,seed=3.\n\n" + "\n\n".join(
