@@ -42,24 +42,32 @@ def status(
 def _table(status: Status) -> RenderableType:
     counts, frames, lag = status.tile_cycles, status.frames, status.lag
     table = Table(show_header=False, title=f"seqd {status.version}", title_justify="left")
-    table.add_row("state", f"{status.state} {status.reason}".strip())
+    table.add_row("state", ": ".join(filter(None, (status.state, status.phase or status.stop_reason, status.reason))))
+    for trouble in status.troubles:
+        table.add_row("waits for", f"{trouble.text} ({_lasting(trouble.since_s)})")
     table.add_row("run", status.run or "-")
     table.add_row("cycle", f"{status.cycle} of {status.cycles}")
     table.add_row(
         "tile-cycles",
         f"{counts.received} received = {counts.called} called + {counts.missing} missing + "
-        f"{counts.failed} failed + {counts.pending} pending; {counts.expected} expected",
+        f"{counts.failed} failed + {counts.pending} pending; {counts.expected} expected" + _balance(counts.balanced),
     )
     table.add_row("speed", f"{status.tile_cycles_per_s:.2f} tile-cycles/s")
     table.add_row(
         "lag",
-        f"{lag.cycles} cycles, {lag.tile_cycles} tile-cycles, {lag.bytes / 2**20:.0f} MiB"
+        f"{lag.cycles} cycles, {lag.tile_cycles} tile-cycles, {_size(lag.bytes)} in memory"
         + (", holding the flow cell" if lag.holding else ""),
     )
+    spool, disk = status.spool, status.disk
+    table.add_row(
+        "spool", f"{spool.images} images, {_size(spool.bytes)} of {_size(spool.limit)}{_full(spool.full_in_s)}"
+    )
+    table.add_row("disk", f"{_size(disk.free)} free{_full(disk.full_in_s)}")
     table.add_row(
         "frames",
-        f"{frames.accepted} accepted, {frames.duplicate} duplicate, {frames.late} late, {frames.gaps} gaps, "
-        f"{frames.resend_requested} asked again, {frames.gone} gone",
+        f"{frames.received} received = {frames.accepted} accepted + {frames.duplicate} duplicate + "
+        f"{frames.late} late + {sum(frames.refused.values())} refused; {frames.gaps} gaps, {frames.resend_requested} asked again, "
+        f"{frames.gone} gone" + _balance(frames.balanced),
     )
     refused = ", ".join(f"{reason} {count}" for reason, count in frames.refused.items())
     table.add_row("refused", refused or "none")
@@ -78,3 +86,22 @@ def _table(status: Status) -> RenderableType:
             table.add_row("joint fit", f"on the {status.fit.place.upper()}: {status.fit.reason}")
         table.add_row("model", f"{engine.model} {engine.model_hash[:12]}")
     return table
+
+
+def _balance(balanced: bool) -> str:
+    return "" if balanced else "; [bold red]does not balance[/]"
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def _full(seconds: float | None) -> str:
+    return "" if seconds is None else f", full in {_lasting(seconds)} at this rate"
+
+
+def _lasting(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
