@@ -1,0 +1,110 @@
+"""A long run of small tiles through the real daemon: what of its resources grows.
+
+Prints resident memory, threads, sockets and file descriptors after the first tile-cycles and at the end, and their
+ratio; ends with 1 where one grew by more than a twentieth.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import tomli_w
+
+from calib.learning.simulation.conditions import Conditions
+from calib.learning.simulation.folder import write_simulated_run
+from daemon.client import ControlClient
+from daemon.errors import UnreachableError
+
+RUN, TILES, CYCLES, SHAPE = "SOAK", 4, 500, (48, 48)
+SETTLED = 200
+"""Tile-cycles after which the first look is taken."""
+
+MOST = 1.05
+POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a process holds."""
+
+    memory_kib: int
+    threads: int
+    sockets: int
+    descriptors: int
+
+
+def resources(pid: int) -> Resources:
+    """Of a process, from ``/proc``."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    opened = [path.readlink().name for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
+    return Resources(
+        memory_kib=int(status["VmRSS"].split()[0]),
+        threads=int(status["Threads"]),
+        sockets=sum(name.startswith("socket:") for name in opened),
+        descriptors=len(opened),
+    )
+
+
+def soak(folder: Path) -> list[Resources]:
+    """The daemon's resources at every look from :data:`SETTLED` tile-cycles on."""
+    write_simulated_run(
+        folder / "images",
+        Conditions(),
+        run=RUN,
+        tiles=TILES,
+        cycles=CYCLES,
+        shape=SHAPE,
+        seed=8,
+        progress=lambda _: None,
+    )
+    addresses = {name: f"ipc://{folder}/{name}" for name in ("frames", "recovery", "calls", "control", "command")}
+    settings = {
+        "output": str(folder / "runs"),
+        "controller": {name: addresses[name] for name in ("frames", "recovery")},
+        "stream": {"calls": addresses["calls"]},
+        "control": {"endpoint": addresses["control"], "command": addresses["command"]},
+    }
+    config = folder / "seqd.toml"
+    config.write_text(tomli_w.dumps(settings))
+    seqd = [sys.executable, "-m", "daemon.cli"]
+    camera = ["camera", str(folder / "images"), "--frames", addresses["frames"], "--recovery", addresses["recovery"]]
+    looks = []
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen([*seqd, *camera], stdout=log, stderr=log) as controller,
+        subprocess.Popen([*seqd, "run", "--once", "--config", str(config)], stdout=log, stderr=log) as daemon,
+        ControlClient(addresses["control"]) as client,
+    ):
+        while daemon.poll() is None:
+            time.sleep(POLL_S)
+            try:
+                counts = client.status().tile_cycles
+            except UnreachableError:
+                continue
+            if SETTLED <= counts.called < TILES * CYCLES:
+                looks.append(resources(daemon.pid))
+        controller.wait(60)
+        if daemon.returncode or not looks:
+            raise SystemExit(f"the daemon ended with {daemon.returncode}:\n{(folder / 'log').read_text()}")
+    return looks
+
+
+def main() -> None:
+    """Soak and compare."""
+    with tempfile.TemporaryDirectory() as scratch:
+        began = time.monotonic()
+        looks = soak(Path(scratch))
+    first, last = looks[0], looks[-1]
+    print(f"{TILES * CYCLES} tile-cycles of {SHAPE[0]}×{SHAPE[1]} px in {time.monotonic() - began:.0f} s")
+    grown = False
+    for field, before, after in zip(fields(Resources), astuple(first), astuple(last), strict=True):
+        grown |= after > MOST * before
+        print(f"{field.name:12} {before:8} after {SETTLED}, {after:8} at the end: {after / before:.3f}")
+    raise SystemExit(1 if grown else 0)
+
+
+if __name__ == "__main__":
+    main()
