@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -49,6 +50,8 @@ def main() -> int:
         for one in consoles:
             one.print(table(outcomes))
             one.print(f"{len(outcomes)} of {len(cases)} runs carried out, {wrong} wrong, seed {options.seed}")
+    if not wrong:
+        shutil.rmtree(folder)
     return 1 if wrong or not outcomes else 0
 
 

@@ -21,15 +21,23 @@ from tests.processes import SEQD
 SIZE, DENSITY_K_MM2, TILES, CYCLES = 48, 150, 2, 6
 
 
-def prepare(folder: Path, *, lie: str = "") -> Setting:
+def prepare(folder: Path) -> Setting:
     """Simulate the images and compile the shim, below ``folder``."""
     images = folder / "images"
     images.mkdir()
     conditions = Conditions(density_k_mm2=DENSITY_K_MM2)
-    sizes = {"tiles": TILES, "cycles": CYCLES, "shape": (SIZE, SIZE), "seed": 1}
-    write_simulated_run(images, conditions, run="CHAOS", progress=lambda done: None, **sizes)
+    write_simulated_run(
+        images,
+        conditions,
+        run="CHAOS",
+        tiles=TILES,
+        cycles=CYCLES,
+        shape=(SIZE, SIZE),
+        seed=1,
+        progress=lambda done: None,
+    )
     verify = subprocess.run([*SEQD, "verify", "--help"], capture_output=True).returncode == 0
-    return Setting(folder, images, build(folder), verify, lie)
+    return Setting(folder, images, build(folder), verify)
 
 
 def carry_all(

@@ -47,8 +47,8 @@ class Setting:
     """Of the shim."""
     verify: bool
     """Whether there is a ``seqd verify`` to ask too."""
-    lie: str = ""
-    """Classes of calls that daemons forget to make: a planted defect."""
+    forgotten: str = ""
+    """Daemons forget to sync paths that end so: a planted defect."""
 
 
 @dataclass
@@ -188,7 +188,7 @@ class _Carrier:
 
     def _environment(self, start: Start) -> dict[str, str]:
         blow, failing, changes = start.blow, start.failing, self._reference.changes
-        if not (blow or failing or self._loses_power or self._setting.lie):
+        if not (blow or failing or self._loses_power):
             return {}
         return environment(
             self._setting.library,
@@ -198,14 +198,14 @@ class _Carrier:
             error=Error(failing.name, failing.classes, 1 + int(failing.at * changes), failing.seconds)
             if failing
             else None,
-            lie=self._setting.lie,
+            forgotten=self._setting.forgotten,
         )
 
     def _lose_power(self, luck: Random | None) -> None:
         """Put in place of the output folder what the disk is bound to have kept of it."""
         for change in read_journal(self._journal):
             self._disk.change(change)
-        if not self._setting.lie and self._disk.now() != read_tree(self._here.runs):
+        if self._disk.now() != read_tree(self._here.runs):
             raise RuntimeError(f"{self._case.name}: the shim did not see every change of {self._here.runs}")
         write_tree(self._here.runs, self._disk.after_power_loss(luck))
         self._journal.unlink(missing_ok=True)

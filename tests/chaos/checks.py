@@ -56,19 +56,20 @@ class Reference:
 
 
 def check_kept(folder: Path, told: dict[Key, int]) -> list[Finding]:
-    """What consumers were told of (tile-cycle and CRC-32 of its calls) is in the ledger of a run folder."""
+    """What consumers were told of (tile-cycle and CRC-32 of its calls) is in a run folder: ledger and bytes."""
     try:
         rows = read_ledger(folder)
     except (sqlite3.Error, ValueError) as error:
         return [Finding(Wrong.LOST, f"the ledger cannot be read: {error}")]
-    found = [Finding(Wrong.LOST, f"{_named(key)}: committed, not there any more") for key in sorted(told.keys() - rows)]
-    return found + [
-        Finding(
-            Wrong.CHANGED, f"{_named(key)}: calls of CRC-32 {crc32} were committed, the ledger has {rows[key].crc32}"
-        )
-        for key, crc32 in told.items()
-        if key in rows and rows[key].crc32 != crc32
-    ]
+    found = []
+    for key, crc32 in sorted(told.items()):
+        if key not in rows:
+            found.append(Finding(Wrong.LOST, f"{_named(key)}: was committed, and is not in the ledger"))
+        elif rows[key].crc32 != crc32:
+            found.append(Finding(Wrong.CHANGED, f"{_named(key)}: other calls were committed than the ledger has"))
+        elif _crc32_of_bytes(folder, key) != crc32:
+            found.append(Finding(Wrong.LOST, f"{_named(key)}: was committed, and its bytes are not in the tile file"))
+    return found
 
 
 def check_balance(rows: dict[Key, Row], info: RunInfo, ended: list[dict[str, Any]]) -> list[Finding]:
@@ -136,8 +137,7 @@ def _bytes_of_ledger(folder: Path, tile: TileId, rows: dict[Key, Row], info: Run
         found.append(Finding(Wrong.CHANGED, text))
     for cycle in range(1, info.cycles + 1):
         row = rows.get((tile.lane, tile.tile, cycle))
-        start = HEADER + clusters * (cycle - 1)
-        if row and zlib.crc32(content[start : start + clusters]) != row.crc32:
+        if row and _crc32_of_bytes(folder, (tile.lane, tile.tile, cycle)) != row.crc32:
             found.append(Finding(Wrong.CHANGED, f"tile {tile}, cycle {cycle}: bytes are not those of the ledger"))
     return found + [
         Finding(Wrong.LOST, f"{files.fastq_of(tile, read).name} is not there")
@@ -147,7 +147,7 @@ def _bytes_of_ledger(folder: Path, tile: TileId, rows: dict[Key, Row], info: Run
 
 
 def _same_until_missing(rows: dict[Key, Row], reference: Reference) -> list[Finding]:
-    """Calls before the first missing cycle that looked ahead to it; all, if its template was made from others."""
+    """Calls that looked ahead to no missing cycle; none, where the template was made without one."""
     found = []
     for tile in reference.info.tiles:
         mine = {key[2]: row for key, row in rows.items() if key[:2] == (tile.lane, tile.tile)}
@@ -164,6 +164,16 @@ def _same_until_missing(rows: dict[Key, Row], reference: Reference) -> list[Find
                 )
                 found.append(Finding(Wrong.CHANGED, text))
     return found
+
+
+def _crc32_of_bytes(folder: Path, key: Key) -> int | None:
+    """CRC-32 of a tile-cycle's bytes; None when they are not all there."""
+    lane, tile, cycle = key
+    path = RunFiles(folder).calls_of(TileId(lane=lane, tile=tile))
+    content = path.read_bytes() if path.exists() else b""
+    clusters = int.from_bytes(content[:HEADER], "little")
+    end = HEADER + clusters * cycle
+    return zlib.crc32(content[end - clusters : end]) if len(content) >= end else None
 
 
 def _named(key: Key) -> str:

@@ -35,8 +35,10 @@ class _File:
         self.unsynced.clear()
 
     def after_power_loss(self, luck: Random | None) -> bytes:
+        if luck is None:
+            return bytes(self.synced)
         content = bytearray(self.synced)
-        for change in self.unsynced if luck else ():
+        for change in self.unsynced:
             fate = luck.choice(("kept", "dropped", "torn"))
             if fate == "kept":
                 _make(content, change)
@@ -115,8 +117,8 @@ class Disk:
         luck : decides about what was not synced; without it nothing of that is kept.
         """
         kept = dict(self._kept)
-        for folder in sorted(self._unsynced) if luck else ():
-            for naming in self._unsynced[folder][: luck.randrange(len(self._unsynced[folder]) + 1)]:
+        for _, namings in sorted(self._unsynced.items()):
+            for naming in namings[: luck.randrange(len(namings) + 1) if luck else 0]:
                 _rename(kept, naming)
         return _reachable({path: file.after_power_loss(luck) if file else None for path, file in sorted(kept.items())})
 

@@ -6,7 +6,7 @@
  *                        after P thousandths of its bytes
  * CHAOS_ERROR    E:C:K:S error number E instead of calls of the classes C (o open, w write, s sync, n names), from the
  *                        K-th change on, for S seconds or, below 0, for good
- * CHAOS_LIE      C       calls of these classes claim to be done and are not: for programs that forget them
+ * CHAOS_FORGET   ENDING  syncs of paths that end so return at once with nothing done: a program that forgets them
  *
  * One change at a time, so the journal's order is the order of things.
  */
@@ -45,7 +45,7 @@ static int journal = -1;
 static uint32_t number;
 static uint32_t die_at, die_permille;
 static int error_number;
-static char error_classes[8], lie_classes[8];
+static char error_classes[8], forgotten[64];
 static uint32_t error_from;
 static double error_seconds, error_began = -1;
 
@@ -61,7 +61,7 @@ __attribute__((constructor)) static void begin(void) {
     if ((value = getenv("CHAOS_DIE"))) sscanf(value, "%u:%u", &die_at, &die_permille);
     if ((value = getenv("CHAOS_ERROR")))
         sscanf(value, "%d:%7[owsn]:%u:%lf", &error_number, error_classes, &error_from, &error_seconds);
-    if ((value = getenv("CHAOS_LIE"))) strncpy(lie_classes, value, sizeof lie_classes - 1);
+    if ((value = getenv("CHAOS_FORGET"))) strncpy(forgotten, value, sizeof forgotten - 1);
 }
 
 static int enter(void) { return pthread_mutex_lock(&mutex); }
@@ -134,7 +134,10 @@ static int fails(char class) {
     return 1;
 }
 
-static int lies(char class) { return strchr(lie_classes, class) != NULL; }
+static int forgets(const char *path) {
+    size_t length = strlen(path), ending = strlen(forgotten);
+    return ending && length >= ending && !strcmp(path + length - ending, forgotten);
+}
 static int last_before(void) { return ++number == die_at && die_permille < 1000; }
 static void done(void) {
     if (number == die_at) die();
@@ -155,11 +158,9 @@ static long write_at(int descriptor, const char *path, const char *data, size_t 
         wanted = length / 2;
     }
     long written = 0;
-    if (wanted && !lies('w'))
+    if (wanted)
         written = positioned ? syscall(SYS_pwrite64, descriptor, data, wanted, offset)
                              : syscall(SYS_write, descriptor, data, wanted);
-    else if (lies('w'))
-        return length;
     if (written > 0) record('W', path, inode_of(descriptor), at, data, written);
     if (last) die();
     done();
@@ -262,7 +263,7 @@ static int sync_open(int descriptor, long call) {
         errno = kept;
         return -1;
     }
-    if (lies('s')) return 0;
+    if (forgets(path)) return 0;
     int result = syscall(call, descriptor);
     if (!result) record(folder ? 'D' : 'S', path, found.st_ino, 0, NULL, 0);
     done();

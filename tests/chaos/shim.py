@@ -47,9 +47,16 @@ def environment(
     journal: Path | None = None,
     death: Death | None = None,
     error: Error | None = None,
-    lie: str = "",
+    forgotten: str = "",
 ) -> dict[str, str]:
-    """Variables that put the library before the C library of a process; ``root`` is what it watches."""
+    """Variables that put the library before the C library of a process.
+
+    Parameters
+    ----------
+    root : the folder that is watched.
+    journal : file that every change is recorded in.
+    forgotten : syncs of paths that end so are not made: a planted defect.
+    """
     given = {"LD_PRELOAD": str(library), "CHAOS_ROOT": str(root.resolve())}
     if journal is not None:
         given["CHAOS_JOURNAL"] = str(journal)
@@ -58,6 +65,6 @@ def environment(
     if error is not None:
         number = getattr(errno, error.name)
         given["CHAOS_ERROR"] = f"{number}:{error.classes}:{error.change}:{error.seconds}"
-    if lie:
-        given["CHAOS_LIE"] = lie
+    if forgotten:
+        given["CHAOS_FORGET"] = forgotten
     return given
