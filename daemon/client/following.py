@@ -102,18 +102,21 @@ class Following:
             case StatusAnswer():
                 status = read_status(answer, payload)
                 if self._belongs(status.run) and status.run:
-                    self._cycles = status.cycles
+                    self._cycles = status.cycles or self._cycles
                     self._is(status.state)
                 self._ask_status = False
-            case TilesAnswer(run=""):
-                # A daemon that was started again; it says what it has when it takes up the run.
-                self._ask_tiles, self._seq, self._state = False, None, ""
-                self._behind.clear()
             case TilesAnswer():
                 if self._belongs(answer.run):
-                    self._listed = True
+                    self._listed = bool(answer.tiles)
+                    self._ask_status |= self._listed and not self._cycles
+                    self._behind.clear()
                     for tile in answer.tiles:
                         self._show(TileId(lane=tile.lane, tile=tile.tile), tile.cycle)
+                if not answer.tiles:
+                    # A daemon that was started again; when it has taken up the run, it says so.
+                    self._seq = None
+                if not answer.run:
+                    self._state = ""
                 self._ask_tiles = False
             case Calls() | Template() if answer.run == self.run:
                 cycle = answer.cycle if isinstance(answer, Calls) else 0
