@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint bench bench-gpu kernels evaluate format lock clean
+.PHONY: demo test lint chaos fuzz soak bench bench-gpu kernels evaluate format lock clean
 
 demo: .venv/.base
 	$(BIN)/seqd demo --output demo
@@ -18,10 +18,24 @@ lint: .venv/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Hundreds of runs, each disturbed otherwise and held against the undisturbed one; docs/durability.md.
+CHAOS := --runs 200 --minutes 25
+chaos: .venv/.dev
+	$(BIN)/python -m tests.chaos $(CHAOS)
+
+fuzz: .venv/.dev
+	$(BIN)/pip install -q -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz codec --minutes 10
+	$(BIN)/python -m tests.fuzz control --minutes 10
+
+soak: .venv/.dev
+	$(BIN)/python -m benchmarks.soak
+
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks.cpu
 	$(BIN)/python -m benchmarks.jointfit
 	$(BIN)/python -m benchmarks.daemon
+	$(BIN)/python -m benchmarks.consumer
 
 bench-gpu: .venv/.dev
 	$(BIN)/python -m benchmarks.gpu
