@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -11,21 +12,32 @@ from engines.bundle import DEFAULT_BUNDLE, Readout
 from engines.errors import SeqdError
 
 
-def _local_address(address: str) -> str:
+def _address(address: str) -> str:
     ipc = address.startswith("ipc://") and 0 < len(address.removeprefix("ipc://").encode()) <= IPC_PATH_BYTES
-    port = re.fullmatch(r"tcp://(?:127\.0\.0\.1|localhost|\[::1\]):(\d{1,5})", address)
-    if not ipc and not (port and 0 < int(port[1]) < 2**16):
-        raise ValueError(
-            f"an address on this machine is needed: ipc://PATH of at most {IPC_PATH_BYTES} bytes, or tcp://127.0.0.1:PORT"
-        )
+    tcp = TCP.fullmatch(address)
+    if not ipc and not (tcp and 0 < int(tcp["port"]) < 2**16):
+        raise ValueError(f"an address is needed: ipc://PATH of at most {IPC_PATH_BYTES} bytes, or tcp://HOST:PORT")
     return address
 
 
 IPC_PATH_BYTES = 107
 """The system's limit for a socket's path."""
 
-Endpoint = Annotated[str, AfterValidator(_local_address)]
-"""A ZeroMQ address on this machine: ``ipc://PATH`` or ``tcp://127.0.0.1:PORT``."""
+TCP = re.compile(r"tcp://(?P<host>\*|\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,253}):(?P<port>[0-9]{1,5})")
+
+Endpoint = Annotated[str, AfterValidator(_address)]
+"""A ZeroMQ address: ``ipc://PATH`` or ``tcp://HOST:PORT``."""
+
+
+def beyond_this_machine(address: str) -> bool:
+    """Whether an address can be reached from, or lies on, another machine."""
+    tcp = TCP.fullmatch(address)
+    if tcp is None:
+        return not address.startswith("ipc://")
+    try:
+        return not ip_address(tcp["host"].strip("[]")).is_loopback
+    except ValueError:
+        return tcp["host"] != "localhost"
 
 
 class ConfigError(SeqdError):
@@ -138,9 +150,31 @@ class StreamConfig(_Section):
 
 
 class ControlConfig(_Section):
-    """The control socket."""
+    """Requests to the daemon."""
 
     endpoint: Endpoint = "ipc:///run/seqd/control"
+    """Where it is asked: status, tiles, replay."""
+    command: Endpoint = "ipc:///run/seqd/command"
+    """Where it is told: drain."""
+
+
+class SecurityConfig(_Section):
+    """CURVE keys, without which no TCP address is allowed but those of this machine; with them, every one has CURVE."""
+
+    certificate: Path | None = None
+    """The daemon's own, with its secret key; ``seqd keys`` makes one."""
+    observers: Path | None = None
+    """Folder of the public keys (``*.key``) that may read: ``stream.calls`` and ``control.endpoint``."""
+    operators: Path | None = None
+    """Folder of the public keys that may command: ``control.command``."""
+    controller: Path | None = None
+    """The public key of the imaging controller."""
+
+    @model_validator(mode="after")
+    def _one_identity(self) -> "SecurityConfig":
+        if self.certificate is None and any((self.observers, self.operators, self.controller)):
+            raise ValueError("certificate is needed beside the keys of others; `seqd keys` makes one")
+        return self
 
 
 class LogConfig(_Section):
@@ -164,13 +198,27 @@ class Config(_Section):
     calling: CallingConfig = CallingConfig()
     stream: StreamConfig = StreamConfig()
     control: ControlConfig = ControlConfig()
+    security: SecurityConfig = SecurityConfig()
     log: LogConfig = LogConfig()
 
     @model_validator(mode="after")
-    def _four_addresses(self) -> "Config":
-        addresses = (self.controller.frames, self.controller.recovery, self.stream.calls, self.control.endpoint)
-        if len(set(addresses)) < len(addresses):
-            raise ValueError("frames, recovery, calls and control need an address each; one is used twice")
+    def _five_addresses(self) -> "Config":
+        addresses = {
+            "controller.frames": (self.controller.frames, "controller"),
+            "controller.recovery": (self.controller.recovery, "controller"),
+            "stream.calls": (self.stream.calls, "observers"),
+            "control.endpoint": (self.control.endpoint, "observers"),
+            "control.command": (self.control.command, "operators"),
+        }
+        if len({address for address, _ in addresses.values()}) < len(addresses):
+            raise ValueError("frames, recovery, calls, control and command need an address each; one is used twice")
+        for setting, (address, others) in addresses.items():
+            curve = beyond_this_machine(address) or (self.security.certificate and address.startswith("tcp://"))
+            if curve and (self.security.certificate is None or getattr(self.security, others) is None):
+                raise ValueError(
+                    f"{setting} = {address!r}: this needs keys: set certificate and {others} in [security]; "
+                    "`seqd keys` makes certificates"
+                )
         return self
 
 

@@ -1,16 +1,22 @@
-"""The control socket: status, replay and drain, answered by a thread of its own."""
+"""Requests to the daemon: status, tiles and replay on one socket, drain on another; answered by a thread of its own."""
 
 import threading
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from types import TracebackType
 
 import zmq
 
 from calib.runfolder import TileId
+from daemon.config import ControlConfig
 from daemon.errors import OutputError
 from daemon.locs import read_locs
 from daemon.progress import Progress
 from daemon.runfiles import RunFiles
+from daemon.security.gate import Gate
+from daemon.security.keys import ServerKeys
 from daemon.sockets import bind
 from daemon.tilefile import read_cycles
 from daemon.wire.codec import Refusal, WireError, decode, encode
@@ -31,24 +37,53 @@ from daemon.wire.messages import (
 
 POLL_MS = 200
 
+QUEUE = 16
+"""Requests of a client that wait, and answers that it has not taken."""
+
+LARGEST_PART = 4096
+"""Bytes of the largest part of a request."""
+
+SHARE = 0.1
+"""Of one processor core, that answering takes at most: under a flood requests wait, and calling does not."""
+
+LONGEST_REST_S = 1.0
+
+READS = (StatusQuery, TilesQuery, Replay)
+COMMANDS = (Drain,)
+
+
+@dataclass(frozen=True)
+class _Door:
+    name: str
+    socket: zmq.Socket[bytes]
+    taken: tuple[type[Message], ...]
+    elsewhere: str
+    """What to do about requests that the other socket takes."""
+
 
 class Control:
-    """Answers control requests, also while every worker hangs."""
+    """Answers requests, also while every worker hangs; those that read on one socket, commands on the other."""
 
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
-        endpoint: str,
+        config: ControlConfig,
         progress: Progress,
         drain: Callable[[], None],
+        gate: Gate,
     ) -> None:
-        self._socket = context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.LINGER, 500)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, 2**20)
-        bind(self._socket, endpoint)
         self._progress, self._drain = progress, drain
         self._run: tuple[str, RunFiles] | None = None
         self._stop = threading.Event()
+        with ExitStack() as opened:
+            self._doors = tuple(
+                _Door(name, _opened(opened, context, name, endpoint, keys, gate), taken, elsewhere)
+                for name, endpoint, keys, taken, elsewhere in (
+                    ("control", config.endpoint, gate.observers, READS, "it is a command: ask at control.command"),
+                    ("command", config.command, gate.operators, COMMANDS, "it is no command: ask at control.endpoint"),
+                )
+            )
+            self._opened = opened.pop_all()
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
         self._thread.start()
 
@@ -66,32 +101,54 @@ class Control:
         self._thread.join(timeout=5)
 
     def _serve(self) -> None:
-        with self._socket:
+        poller = zmq.Poller()
+        for door in self._doors:
+            poller.register(door.socket, zmq.POLLIN)
+        with self._opened:
+            rested = False
             while not self._stop.is_set():
-                if self._socket.poll(POLL_MS):
-                    identity, *parts = self._socket.recv_multipart()
-                    answer, payload = self._answer(parts)
-                    self._socket.send_multipart([identity, *encode(answer, payload)])
+                begun_s = time.thread_time()
+                ready = dict(poller.poll(0 if rested else POLL_MS))
+                for door in self._doors:
+                    if door.socket in ready:
+                        self._answer_one(door)
+                if rested:
+                    self._progress.slowed(len(ready))
+                rested = bool(ready)
+                if ready:
+                    spent_s = time.thread_time() - begun_s
+                    self._stop.wait(min(spent_s * (1 / SHARE - 1), LONGEST_REST_S))
 
-    def _answer(self, parts: list[bytes]) -> tuple[Message, bytes]:
+    def _answer_one(self, door: _Door) -> None:
+        """Answer one request, so that the other socket and other clients have their turn."""
+        identity, *parts = door.socket.recv_multipart()
+        answer, payload = self._answer(parts, door)
+        try:
+            door.socket.send_multipart([identity, *encode(answer, payload)], zmq.NOBLOCK)
+        except zmq.ZMQError:
+            # The client went away, or asks and does not take the answers.
+            self._progress.refused(f"{door.name}_unread")
+
+    def _answer(self, parts: list[bytes], door: _Door) -> tuple[Message, bytes]:
         try:
             request, _ = decode(parts)
         except WireError as error:
-            self._progress.refused(f"control_{error.refusal}")
+            self._progress.refused(f"{door.name}_{error.refusal}")
             return Refused(reason=str(error)[:2000]), b""
+        if not isinstance(request, door.taken):
+            self._progress.refused(f"{door.name}_{Refusal.TOPIC}")
+            known = isinstance(request, (*READS, *COMMANDS))
+            return Refused(reason=f"{request.topic}: {door.elsewhere if known else 'it is not a request'}"), b""
         match request:
             case StatusQuery():
                 return StatusAnswer(), self._progress.snapshot().model_dump_json().encode()
-            case Drain():
-                self._drain()
-                return Accepted(), b""
             case TilesQuery():
                 return self._tiles(), b""
             case Replay():
                 return self._replay(request)
             case _:
-                self._progress.refused(f"control_{Refusal.TOPIC}")
-                return Refused(reason=f"{request.topic} is not a control request"), b""
+                self._drain()
+                return Accepted(), b""
 
     def _tiles(self) -> TilesAnswer:
         run, committed = self._progress.committed_cycles()
@@ -117,3 +174,20 @@ class Control:
             return refused, b""
         answer = Calls(run=run, seq=0, lane=tile.lane, tile=tile.tile, cycle=request.cycle, n=len(calls))
         return answer, calls.tobytes()
+
+
+def _opened(
+    opened: ExitStack,
+    context: zmq.Context[zmq.Socket[bytes]],
+    name: str,
+    endpoint: str,
+    keys: ServerKeys | None,
+    gate: Gate,
+) -> zmq.Socket[bytes]:
+    socket = opened.enter_context(context.socket(zmq.ROUTER))
+    socket.setsockopt(zmq.LINGER, 500)
+    # An answer that cannot be sent is an error, and counted.
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    gate.watch(name, socket)
+    bind(socket, endpoint, keys=keys, queue=QUEUE, largest_part=LARGEST_PART)
+    return socket

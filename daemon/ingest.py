@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from types import TracebackType
 
-import structlog
 import zmq
 
 from daemon.config import ControllerConfig
 from daemon.progress import Progress
+from daemon.security.gate import Gate
 from daemon.sockets import connect
+from daemon.sparinglog import SparingLog
 from daemon.wire.codec import Refusal, WireError, decode, encode
 from daemon.wire.messages import (
     CycleEnd,
@@ -23,11 +25,8 @@ from daemon.wire.messages import (
     Sync,
 )
 
-FRAME_QUEUE = 256
-"""Messages the socket keeps; frames beyond are dropped by it, noticed as a gap and asked for again."""
-
-MESSAGE_LIMIT = 16384 * 16384 * 2
-"""Bytes of a message's largest part."""
+QUEUE = 64
+"""Messages that a socket keeps; frames beyond are dropped by it, noticed as a gap and asked for again."""
 
 SYNC_EVERY_S = 2.0
 """The controller is asked where it is after such a silence, and so often while it sends frames of an unknown run."""
@@ -38,25 +37,28 @@ BATCH = 64
 PUBLISHED = (RunStart, Frame, CycleEnd, RunEnd)
 ANSWERS = (RunStart, Frame, Gone, Position, Idle)
 
-log = structlog.get_logger()
-
 
 class Ingest:
     """Receives the controller's messages; everything that is refused is counted and logged."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], config: ControllerConfig, progress: Progress) -> None:
-        self._progress = progress
-        self._frames = context.socket(zmq.SUB)
-        self._frames.setsockopt(zmq.RCVHWM, FRAME_QUEUE)
-        self._frames.setsockopt(zmq.SUBSCRIBE, b"")
-        self._recovery = context.socket(zmq.DEALER)
-        self._recovery.setsockopt(zmq.SNDHWM, FRAME_QUEUE)
-        # Without it, questions would pile up while no controller is there.
-        self._recovery.setsockopt(zmq.IMMEDIATE, 1)
-        for socket, endpoint in ((self._frames, config.frames), (self._recovery, config.recovery)):
-            socket.setsockopt(zmq.LINGER, 200)
-            socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_LIMIT)
-            connect(socket, endpoint)
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], config: ControllerConfig, progress: Progress, gate: Gate
+    ) -> None:
+        self._progress, self._log = progress, SparingLog()
+        with ExitStack() as opened:
+            self._frames = opened.enter_context(context.socket(zmq.SUB))
+            self._frames.setsockopt(zmq.SUBSCRIBE, b"")
+            self._recovery = opened.enter_context(context.socket(zmq.DEALER))
+            # Without it, questions would pile up while no controller is there.
+            self._recovery.setsockopt(zmq.IMMEDIATE, 1)
+            for name, socket, endpoint in (
+                ("frames", self._frames, config.frames),
+                ("recovery", self._recovery, config.recovery),
+            ):
+                socket.setsockopt(zmq.LINGER, 200)
+                gate.watch(name, socket)
+                connect(socket, endpoint, keys=gate.controller, queue=QUEUE)
+            self._opened = opened.pop_all()
         self._poller = zmq.Poller()
         self._poller.register(self._frames, zmq.POLLIN)
         self._poller.register(self._recovery, zmq.POLLIN)
@@ -104,7 +106,7 @@ class Ingest:
     def refuse(self, error: WireError) -> None:
         """Count and log a refused message."""
         self._progress.refused(error.refusal)
-        log.warning("message refused", reason=error.refusal.value, detail=str(error))
+        self._log.warning("message refused", reason=error.refusal.value, detail=str(error))
 
     def follow(self, run: str) -> None:
         """Watch the sequence numbers of this run."""
@@ -116,8 +118,8 @@ class Ingest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._frames.close()
-        self._recovery.close()
+        self._opened.close()
+        self._log.close()
 
     def _watch_sequence(self, message: Message) -> None:
         if not isinstance(message, PUBLISHED):
@@ -129,6 +131,6 @@ class Ingest:
         if self._last_seq is not None and message.seq > self._last_seq + 1:
             missed = message.seq - self._last_seq - 1
             self._progress.gap(missed)
-            log.warning("sequence gap", missed=missed, after=self._last_seq)
+            self._log.warning("sequence gap", missed=missed, after=self._last_seq)
         if self._last_seq is None or message.seq > self._last_seq:
             self._last_seq = message.seq

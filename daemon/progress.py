@@ -26,6 +26,8 @@ class Progress:
         self._lock = threading.Lock()
         self._status = Status(version=version)
         self._refused: Counter[str] = Counter()
+        self._shut_out: Counter[str] = Counter()
+        self._slowed = 0
         self._committed: dict[TileId, int] = {}
         self._since = time.monotonic()
         self._committed_here = 0
@@ -145,6 +147,16 @@ class Progress:
         with self._lock:
             self._refused[reason] += 1
 
+    def shut_out(self, socket: str) -> None:
+        """Count a connection that a socket refused."""
+        with self._lock:
+            self._shut_out[socket] += 1
+
+    def slowed(self, requests: int) -> None:
+        """Count requests that had to wait."""
+        with self._lock:
+            self._slowed += requests
+
     def received(self, tile: TileId, cycle: int) -> None:
         """A tile-cycle left the assembler."""
         with self._lock:
@@ -242,6 +254,7 @@ class Progress:
             frames.received += self._refused.total()
             frames.pending = self._frames.total()
             frames.balanced = frames.accepted + frames.restored == frames.committed + frames.pending
+            status.shut_out, status.slowed = dict(sorted(self._shut_out.items())), self._slowed
             lag.silent_s = round(self.silent_s, 1)
             status.stalled_s = round(self.stalled_s, 1)
             status.cycle = min(self._committed.values(), default=0)

@@ -1,6 +1,7 @@
 """The daemon: waits for a run, carries it through the pipeline, waits for the next."""
 
 import json
+import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -26,6 +27,7 @@ from daemon.patience import Patience
 from daemon.pipeline import Pipeline
 from daemon.progress import Progress
 from daemon.runfiles import RunFiles
+from daemon.security.gate import Gate
 from daemon.states import Phase, RunState, StopReason
 from daemon.status import EngineStatus, FitStatus
 from daemon.stream import Stream
@@ -63,14 +65,17 @@ class Service:
         SeqdError : configuration, bundle, engine, output or run cannot be used.
         """
         config = self._config
+        # What is written is for owner and group, whoever starts the daemon.
+        os.umask(0o027)
         bundle = load_bundle(config.engine.bundle)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop())
         with ExitStack() as stack:
             context = stack.enter_context(zmq.Context[zmq.Socket[bytes]]())
-            stream = stack.enter_context(Stream(context, config.stream.calls, config.stream.queue, self.progress))
-            control = stack.enter_context(Control(context, config.control.endpoint, self.progress, self.stop))
-            ingest = stack.enter_context(Ingest(context, config.controller, self.progress))
+            gate = stack.enter_context(Gate(context, config.security, self.progress))
+            stream = stack.enter_context(Stream(context, config.stream.calls, config.stream.queue, self.progress, gate))
+            control = stack.enter_context(Control(context, config.control, self.progress, self.stop, gate))
+            ingest = stack.enter_context(Ingest(context, config.controller, self.progress, gate))
             self._notifier.ready()
             log.info("ready", version=__version__, frames=config.controller.frames, control=config.control.endpoint)
             finished: set[str] = set()

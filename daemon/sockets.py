@@ -1,41 +1,101 @@
-"""Opening ZeroMQ sockets, with errors a person can act on."""
+"""Opening ZeroMQ sockets: their keys and bounds, with errors a person can act on."""
 
+import os
 from pathlib import Path
 
 import zmq
 
+from daemon.config import beyond_this_machine
 from daemon.errors import RunError
+from daemon.security.keys import ClientKeys, ServerKeys
+
+LARGEST_PART = 16384 * 16384 * 2
+"""Bytes of the largest part of a message, the pixels of a frame."""
+
+HANDSHAKE_MS = 10_000
+"""A connection that has not proved itself by then is closed."""
+
+QUEUE = 128
+"""Messages kept for one peer, each way."""
 
 
-def bind(socket: "zmq.Socket[bytes]", endpoint: str) -> None:
-    """Bind a socket, making the folder of an ipc address.
+def bind(
+    socket: "zmq.Socket[bytes]",
+    endpoint: str,
+    *,
+    keys: ServerKeys | None = None,
+    queue: int = QUEUE,
+    largest_part: int = LARGEST_PART,
+) -> None:
+    """Bind a socket, making the folder of an ipc address; the socket file is for owner and group from its beginning.
+
+    To be called before threads are started that make files.
+
+    Parameters
+    ----------
+    keys : whom it lets in on a TCP address; ipc addresses are guarded by their mode.
+    queue : messages kept for one peer, each way.
+    largest_part : bytes; who sends a larger part of a message is disconnected.
 
     Raises
     ------
-    RunError : the address is in use or cannot be made.
+    RunError : the address is in use or cannot be made, or TCP beyond this machine without keys.
     """
     try:
+        _bound(socket, endpoint, keys, queue, largest_part)
         if endpoint.startswith("ipc://"):
-            path = Path(endpoint.removeprefix("ipc://"))
-            path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        socket.setsockopt(zmq.IPV6, 1)
-        socket.bind(endpoint)
-        if endpoint.startswith("ipc://"):
-            path.chmod(0o660)
+            Path(endpoint.removeprefix("ipc://")).parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        before = os.umask(0o117)
+        try:
+            socket.bind(endpoint)
+        finally:
+            os.umask(before)
     except (zmq.ZMQError, OSError) as error:
-        socket.close()
-        raise RunError(f"socket {endpoint}: {getattr(error, 'strerror', None) or error}") from error
+        raise _unusable(socket, endpoint, error) from error
 
 
-def connect(socket: "zmq.Socket[bytes]", endpoint: str) -> None:
+def connect(
+    socket: "zmq.Socket[bytes]",
+    endpoint: str,
+    *,
+    keys: ClientKeys | None = None,
+    queue: int = QUEUE,
+    largest_part: int = LARGEST_PART,
+) -> None:
     """Connect a socket; the other end may come later.
 
+    Parameters
+    ----------
+    keys : what it proves itself with, and whom it trusts, on a TCP address.
+    queue, largest_part : as for :func:`bind`.
+
     Raises
     ------
-    RunError : the address is not one.
+    RunError : the address is not one, or TCP beyond this machine without keys.
     """
     try:
-        socket.setsockopt(zmq.IPV6, 1)
+        _bound(socket, endpoint, keys, queue, largest_part)
         socket.connect(endpoint)
     except zmq.ZMQError as error:
-        raise RunError(f"socket {endpoint}: {error.strerror}") from error
+        raise _unusable(socket, endpoint, error) from error
+
+
+def _bound(
+    socket: "zmq.Socket[bytes]", endpoint: str, keys: ServerKeys | ClientKeys | None, queue: int, largest_part: int
+) -> None:
+    """Set keys and bounds."""
+    if keys is None and beyond_this_machine(endpoint):
+        socket.close()
+        raise RunError(f"socket {endpoint}: beyond this machine only with keys; `seqd keys` makes them")
+    if keys is not None and endpoint.startswith("tcp://"):
+        keys.apply(socket)
+    socket.setsockopt(zmq.IPV6, 1)
+    socket.setsockopt(zmq.SNDHWM, queue)
+    socket.setsockopt(zmq.RCVHWM, queue)
+    socket.setsockopt(zmq.MAXMSGSIZE, largest_part)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+
+
+def _unusable(socket: "zmq.Socket[bytes]", endpoint: str, error: zmq.ZMQError | OSError) -> RunError:
+    socket.close()
+    return RunError(f"socket {endpoint}: {error.strerror or error}")

@@ -183,6 +183,10 @@ class Status(BaseModel):
     """Of them, those known to pass the chastity filter."""
     fastq_files: int = 0
     """Written."""
+    shut_out: dict[str, int] = {}
+    """Connections refused since the daemon started, by socket: frames, recovery, calls, control, command."""
+    slowed: int = 0
+    """Requests that had to wait, since answering takes no more than its share of the processor."""
     stream_dropped: int = 0
     """Messages that were not streamed; consumers can ask for them again."""
     tile_cycles_per_s: float = 0

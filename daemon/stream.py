@@ -8,6 +8,7 @@ from types import TracebackType
 import zmq
 
 from daemon.progress import Progress
+from daemon.security.gate import Gate
 from daemon.sockets import bind
 from daemon.wire.codec import encode
 from daemon.wire.messages import Event, Message
@@ -17,6 +18,9 @@ MESSAGES = 128
 
 ZeroMQ counts messages where memory counts bytes, and a mark that is lowered while a connection stands can starve it for
 good: instead of the mark, the size of a message follows from the bytes that there are."""
+
+SUBSCRIPTION = 64
+"""Bytes of the longest subscription of a consumer."""
 
 OVERHEAD = 1024
 """Bytes that a message takes beside its own in Python and ZeroMQ, at most; what bounds a queue of events."""
@@ -35,12 +39,17 @@ class Stream:
     """
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, queue_bytes: int, progress: Progress
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: str,
+        queue_bytes: int,
+        progress: Progress,
+        gate: Gate,
     ) -> None:
         self._socket = context.socket(zmq.PUB)
-        self._socket.setsockopt(zmq.SNDHWM, MESSAGES)
         self._socket.setsockopt(zmq.LINGER, 500)
-        bind(self._socket, endpoint)
+        gate.watch("calls", self._socket)
+        bind(self._socket, endpoint, keys=gate.observers, queue=MESSAGES, largest_part=SUBSCRIPTION)
         # Without a length of its own: no put may wait.
         self._queue: queue.SimpleQueue[list[bytes | memoryview] | None] = queue.SimpleQueue()
         self._queue_bytes, self._waiting_bytes = queue_bytes, 0

@@ -85,7 +85,7 @@ def bench(folder: Path, **sections: dict) -> Bench:
             "missing_after_s": 5.0,
         },
         "stream": {"calls": f"ipc://{folder}/calls"},
-        "control": {"endpoint": f"ipc://{folder}/control"},
+        "control": {"endpoint": f"ipc://{folder}/control", "command": f"ipc://{folder}/command"},
         "calling": {"template_cycles": 4},
         "log": {"format": "json"},
     }

@@ -13,9 +13,11 @@ from calib.learning.simulation.folder import write_simulated_run
 from calib.runfolder import TileId, read_frames
 from daemon.assembler import TileImage
 from daemon.caller import Caller
+from daemon.config import SecurityConfig
 from daemon.output import RunOutput
 from daemon.progress import Progress
 from daemon.runfiles import RunFiles
+from daemon.security.gate import Gate
 from daemon.stream import Stream
 from engines.backends.openvino import OpenVinoRunner
 from engines.bundle import Readout, load_bundle
@@ -63,7 +65,8 @@ def call(run, tmp_path):
         progress, files = Progress("0"), RunFiles(tmp_path / "R")
         with ExitStack() as stack:
             context = stack.enter_context(zmq.Context())
-            stream = stack.enter_context(Stream(context, f"ipc://{tmp_path}/calls", 1000, progress))
+            gate = stack.enter_context(Gate(context, SecurityConfig(), progress))
+            stream = stack.enter_context(Stream(context, f"ipc://{tmp_path}/calls", 1000, progress, gate))
             output = stack.enter_context(closing(RunOutput(files, info, {}, progress, stream, chastity_failures=1)))
             engine = SlottedEngine("cpu", lambda: runner(bundle, shape=SHAPE, options=options), slots=2)
             stack.enter_context(closing(engine))

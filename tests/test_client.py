@@ -22,12 +22,14 @@ from calib.learning.simulation.folder import write_simulated_run
 from calib.runfolder import TileId
 from daemon.client import AsyncCallsStream, AsyncControlClient, CallsStream, ControlClient, MissedError
 from daemon.client.following import Following
+from daemon.config import ControlConfig, SecurityConfig
 from daemon.control import Control
 from daemon.errors import UnreachableError
 from daemon.ledger import CycleStatus
 from daemon.locs import encode_locs
 from daemon.progress import Progress
 from daemon.runfiles import RunFiles
+from daemon.security.gate import Gate
 from daemon.states import RunState
 from daemon.status import Status
 from daemon.stream import Stream
@@ -313,8 +315,10 @@ class Instrument:
         self.folder, self.progress = folder, Progress("1")
         self.calls, self.endpoint = f"ipc://{folder}/calls", f"ipc://{folder}/control"
         context = stack.enter_context(zmq.Context())
-        self.stream = stack.enter_context(Stream(context, self.calls, 10**6, self.progress))
-        self.control = stack.enter_context(Control(context, self.endpoint, self.progress, lambda: None))
+        gate = stack.enter_context(Gate(context, SecurityConfig(), self.progress))
+        self.stream = stack.enter_context(Stream(context, self.calls, 10**6, self.progress, gate))
+        config = ControlConfig(endpoint=self.endpoint, command=f"ipc://{folder}/command")
+        self.control = stack.enter_context(Control(context, config, self.progress, lambda: None, gate))
         self._stack = stack
 
     def begin(self, run, cycles=CYCLES):

@@ -7,17 +7,19 @@ import zmq
 
 from calib.runfolder import TileId
 from daemon.client import ControlClient
+from daemon.config import ControlConfig, SecurityConfig
 from daemon.control import Control
 from daemon.errors import RunError, UnreachableError
 from daemon.ledger import CycleStatus
 from daemon.locs import encode_locs
 from daemon.progress import Progress
 from daemon.runfiles import RunFiles
+from daemon.security.gate import Gate
 from daemon.sockets import bind
-from daemon.states import RunState
+from daemon.states import RunState, StopReason
 from daemon.tilefile import open_tile_file
 from daemon.wire.codec import decode
-from daemon.wire.messages import Accepted, Calls, Drain, Hold, Refused, Replay, Template, TilesQuery
+from daemon.wire.messages import Accepted, Calls, Drain, Hold, Refused, Replay, StatusQuery, Template, TilesQuery
 
 TILE, EMPTY = TileId(lane=1, tile=1101), TileId(lane=1, tile=1102)
 POSITIONS = np.array([[1.5, 20.25], [3.0, 4.0], [7.75, 0.5]], np.float32)
@@ -31,6 +33,11 @@ def endpoint(tmp_path):
 
 
 @pytest.fixture
+def command(tmp_path):
+    return f"ipc://{tmp_path}/sockets/command"
+
+
+@pytest.fixture
 def drained():
     return threading.Event()
 
@@ -41,8 +48,13 @@ def progress():
 
 
 @pytest.fixture
-def control(endpoint, progress, drained):
-    with zmq.Context() as context, Control(context, endpoint, progress, drained.set) as control:
+def control(endpoint, command, progress, drained):
+    config = ControlConfig(endpoint=endpoint, command=command)
+    with (
+        zmq.Context() as context,
+        Gate(context, SecurityConfig(), progress) as gate,
+        Control(context, config, progress, drained.set, gate) as control,
+    ):
         yield control
 
 
@@ -82,14 +94,29 @@ def replay(client, cycle, tile=TILE):
 
 
 def test_status_is_answered(client, progress):
-    progress.set_state(RunState.FAILED, "why")
+    progress.set_state(RunState.FAILED, StopReason.ENGINE_FAILED, "why")
     status = client.status()
     assert (status.state, status.reason, status.version) == (RunState.FAILED, "why", "1")
 
 
-def test_drain_is_accepted_and_carried_out(client, drained):
-    assert client.ask(Drain()) == (Accepted(), b"")
+def test_drain_is_accepted_and_carried_out(control, command, drained):
+    with ControlClient(command) as operator:
+        assert operator.ask(Drain()) == (Accepted(), b"")
     assert drained.is_set()
+
+
+def test_command_on_the_socket_that_reads_is_refused_with_where_to_ask(client, drained, progress):
+    assert client.ask(Drain())[0] == Refused(reason="drain: it is a command: ask at control.command")
+    assert not drained.is_set()
+    assert progress.snapshot().frames.refused == {"control_topic": 1}
+
+
+@pytest.mark.parametrize("request_", [StatusQuery(), TilesQuery(), Replay(lane=1, tile=1101, cycle=1)])
+def test_question_on_the_socket_for_commands_is_refused_with_where_to_ask(control, command, progress, request_):
+    with ControlClient(command) as operator:
+        answer, _ = operator.ask(request_)
+    assert answer == Refused(reason=f"{request_.topic}: it is no command: ask at control.endpoint")
+    assert progress.snapshot().frames.refused == {"command_topic": 1}
 
 
 @pytest.mark.parametrize("cycle", [1, 2])
@@ -135,7 +162,7 @@ def test_tiles_are_empty_before_the_first_run_and_then_say_how_far_each_is(clien
 
 
 def test_message_that_is_no_request_is_refused_and_counted(client, progress):
-    assert client.ask(Hold(run="R1"))[0] == Refused(reason="hold is not a control request")
+    assert client.ask(Hold(run="R1"))[0] == Refused(reason="hold: it is not a request")
     assert progress.snapshot().frames.refused == {"control_topic": 1}
 
 

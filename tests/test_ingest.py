@@ -5,9 +5,10 @@ import pytest
 import zmq
 
 from calib.runfolder import Read, RunInfo, TileId
-from daemon.config import ControllerConfig
+from daemon.config import ControllerConfig, SecurityConfig
 from daemon.ingest import Ingest
 from daemon.progress import Progress
+from daemon.security.gate import Gate
 from daemon.wire.codec import decode, encode
 from daemon.wire.messages import CycleEnd, Frame, Hold, Resend, RunEnd, RunStart, Sync
 
@@ -31,7 +32,8 @@ class Bench:
         self.frames.bind(config.frames)
         self.recovery.bind(config.recovery)
         self.progress = Progress("test")
-        self.ingest = Ingest(context, config, self.progress)
+        self.gate = Gate(context, SecurityConfig(), self.progress)
+        self.ingest = Ingest(context, config, self.progress, self.gate)
         assert self.frames.poll(5000)
         self.frames.recv()  # the subscription
 
@@ -50,7 +52,7 @@ class Bench:
 def bench(tmp_path):
     with zmq.Context() as context:
         bench = Bench(context, tmp_path)
-        with bench.ingest, bench.frames, bench.recovery:
+        with bench.gate, bench.ingest, bench.frames, bench.recovery:
             yield bench
 
 

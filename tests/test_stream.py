@@ -4,7 +4,9 @@ from contextlib import ExitStack, contextmanager
 import pytest
 import zmq
 
+from daemon.config import SecurityConfig
 from daemon.progress import Progress
+from daemon.security.gate import Gate
 from daemon.states import RunState
 from daemon.stream import MESSAGES, OVERHEAD, Stream
 from daemon.wire.codec import decode
@@ -59,11 +61,12 @@ def there(tmp_path, progress):
     """Opens streams and consumers, and closes them after the test."""
     with ExitStack() as stack:
         context = stack.enter_context(zmq.Context())
+        gate = stack.enter_context(Gate(context, SecurityConfig(), progress))
         endpoint = f"ipc://{tmp_path}/calls"
 
         class There:
             def stream(self, queue_bytes):
-                return stack.enter_context(Stream(context, endpoint, queue_bytes, progress))
+                return stack.enter_context(Stream(context, endpoint, queue_bytes, progress, gate))
 
             def consumer(self):
                 consumer = Consumer(context, endpoint)
@@ -141,7 +144,11 @@ def held_back(tmp_path, progress, queue_bytes):
     class Context(zmq.Context):
         _socket_class = HeldBack
 
-    with Context() as context, Stream(context, f"ipc://{tmp_path}/calls", queue_bytes, progress) as stream:
+    with (
+        Context() as context,
+        Gate(context, SecurityConfig(), progress) as guarded,
+        Stream(context, f"ipc://{tmp_path}/calls", queue_bytes, progress, guarded) as stream,
+    ):
         yield stream, gate
 
 

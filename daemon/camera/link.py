@@ -24,14 +24,13 @@ class Link:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         # XPUB tells when a daemon subscribes, and can wait for a slow one instead of dropping.
         self._frames = self._context.socket(zmq.XPUB)
-        self._frames.setsockopt(zmq.SNDHWM, QUEUE)
         self._frames.setsockopt(zmq.XPUB_NODROP, 1)
         self._recovery = self._context.socket(zmq.ROUTER)
         self.subscribed = False
         """Whether a daemon listened to the frames when :meth:`requests` was last called."""
         try:
-            bind(self._frames, frames)
-            bind(self._recovery, recovery)
+            bind(self._frames, frames, queue=QUEUE)
+            bind(self._recovery, recovery, queue=QUEUE)
         except RunError:
             self.close(linger_s=0)
             raise

@@ -73,7 +73,7 @@ def call(
     with tempfile.TemporaryDirectory(prefix="seqd-", dir=shallow) as scratch:
         local = _local(settings, Path(scratch), output)
         path = Path(scratch) / "seqd.toml"
-        path.write_text(tomli_w.dumps(local.model_dump(mode="json")), "utf-8")
+        path.write_text(tomli_w.dumps(local.model_dump(mode="json", exclude_none=True)), "utf-8")
         camera = ["camera", str(folder), "--frames", local.controller.frames, "--recovery", local.controller.recovery]
         with (
             _process(["run", "--config", str(path), "--once"], run_folder / "daemon.log") as daemon,
@@ -107,7 +107,8 @@ def _local(settings: Config, scratch: Path, output: Path) -> Config:
     fresh["output"] = output.resolve()
     fresh["controller"] |= {"frames": f"ipc://{scratch}/frames", "recovery": f"ipc://{scratch}/recovery"}
     fresh["stream"]["calls"] = f"ipc://{scratch}/calls"
-    fresh["control"]["endpoint"] = f"ipc://{scratch}/control"
+    fresh["control"] = {"endpoint": f"ipc://{scratch}/control", "command": f"ipc://{scratch}/command"}
+    fresh["security"] = {}
     fresh["log"]["format"] = "json"
     return Config.model_validate(fresh)
 

@@ -38,7 +38,6 @@ def open_calls(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.So
     """
     socket = context.socket(zmq.SUB)
     socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.RCVHWM, STREAM_QUEUE)
     socket.setsockopt(zmq.SUBSCRIBE, b"")
     connect(socket, endpoint)
     return socket

@@ -21,8 +21,10 @@ with atheris.instrument_imports(include=["daemon.wire", "daemon.control", "calib
     import msgpack
     import zmq
 
+    from daemon.config import ControlConfig, SecurityConfig
     from daemon.control import Control
     from daemon.progress import Progress
+    from daemon.security.gate import Gate
     from daemon.wire.codec import WireError, decode, encode
     from daemon.wire.messages import MESSAGES
 
@@ -125,7 +127,9 @@ def control(folder: Path) -> Callable[[bytes], None]:
     """Every message to the control socket is answered by one that can be read."""
     endpoint = f"ipc://{folder}/control"
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    Control(context, endpoint, Progress("fuzz"), lambda: None)
+    progress = Progress("fuzz")
+    config = ControlConfig(endpoint=endpoint, command=f"ipc://{folder}/command")
+    Control(context, config, progress, lambda: None, Gate(context, SecurityConfig(), progress))
     client = context.socket(zmq.DEALER)
     client.connect(endpoint)
 

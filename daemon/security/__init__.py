@@ -1,0 +1,1 @@
+"""Who may reach the daemon from another machine: CURVE keys, who is let in, and who was shut out."""
