@@ -254,14 +254,16 @@ def test_run_begun_with_other_settings_is_refused(images, undisturbed, tmp_path)
     assert "begun with template_cycles 4, now it is 5" in last
 
 
-def test_full_disk_ends_the_run_with_one_clear_line(images, tmp_path):
-    here = bench(tmp_path)
+def test_full_disk_that_stays_full_ends_the_run_with_one_clear_line(images, tmp_path):
+    here = bench(tmp_path, faults={"retry_for_s": 1})
     # A file size limit fails writes as a full disk does.
     limited = ["bash", "-c", f"ulimit -f 100; exec {SEQD[0]} -m daemon.cli run --once --config {here.config}"]
     with here.camera(images), process(limited, tmp_path / "daemon.log", None) as daemon:
         assert finish(daemon) == 7
     log = (tmp_path / "daemon.log").read_text("utf-8")
-    assert log.strip().splitlines()[-1].startswith(("seqd: output folder ", "seqd: ledger "))
+    assert log.strip().splitlines()[-1].startswith(("seqd: ledger ", "seqd: spool", "seqd: tile files", "seqd: run"))
+    # SQLite takes the limit for a failing disk.
+    assert '"stop_reason": "disk_full"' in log or '"stop_reason": "storage_failed"' in log
     assert "Traceback" not in log
 
 
@@ -293,8 +295,12 @@ def test_two_daemons_cannot_write_one_run(images, tmp_path):
 
 def test_a_controller_faster_than_calling_is_held_and_released(images, undisturbed, tmp_path):
     # A tile image is 115 kB and all 24 come at once.
-    here = bench(tmp_path, memory={"hold_above": 2**20, "refuse_above": 2**21})
+    here = bench(
+        tmp_path,
+        memory={"spill_above": 2**19, "refuse_above": 2**20},
+        spool={"release_below": 2**17, "hold_above": 2**19, "limit": 2**20},
+    )
     with here.camera(images, "--faults", "drop=0.3,seed=3"), here.daemon("--once") as daemon:
-        here.wait_for(lambda status: status.lag.holding and status.lag.bytes > 2**20)
+        here.wait_for(lambda status: status.lag.holding and status.spool.images > 0)
         assert finish(daemon) == 0
     assert outputs(here.runs / RUN) == outputs(undisturbed)
