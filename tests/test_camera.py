@@ -150,11 +150,11 @@ class Host:
         return self.next(self.recovery, within_s)
 
 
-def where(host):
-    """What the controller says last of where it is."""
+def where(host, within_s=PATIENCE_S):
+    """What the controller says last of where it is; None when it does not."""
     host.tell(Sync())
-    while not isinstance(answer := host.next(host.recovery), Position | Idle):
-        assert answer is not None
+    while not isinstance(answer := host.next(host.recovery, within_s), Position | Idle | None):
+        pass
     return answer
 
 
@@ -365,6 +365,33 @@ def test_controller_is_idle_before_the_run_and_says_then_where_it_is(archive, tm
         deaf.tell(Done(run="R1"))
 
 
+def test_questions_without_end_do_not_stop_imaging(archive, tmp_path, host):
+    enough = threading.Event()
+
+    def ask_on():
+        # Faster than anyone can answer: there is always another.
+        with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+            socket.linger = 0
+            socket.connect(f"ipc://{tmp_path}/recovery")
+            while not enough.is_set():
+                if socket.poll(10, zmq.POLLOUT):
+                    socket.send_multipart(encode(resend(0)))
+                while socket.poll(0):
+                    socket.recv_multipart()
+
+    with controlling(archive, tmp_path, tile_s=0.05):
+        asking = [threading.Thread(target=ask_on) for _ in range(3)]
+        for thread in asking:
+            thread.start()
+        try:
+            assert frames_of(host.published()) == list(range(FRAMES))
+        finally:
+            enough.set()
+            for thread in asking:
+                thread.join()
+        host.tell(Done(run="R1"))
+
+
 def test_held_controller_stops_and_goes_on_when_released(archive, tmp_path, host):
     with controlling(archive, tmp_path, tile_s=0.1):
         host.published(until=Frame)
@@ -451,7 +478,8 @@ def test_restarted_controller_is_idle_until_someone_listens_and_knows_its_cycle_
         deaf.frames.setsockopt(zmq.UNSUBSCRIBE, b"")
         deaf.tell(Release(run="R1"))
         deadline = time.monotonic() + PATIENCE_S
-        while (answer := deaf.ask(Sync(), within_s=0.5)) != Idle():
+        # What is asked of the dying controller is not answered.
+        while (answer := where(deaf, within_s=0.5)) != Idle():
             assert time.monotonic() < deadline, f"not idle, but {answer}"
         deaf.tell(Hold(run="R1"))
         deaf.frames.setsockopt(zmq.SUBSCRIBE, b"")
@@ -465,6 +493,12 @@ def test_restarted_controller_is_idle_until_someone_listens_and_knows_its_cycle_
         assert [isinstance(answer, Gone) for answer in answers] == [True] * 8 + [False] * 16
         deaf.tell(Done(run="R1"))
     assert not failures
+
+
+def test_frames_held_back_are_lost_in_a_crash(archive, tmp_path):
+    faults = "delay=1,delay_images=2,crash=0.2,crash_s=0.1,seed=70"
+    assert crashes(faults) == [None, None, Crash(after=0, skip=False), None, None, None]
+    assert frames_of(published(archive, tmp_path, faults)) == list(range(8, FRAMES))
 
 
 def test_paused_controller_stands_still_and_goes_on(archive, tmp_path, host):

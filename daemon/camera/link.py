@@ -10,6 +10,9 @@ from daemon.sockets import bind
 QUEUE = 64
 """Messages kept for the daemon; what comes after them has to wait."""
 
+BATCH = 64
+"""Requests taken before imaging has its turn, so that one who asks without end does not stop it."""
+
 
 class Link:
     """Publishes frames and answers requests.
@@ -44,8 +47,10 @@ class Link:
         return True
 
     def requests(self, timeout_ms: int) -> Iterator[tuple[bytes, list[bytes]]]:
-        """Who asked and what, as long as there is more; waits at most so long for the first."""
-        while self._recovery.poll(timeout_ms):
+        """Who asked and what, at most a batch; waits at most so long for the first."""
+        for _ in range(BATCH):
+            if not self._recovery.poll(timeout_ms):
+                break
             timeout_ms = 0
             asker, *parts = self._recovery.recv_multipart()
             yield asker, parts
