@@ -14,11 +14,11 @@ from daemon.camera.faults import Faults, parse_faults
 from tests.chaos import carry as carrying
 from tests.chaos.campaign import prepare
 from tests.chaos.carry import carry, undisturbed
-from tests.chaos.checks import Wrong, check_balance, check_finished, check_kept
+from tests.chaos.checks import Wrong, check_balance, check_ends, check_finished, check_kept
 from tests.chaos.disk import Disk, read_tree, write_tree
 from tests.chaos.journal import Change, Kind, read_journal
 from tests.chaos.ledger import read_ledger
-from tests.chaos.plan import FRAMES, STAGES, Blow, Case, Start, plan
+from tests.chaos.plan import ENDINGS, FRAMES, STAGES, Blow, Case, Start, plan
 from tests.chaos.plan import Kind as Disturbance
 from tests.chaos.shim import Death, Error, build, environment
 
@@ -34,9 +34,8 @@ def test_a_dozen_runs_of_all_kinds_lose_double_and_change_nothing(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "runs carried out, 0 wrong, seed 7" in done.stdout
-    rows = {
-        cells[1]: cells[2:] for cells in (row.replace(" ", "").split("|") for row in table.read_text().splitlines())
-    }
+    lines = [line for line in table.read_text().splitlines() if line.startswith("|")]
+    rows = {cells[1]: cells[2:] for cells in (line.replace(" ", "").split("|") for line in lines)}
     assert set(rows) >= set(Disturbance) - {Disturbance.DISK}  # which not every machine lets us fill
     runs, restarts = map(int, rows["all"][:2])
     assert runs >= 11
@@ -58,8 +57,9 @@ def test_a_plan_has_every_kind_stage_and_fault():
     kills = [start.kill.stage for case in cases for start in case.starts if start.kill]
     assert set(kills) == set(STAGES)
     assert {case.faults.partition("=")[0] for case in cases} >= {form.partition("=")[0] for form in FRAMES.values()}
-    tenths = {int(10 * case.starts[0].blow.at) for case in cases if case.kind is Disturbance.DEATH}
-    assert tenths == set(range(10))
+    blows = [case.starts[0].blow for case in cases if case.kind is Disturbance.DEATH]
+    assert {int(10 * blow.at) for blow in blows} == set(range(10))
+    assert {blow.ending for blow in blows} == set(ENDINGS)
 
 
 def test_every_fault_of_the_controller_has_a_form():
@@ -313,6 +313,15 @@ def ledger(run, statement):
         database.execute(statement)
 
 
+def test_deaths_are_aimed_at_everything_that_a_run_writes(reference):
+    aims = {ending: [path for path in reference.changed if path.endswith(ending)] for ending in ENDINGS}
+    assert [ending for ending, paths in aims.items() if not paths] == []
+    aimed = {path for ending, paths in aims.items() if ending for path in paths}
+    # Whether these survive, nobody counts on; and the run's own folders, which are made at the start.
+    left = {path for path in reference.changed if not path.endswith((".reading.npy", ".image", "-shm"))} - aimed
+    assert left <= {"", reference.info.run}
+
+
 def test_nothing_is_wrong_with_the_undisturbed_run(run, reference):
     assert found(run, reference) == set()
 
@@ -369,9 +378,17 @@ def test_books_that_do_not_balance_are_found(reference):
     assert [one.wrong for one in check_balance(reference.rows, reference.info, [finished])] == [Wrong.UNBALANCED]
 
 
+@pytest.mark.parametrize(
+    ("reasons", "wrong"), [(["disk_full"], 0), ([], 1), (["internal"], 1), (["full"], 1), (["disk_full", "asked"], 0)]
+)
+def test_a_failure_that_does_not_say_why_is_found(reasons, wrong):
+    ended = [{"state": "failed", "stop_reason": reason} for reason in reasons]
+    assert [finding.wrong for finding in check_ends(ended, 1)] == [Wrong.ENDED] * wrong
+
+
 # Planted defects, in real daemons.
 
-LATE = Case(Disturbance.POWER, 0, starts=(Start(blow=Blow(0.85, 0), power=0),))
+LATE = Case(Disturbance.POWER, 0, starts=(Start(blow=Blow("", 0.85, 0), power=0),))
 
 
 @pytest.mark.parametrize("forgotten", [".bcls", ".db-wal"])

@@ -12,7 +12,8 @@ from typing import Any
 
 from calib.runfolder import read_run_info
 from daemon.ledger import CycleStatus
-from tests.chaos.checks import Finding, Reference, Wrong, check_balance, check_finished, check_kept
+from daemon.states import RunState
+from tests.chaos.checks import Finding, Reference, Wrong, check_balance, check_ends, check_finished, check_kept
 from tests.chaos.consumer import Consumer
 from tests.chaos.daemonlog import DaemonLog, events
 from tests.chaos.disk import Disk, read_tree, write_tree
@@ -74,8 +75,8 @@ def undisturbed(setting: Setting) -> Reference:
     ):
         if daemon.wait(LIMIT_S) or camera.wait(LIMIT_S):
             raise RuntimeError(f"the undisturbed run failed, see {here.folder / 'daemon.log'}")
-    run = here.runs / info.run
-    return Reference(info, outputs(run), read_ledger(run), read_journal(journal)[-1].number, TEMPLATE_CYCLES)
+    run, changed = here.runs / info.run, tuple(change.path for change in read_journal(journal))
+    return Reference(info, outputs(run), read_ledger(run), changed, TEMPLATE_CYCLES)
 
 
 def carry(case: Case, setting: Setting, reference: Reference) -> Outcome:
@@ -154,7 +155,7 @@ class _Carrier:
         self.outcome.found += check_kept(self._run_folder, self._consumer.told)
         # The controller leaves when the daemon has told it that all is written.
         said = [line["state"] for line in self._ends()][-1:]
-        self.outcome.finished = self._camera.poll() == 0 or (code == 0 and said == ["finished"])
+        self.outcome.finished = self._camera.poll() == 0 or (code == 0 and said == [RunState.FINISHED])
 
     def _lived(self, start: Start) -> int | None:
         """Start the daemon, and see to what befalls it; its exit code, None when it hung."""
@@ -187,15 +188,15 @@ class _Carrier:
         return daemon.returncode
 
     def _environment(self, start: Start) -> dict[str, str]:
-        blow, failing, changes = start.blow, start.failing, self._reference.changes
+        blow, failing, changed = start.blow, start.failing, self._reference.changed
         if not (blow or failing or self._loses_power):
             return {}
         return environment(
             self._setting.library,
             self._here.runs,
             journal=self._journal if self._loses_power else None,
-            death=Death(1 + int(blow.at * changes), blow.permille) if blow else None,
-            error=Error(failing.name, failing.classes, 1 + int(failing.at * changes), failing.seconds)
+            death=Death(1 + int(blow.at * _number(changed, blow.ending)), blow.permille, blow.ending) if blow else None,
+            error=Error(failing.name, failing.classes, 1 + int(failing.at * len(changed)), failing.seconds)
             if failing
             else None,
             forgotten=self._setting.forgotten,
@@ -223,6 +224,7 @@ class _Carrier:
             return
         self.outcome.missing = sum(row.status == CycleStatus.MISSING for row in rows.values())
         found += check_balance(rows, reference.info, self._ends())
+        found += check_ends(self._ends(), self.outcome.typed)
         if self.outcome.finished:
             found += check_finished(self._run_folder, rows, reference, may_miss=self._case.may_miss)
         if self.outcome.finished and self._setting.verify:
@@ -236,3 +238,7 @@ class _Carrier:
 
     def _find(self, wrong: Wrong, text: str) -> None:
         self.outcome.found.append(Finding(wrong, text))
+
+
+def _number(changed: tuple[str, ...], ending: str) -> int:
+    return sum(path.endswith(ending) for path in changed)

@@ -11,6 +11,7 @@ from calib.calling.inphase import AHEAD
 from calib.runfolder import RunInfo, TileId
 from daemon.ledger import CycleStatus
 from daemon.runfiles import RunFiles
+from daemon.states import RunState, StopReason
 from tests.chaos.ledger import Key, Row, read_ledger
 from tests.processes import outputs
 
@@ -50,8 +51,8 @@ class Reference:
     info: RunInfo
     outputs: dict[str, bytes]
     rows: dict[Key, Row]
-    changes: int
-    """Of the output folder, as the shim counts them."""
+    changed: tuple[str, ...]
+    """Paths of all changes of the output folder, in their order."""
     template_cycles: int
 
 
@@ -86,10 +87,21 @@ def check_balance(rows: dict[Key, Row], info: RunInfo, ended: list[dict[str, Any
         for status in CycleStatus:
             counted = sum(row.status == status for row in rows.values())
             # The last line: a daemon that is killed after another one ended says nothing.
-            if ended[-1]["state"] == "finished" and ended[-1][status] != counted:
+            if ended[-1]["state"] == RunState.FINISHED and ended[-1][status] != counted:
                 text = f"the ledger has {counted} {status}, the daemon ended with {ended[-1][status]}"
                 found.append(Finding(Wrong.UNBALANCED, text))
     return found
+
+
+def check_ends(ended: list[dict[str, Any]], typed: int) -> list[Finding]:
+    """Each of the starts that ended in a typed failure said why, and none that it was a defect of seqd."""
+    reasons = [line["stop_reason"] for line in ended if line["state"] == RunState.FAILED]
+    found = [Finding(Wrong.ENDED, f"{typed} daemons failed, {len(reasons)} said why")] if len(reasons) < typed else []
+    return found + [
+        Finding(Wrong.ENDED, f"a daemon failed with stop reason {reason!r}")
+        for reason in reasons
+        if reason not in list(StopReason) or reason == StopReason.INTERNAL
+    ]
 
 
 def check_finished(folder: Path, rows: dict[Key, Row], reference: Reference, *, may_miss: bool) -> list[Finding]:

@@ -73,8 +73,10 @@ class Kill:
 class Blow:
     """SIGKILL at a change of the output folder."""
 
+    ending: str
+    """Of the paths that are aimed at; empty for all."""
     at: float
-    """Share of the changes that an undisturbed run makes."""
+    """Share of the changes that an undisturbed run makes of them."""
     permille: int
     """Of the change that is made before."""
 
@@ -146,6 +148,25 @@ ERRORS = (
 )
 """Error and classes of calls, see :class:`tests.chaos.shim.Error`."""
 
+ENDINGS = (
+    "",
+    ".bcls",
+    ".fastq.gz.tmp",
+    "run.db-wal",
+    ".image.tmp",
+    ".npz.tmp",
+    "/tiles",
+    "run.db",
+    ".chastity",
+    "/spool",
+    ".locs.tmp",
+    "/fastq",
+    "run.db-journal",
+    ".xml.tmp",
+    ".json.tmp",
+)
+"""Of paths: what a run writes, each aimed at as often, as most changes are the ledger's."""
+
 FRAMES = {
     "drop": "drop=0.2",
     "duplicate": "duplicate=0.3",
@@ -193,9 +214,12 @@ def case(seed: int, kind: Kind, index: int) -> Case:
             first = _kill(luck, stages[index % len(stages)])
             return replace(drawn, starts=(first, *(_kill(luck, luck.choice(stages)) for _ in range(luck.randrange(3)))))
         case Kind.DEATH:
-            return replace(drawn, starts=_blows(luck, even))
+            return replace(drawn, starts=_blows(luck, ENDINGS[index % len(ENDINGS)], even))
         case Kind.POWER:
-            return replace(drawn, starts=tuple(_powerless(luck, start) for start in _blows(luck, even)))
+            return replace(
+                drawn,
+                starts=tuple(_powerless(luck, start) for start in _blows(luck, ENDINGS[index % len(ENDINGS)], even)),
+            )
         case Kind.ERROR:
             return replace(drawn, starts=(Start(failing=_failing(luck, ERRORS[index % len(ERRORS)], even)),))
         case Kind.DISK:
@@ -212,9 +236,9 @@ def _kill(luck: Random, stage: str) -> Start:
     return Start(kill=Kill(stage, luck.uniform(0, STAGES[stage].lasts_s)))
 
 
-def _blows(luck: Random, first: float) -> tuple[Start, ...]:
-    later = [luck.random() ** 2 * 0.6 for _ in range(luck.randrange(3))]
-    return tuple(Start(blow=Blow(at, luck.choice((0, 1000, luck.randrange(1, 1000))))) for at in (first, *later))
+def _blows(luck: Random, ending: str, at: float) -> tuple[Start, ...]:
+    aims = [(ending, at), *((luck.choice(ENDINGS), luck.random() ** 2) for _ in range(luck.randrange(3)))]
+    return tuple(Start(blow=Blow(*aim, permille=luck.choice((0, 1000, luck.randrange(1, 1000))))) for aim in aims)
 
 
 def _powerless(luck: Random, start: Start) -> Start:
@@ -228,7 +252,7 @@ def _failing(luck: Random, error: tuple[str, str], at: float) -> Failing:
 def _mixed(luck: Random, at: float) -> tuple[Start, ...]:
     """An error that passes, then a death; with the power or without, and kills where it stays."""
     passing = replace(_failing(luck, luck.choice(ERRORS), at * 0.7), seconds=luck.uniform(0.05, 0.5))
-    starts = tuple(replace(start, failing=passing) for start in _blows(luck, at))
+    starts = tuple(replace(start, failing=passing) for start in _blows(luck, luck.choice(ENDINGS), at))
     if luck.random() < 0.5:
         # What a kill from outside interrupts is not in the journal: no power loss after one.
         return tuple(_powerless(luck, start) for start in starts)

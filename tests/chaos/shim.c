@@ -2,8 +2,8 @@
  *
  * CHAOS_ROOT     the folder; everything else passes untouched
  * CHAOS_JOURNAL  file that every change is recorded in once it is made; `journal.py` reads it
- * CHAOS_DIE      K:P     SIGKILL at the K-th change: before it at P = 0, after it at P = 1000, in between a write stops
- *                        after P thousandths of its bytes
+ * CHAOS_DIE      K:P:E   SIGKILL at the K-th change of a path that ends in E: before it at P = 0, after it at P = 1000,
+ *                        in between a write stops after P thousandths of its bytes
  * CHAOS_ERROR    E:C:K:S error number E instead of calls of the classes C (o open, w write, s sync, n names), from the
  *                        K-th change on, for S seconds or, below 0, for good
  * CHAOS_FORGET   ENDING  syncs of paths that end so return at once with nothing done: a program that forgets them
@@ -43,7 +43,9 @@ static char root[PATH_MAX];
 static size_t root_length;
 static int journal = -1;
 static uint32_t number;
-static uint32_t die_at, die_permille;
+static uint32_t die_at, die_permille, matched;
+static char die_ending[64];
+static int struck;
 static int error_number;
 static char error_classes[8], forgotten[64];
 static uint32_t error_from;
@@ -58,7 +60,7 @@ __attribute__((constructor)) static void begin(void) {
         journal = fcntl(opened, F_DUPFD_CLOEXEC, 500);
         syscall(SYS_close, opened);
     }
-    if ((value = getenv("CHAOS_DIE"))) sscanf(value, "%u:%u", &die_at, &die_permille);
+    if ((value = getenv("CHAOS_DIE"))) sscanf(value, "%u:%u:%63s", &die_at, &die_permille, die_ending);
     if ((value = getenv("CHAOS_ERROR")))
         sscanf(value, "%d:%7[owsn]:%u:%lf", &error_number, error_classes, &error_from, &error_seconds);
     if ((value = getenv("CHAOS_FORGET"))) strncpy(forgotten, value, sizeof forgotten - 1);
@@ -134,13 +136,21 @@ static int fails(char class) {
     return 1;
 }
 
-static int forgets(const char *path) {
-    size_t length = strlen(path), ending = strlen(forgotten);
-    return ending && length >= ending && !strcmp(path + length - ending, forgotten);
+static int ends_in(const char *path, const char *ending) {
+    size_t length = strlen(path), wanted = strlen(ending);
+    return length >= wanted && !strcmp(path + length - wanted, ending);
 }
-static int last_before(void) { return ++number == die_at && die_permille < 1000; }
+
+static int forgets(const char *path) { return forgotten[0] && ends_in(path, forgotten); }
+
+/* Count a change; whether the process dies before all of it is made. */
+static int last_before(const char *path) {
+    number++;
+    struck = die_at && ends_in(path, die_ending) && ++matched == die_at;
+    return struck && die_permille < 1000;
+}
 static void done(void) {
-    if (number == die_at) die();
+    if (struck) die();
 }
 
 static long write_at(int descriptor, const char *path, const char *data, size_t length, off_t offset, int positioned) {
@@ -149,7 +159,7 @@ static long write_at(int descriptor, const char *path, const char *data, size_t 
         int flags = fcntl(descriptor, F_GETFL);
         at = lseek(descriptor, 0, flags & O_APPEND ? SEEK_END : SEEK_CUR);
     }
-    int last = last_before();
+    int last = last_before(path);
     size_t wanted = last ? length * die_permille / 1000 : length;
     int first = error_began < 0;
     if (fails('w')) {
@@ -238,7 +248,7 @@ static int truncate_open(int descriptor, off_t size) {
     const char *path = opened_as(descriptor, full);
     if (!path) return syscall(SYS_ftruncate, descriptor, size);
     LOCKED;
-    if (last_before()) die();
+    if (last_before(path)) die();
     if (fails('w')) return -1;
     int result = syscall(SYS_ftruncate, descriptor, size);
     if (!result) record('T', path, inode_of(descriptor), size, NULL, 0);
@@ -255,7 +265,7 @@ static int sync_open(int descriptor, long call) {
     LOCKED;
     struct stat found;
     int folder = !fstat(descriptor, &found) && S_ISDIR(found.st_mode);
-    if (last_before()) die();
+    if (last_before(path)) die();
     if (fails('s')) {
         int kept = errno;
         /* The system has dropped the pages it could not write, and believes them clean. */
@@ -281,7 +291,7 @@ static int open_any(int folder, const char *name, int flags, mode_t mode) {
     struct stat found;
     int there = !fstatat(folder, name, &found, 0);
     int creates = flags & O_CREAT && !there, empties = flags & O_TRUNC && there && found.st_size > 0;
-    if ((creates || empties) && last_before()) die();
+    if ((creates || empties) && last_before(path)) die();
     int descriptor = syscall(SYS_openat, folder, name, flags, mode);
     if (descriptor >= 0 && creates) record('C', path, inode_of(descriptor), 0, NULL, 0);
     if (descriptor >= 0 && empties) record('T', path, inode_of(descriptor), 0, NULL, 0);
@@ -320,7 +330,7 @@ EXPORT int creat64(const char *path, mode_t mode) { return creat(path, mode); }
 #define NAMES(KIND, PATH, OTHER, CALL)                                                 \
     do {                                                                               \
         LOCKED;                                                                        \
-        if (last_before()) die();                                                      \
+        if (last_before(PATH)) die();                                                  \
         if (fails('n')) return -1;                                                     \
         int result = CALL;                                                             \
         if (!result) record(KIND, PATH, 0, 0, OTHER, (OTHER) ? strlen(OTHER) : 0);     \

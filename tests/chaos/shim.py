@@ -13,9 +13,11 @@ class Death:
     """SIGKILL at a change of the output folder."""
 
     change: int
-    """Counted from 1."""
+    """Counted from 1, of those of the paths that are meant."""
     permille: int
     """Of the change that is made before: 0 none, 1000 all, between them a write is torn."""
+    ending: str = ""
+    """Of the paths that are meant; empty for all."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def environment(
     if journal is not None:
         given["CHAOS_JOURNAL"] = str(journal)
     if death is not None:
-        given["CHAOS_DIE"] = f"{death.change}:{death.permille}"
+        given["CHAOS_DIE"] = f"{death.change}:{death.permille}:{death.ending}"
     if error is not None:
         number = getattr(errno, error.name)
         given["CHAOS_ERROR"] = f"{number}:{error.classes}:{error.change}:{error.seconds}"
