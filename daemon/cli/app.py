@@ -1,7 +1,8 @@
 """The ``seqd`` command: its subcommands, and the one place where errors are printed.
 
 Exit codes: 0 done; 1 other failure; 2 usage, configuration; 3 run folder; 4 bundle; 5 engine;
-6 registration; 7 output files; 8 run; 9 a process that should answer does not; 130 interrupted.
+6 registration; 7 output files; 8 run; 9 a process that should answer does not;
+10 a run that was verified differs from its ledger; 130 interrupted.
 """
 
 import sys
@@ -18,6 +19,7 @@ from daemon.cli.demo import demo
 from daemon.cli.run import run
 from daemon.cli.status import status
 from daemon.cli.tail import tail
+from daemon.cli.verify import verify
 from engines.errors import SeqdError
 
 PLUGINS = "seqd.commands"
@@ -27,12 +29,12 @@ app = typer.Typer(
     name="seqd",
     help="Real-time base calling for fluorescence DNA sequencers.",
     epilog="Exit codes: 0 done, 1 other failure, 2 usage or configuration, 3 run folder, 4 bundle, 5 engine, "
-    "6 registration, 7 output files, 8 run, 9 a process does not answer, 130 interrupted.",
+    "6 registration, 7 output files, 8 run, 9 a process does not answer, 10 verified and different, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (run, camera, call, tail, status, build, demo):
+for command in (run, camera, call, tail, status, verify, build, demo):
     app.command()(command)
 
 

@@ -1,7 +1,8 @@
 """FASTQ of one tile and read, from its tile file and positions."""
 
-import gzip
-import io
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +10,12 @@ from numpy.typing import NDArray
 from calib.calling.quality import NO_CALL
 from calib.runfolder import Read, RunInfo, TileId
 from daemon.durable import write_durably
+from daemon.errors import OutputError
+from daemon.filter import passing as passing_filter
 from daemon.locs import read_locs
 from daemon.runfiles import RunFiles
-from daemon.tilefile import read_cycles
+from daemon.sinks.sinkfile import SinkFile, gzipped
+from daemon.tilefile import HEADER
 
 NO_CALL_QUALITY = 2
 """Phred score a no-call is written with."""
@@ -23,31 +27,74 @@ CHUNK = 20_000
 def write_fastq(files: RunFiles, info: RunInfo, tile: TileId, read: Read, *, passing: NDArray[np.bool_]) -> None:
     """Write ``s_<lane>_<tile>_R<read>.fastq.gz`` whole or not at all; same calls, same bytes.
 
+    Parameters
+    ----------
+    passing : (n,) from :func:`daemon.filter.passing`.
+    """
+    write_durably(files.fastq_of(tile, read), gzipped(fastq_records(files, info, tile, read, passing=passing)))
+
+
+def fastq_files(files: RunFiles, info: RunInfo, chastity_failures: int) -> Iterator[SinkFile]:
+    """The FASTQ files of a finished run, as a :data:`daemon.sinks.sinkfile.Sink`."""
+
+    def content(tile: TileId, read: Read) -> Iterator[bytes]:
+        passing = passing_filter(files, info, tile, failures_allowed=chastity_failures)
+        return fastq_records(files, info, tile, read, passing=passing)
+
+    for read in info.reads:
+        for tile in info.tiles:
+            yield SinkFile(
+                files.fastq_of(tile, read), tile, info.cycles_of(read)[-1], content=partial(content, tile, read)
+            )
+
+
+def fastq_records(
+    files: RunFiles, info: RunInfo, tile: TileId, read: Read, *, passing: NDArray[np.bool_]
+) -> Iterator[bytes]:
+    """The records of all clusters in the order of the template, :data:`CHUNK` at a time.
+
     Clusters that the chastity filter takes out are there too, marked ``Y`` (filtered) as Illumina marks them.
 
     Parameters
     ----------
     passing : (n,) from :func:`daemon.filter.passing`.
+
+    Raises
+    ------
+    OutputError : the tile's files do not hold the read.
     """
-    calls = read_cycles(files.calls_of(tile), info.cycles_of(read))
     positions = read_locs(files.locs_of(tile))
-    letters = np.where(calls == NO_CALL, ord("N"), np.frombuffer(b"ACGT", np.uint8)[calls & 3]).astype(np.uint8)
-    scores = (np.where(calls == NO_CALL, NO_CALL_QUALITY, calls >> 2) + 33).astype(np.uint8)
     # Illumina's read-name coordinates: tenths of pixels from -100 px.
     coordinates = np.rint(positions.astype(np.float64) * 10 + 1000).astype(np.int64)
     prefix = f"@{info.instrument}:{info.number}:{info.flowcell}:{tile.lane}:{tile.tile}:"
     filtered = np.where(passing, "N", "Y").tolist()
-    buffer = io.BytesIO()
-    with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=4, mtime=0, filename="") as file:
-        for start in range(0, len(positions), CHUNK):
-            part = slice(start, start + CHUNK)
-            bases, phreds = letters[:, part].T.tobytes().decode("ascii"), scores[:, part].T.tobytes().decode("ascii")
-            length = len(calls)
-            records = [
-                f"{prefix}{x}:{y} {read.number}:{mark}:0:\n{bases[at : at + length]}\n+\n{phreds[at : at + length]}\n"
-                for at, (y, x), mark in zip(
-                    range(0, len(bases), length), coordinates[part].tolist(), filtered[part], strict=True
-                )
-            ]
-            file.write("".join(records).encode("ascii"))
-    write_durably(files.fastq_of(tile, read), buffer.getvalue())
+    for part, calls in _chunks(files.calls_of(tile), info.cycles_of(read)):
+        letters = np.where(calls == NO_CALL, ord("N"), np.frombuffer(b"ACGT", np.uint8)[calls & 3]).astype(np.uint8)
+        scores = (np.where(calls == NO_CALL, NO_CALL_QUALITY, calls >> 2) + 33).astype(np.uint8)
+        bases, phreds = letters.T.tobytes().decode("ascii"), scores.T.tobytes().decode("ascii")
+        length = len(calls)
+        records = [
+            f"{prefix}{x}:{y} {read.number}:{mark}:0:\n{bases[at : at + length]}\n+\n{phreds[at : at + length]}\n"
+            for at, (y, x), mark in zip(
+                range(0, len(bases), length), coordinates[part].tolist(), filtered[part], strict=True
+            )
+        ]
+        yield "".join(records).encode("ascii")
+
+
+def _chunks(path: Path, cycles: range) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+    """Consecutive clusters of a tile file and their (cycles, clusters) bytes; a read of all would not fit in memory."""
+    with path.open("rb") as file:
+        header = file.read(HEADER.size)
+        if len(header) < HEADER.size:
+            raise OutputError(f"tile file {path}: no header")
+        (clusters,) = HEADER.unpack(header)
+        for start in range(0, clusters, CHUNK):
+            part = slice(start, min(start + CHUNK, clusters))
+            content = bytearray()
+            for cycle in cycles:
+                file.seek(HEADER.size + clusters * (cycle - 1) + start)
+                content += file.read(part.stop - start)
+            if len(content) < len(cycles) * (part.stop - start):
+                raise OutputError(f"tile file {path}: cycles {cycles.start}-{cycles.stop - 1} are not all there")
+            yield part, np.frombuffer(content, np.uint8).reshape(len(cycles), -1)

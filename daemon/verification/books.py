@@ -1,0 +1,170 @@
+"""The ledger's books: what it says of every tile and cycle, and whether that can be."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from calib.runfolder import RunInfo, TileId
+from daemon.errors import OutputError, storage_error
+from daemon.filter import filter_cycles
+from daemon.ledger import SCHEMA_VERSION, CycleStatus
+from daemon.verification.findings import Findings
+from engines.architecture import CHANNELS
+
+LOCKED_S = 5.0
+"""Time that a locked ledger is waited for."""
+
+MOST_CLUSTERS = 2**32 - 1
+"""The number that a tile file's header can hold."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """What the ledger says of a tile."""
+
+    clusters: int
+    locs_crc32: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the ledger says of a tile-cycle, as :class:`daemon.ledger.CycleRow`; in the order it is asked for."""
+
+    cycle: int
+    status: str
+    reason: str
+    frames: int
+    crc32: int
+    chastity_crc32: int | None
+
+
+class Books:
+    """A ledger as it stood when it was opened, in a temporary file: neither disturbed by a daemon nor disturbing it."""
+
+    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+        self.path = path
+        self._database = database
+        facts = {key: json.loads(value) for key, value in database.execute("SELECT key, value FROM run")}
+        if facts.get("schema") != SCHEMA_VERSION:
+            raise OutputError(f"ledger {path}: schema {facts.get('schema')}, this seqd reads {SCHEMA_VERSION}")
+        strict = {name for (name,) in database.execute("SELECT name FROM pragma_table_list WHERE strict")}
+        if altered := {"tile", "tile_cycle"} - strict:
+            raise OutputError(f"ledger {path}: table {min(altered)} is not seqd's; it was changed from outside")
+        self.info = RunInfo.model_validate(facts["info"])
+        self.chastity_failures = int(facts["chastity_failures"])
+
+    def check_whole(self, findings: Findings) -> None:
+        """The database is whole, and every row is of a tile of the run."""
+        for (text,) in self._database.execute("PRAGMA integrity_check"):
+            if text != "ok":
+                findings.differs(self.path, "a whole database", str(text))
+        declared = {(tile.lane, tile.tile) for tile in self.info.tiles}
+        for table in ("tile", "tile_cycle"):
+            for lane, tile in self._database.execute(f"SELECT DISTINCT lane, tile FROM {table}"):
+                if (lane, tile) not in declared:
+                    findings.differs(self.path, "tiles of the run", f"rows in {table}", tile=f"{lane}_{tile}")
+
+    def template(self, tile: TileId, findings: Findings) -> Template | None:
+        """A tile's template, where it has one that can be."""
+        rows = self._database.execute(
+            "SELECT clusters, locs_crc32 FROM tile WHERE lane = ? AND tile = ?", (tile.lane, tile.tile)
+        ).fetchall()
+        if len(rows) > 1:
+            findings.differs(self.path, "one template", f"{len(rows)}", tile=tile)
+        if not rows:
+            return None
+        template = Template(*rows[0])
+        if template.clusters is None or not 0 <= template.clusters <= MOST_CLUSTERS:
+            findings.differs(self.path, f"0 to {MOST_CLUSTERS} clusters", f"{template.clusters}", tile=tile)
+            return None
+        return template
+
+    def cycles(self, tile: TileId, findings: Findings) -> dict[int, Row]:
+        """The rows of a tile's committed cycles; those are 1 to the last, each once, and say what can be."""
+        rows: dict[int, Row] = {}
+        for columns in self._database.execute(
+            "SELECT cycle, status, reason, frames, crc32, chastity_crc32 FROM tile_cycle "
+            "WHERE lane = ? AND tile = ? ORDER BY cycle",
+            (tile.lane, tile.tile),
+        ):
+            row = Row(*columns)
+            if row.cycle in rows:
+                findings.differs(self.path, "one row", "another", tile=tile, cycle=row.cycle)
+            elif row.cycle not in range(1, self.info.cycles + 1):
+                findings.differs(self.path, f"cycles 1 to {self.info.cycles}", "a row", tile=tile, cycle=row.cycle)
+            else:
+                rows[row.cycle] = row
+                for expected, found in self._contradictions(row):
+                    findings.differs(self.path, expected, found, tile=tile, cycle=row.cycle)
+        for cycle in sorted(set(range(1, max(rows, default=0))) - rows.keys()):
+            findings.differs(self.path, "a row, later cycles have one", "none", tile=tile, cycle=cycle)
+        return rows
+
+    def _contradictions(self, row: Row) -> Iterator[tuple[str, str]]:
+        """Expected and found, of a row that cannot be."""
+        if row.status not in set(CycleStatus):
+            yield f"status {', '.join(CycleStatus)}", repr(row.status)
+        elif row.status == CycleStatus.MISSING and row.frames not in range(len(CHANNELS)):
+            yield f"fewer than {len(CHANNELS)} frames of a missing tile-cycle", f"{row.frames}"
+        elif row.status != CycleStatus.MISSING and row.frames != len(CHANNELS):
+            yield f"{len(CHANNELS)} frames of a {row.status} tile-cycle", f"{row.frames}"
+        if row.status != CycleStatus.CALLED and not row.reason:
+            yield f"a reason why it is {row.status}", "none"
+        elif row.status == CycleStatus.CALLED and row.reason:
+            yield "no reason, it was called", repr(row.reason)
+        if (row.chastity_crc32 is not None) != (row.cycle <= filter_cycles(self.info)):
+            yield (
+                f"a checksum of chastity up to cycle {filter_cycles(self.info)} and none after",
+                "none" if row.chastity_crc32 is None else f"{row.chastity_crc32:08x}",
+            )
+
+
+@contextmanager
+def open_books(path: Path) -> Iterator[Books]:
+    """Read a ledger without writing beside it.
+
+    Raises
+    ------
+    OutputError : it is not a ledger, or of another version, or damaged beyond reading.
+    """
+    try:
+        with closing(_copied(path)) as database:
+            yield _begun(path, database)
+    except sqlite3.Error as error:
+        raise storage_error(f"ledger {path}", error) from error
+
+
+def _begun(path: Path, database: sqlite3.Connection) -> Books:
+    try:
+        return Books(path, database)
+    except (KeyError, TypeError, ValueError) as error:
+        raise OutputError(f"ledger {path}: does not say which run it is of; it was changed from outside") from error
+
+
+def is_open(path: Path) -> bool:
+    """Whether a daemon has the ledger open, or was killed while it had."""
+    return path.with_name(f"{path.name}-wal").exists()
+
+
+def _copied(path: Path) -> sqlite3.Connection:
+    """A copy of the database in one consistent state; a transaction left open would let the log grow."""
+    # SQLite would leave its log beside a database that has none, owned by whoever reads.
+    mode = "mode=ro" if is_open(path) else "mode=ro&immutable=1"
+    deadline = time.monotonic() + LOCKED_S
+
+    def wait(status: int, _remaining: int, _total: int) -> None:
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > deadline:
+            raise OutputError(f"ledger {path}: locked for {LOCKED_S:g} s by another program")
+
+    copy = sqlite3.connect("")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=LOCKED_S)) as database:
+            database.backup(copy, progress=wait)
+    except BaseException:
+        copy.close()
+        raise
+    return copy

@@ -1,0 +1,94 @@
+"""A sink's files against what the committed calls give."""
+
+import zlib
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from daemon.errors import OutputError
+from daemon.sinks.sinkfile import SinkFile, gzipped
+from daemon.verification.findings import Findings
+
+PIECE = 2**20
+"""Bytes handled at a time."""
+
+HEADER = gzipped(())[:10]
+"""What every file begins with; RFC 1952, 2.3."""
+
+EXCERPT = 16
+"""Bytes shown of what differs."""
+
+
+def check_sink_file(made: SinkFile, findings: Findings, *, compared: bool) -> None:
+    """A file is one whole gzip member of the content that the sink gives.
+
+    Parameters
+    ----------
+    compared : whether the calls that it is made of are as committed; if not, only the member is looked at.
+    """
+    with findings.reading(made.path, made.tile):
+        found = _inflated(made.path)
+        if compared:
+            _check_same(made, found, findings)
+        # To the end, where the member's own checksum is.
+        for _ in found:
+            pass
+        findings.checked(made.path.stat().st_size)
+        if not compared:
+            findings.not_compared.append(findings.name(made.path))
+
+
+def _check_same(made: SinkFile, found: Iterator[bytes], findings: Findings) -> None:
+    """Takes from what is found until it differs or ends."""
+    at, held = 0, bytearray()
+    # An empty piece at the end asks whether more is found than expected.
+    for expected in chain(made.content(), (b"",)):
+        while len(held) < max(1, len(expected)) and (piece := next(found, None)) is not None:
+            held += piece
+        if held[: len(expected)] != expected or (held and not expected):
+            same = _alike(expected, held)
+            findings.differs(made.path, _shown(expected, at, same), _shown(held, at, same), tile=made.tile)
+            return
+        at += len(expected)
+        del held[: len(expected)]
+
+
+def _alike(first: bytes, second: bytearray) -> int:
+    """Number of bytes that two begin with both."""
+    shorter = min(len(first), len(second))
+    differ = np.flatnonzero(np.frombuffer(first, np.uint8, shorter) != np.frombuffer(second, np.uint8, shorter))
+    return int(differ[0]) if len(differ) else shorter
+
+
+def _shown(content: bytes | bytearray, at: int, same: int) -> str:
+    """Some of what follows in the content, and where."""
+    excerpt = bytes(content[same : same + EXCERPT])
+    return f"{excerpt.decode('latin-1')!r} at byte {at + same}" if excerpt else f"its end at byte {at + same}"
+
+
+def _inflated(path: Path) -> Iterator[bytes]:
+    """Content of a file of one gzip member, in pieces of at most :data:`PIECE`.
+
+    Raises
+    ------
+    OutputError : it is not one member that is whole, with the header that every one has, and nothing after it.
+    """
+    inflate = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    with path.open("rb") as file:
+        if file.read(len(HEADER)) != HEADER:
+            raise OutputError(f"file {path}: its gzip header is not the one that seqd writes")
+        file.seek(0)
+        try:
+            while not inflate.eof and (packed := inflate.unconsumed_tail + file.read(PIECE)):
+                while packed and not inflate.eof:
+                    yield inflate.decompress(packed, PIECE)
+                    packed = inflate.unconsumed_tail
+            yield inflate.flush()
+        except zlib.error as error:
+            raise OutputError(f"file {path}: gzip is damaged: {error}") from error
+        if not inflate.eof:
+            raise OutputError(f"file {path}: gzip ends in the middle")
+        if inflate.unused_data or file.read(1):
+            raise OutputError(f"file {path}: something follows after the gzip member")

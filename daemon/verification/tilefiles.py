@@ -1,0 +1,111 @@
+"""The files of a tile against its rows in the ledger."""
+
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from calib.calling.chastity import UNKNOWN
+from calib.calling.quality import NO_CALL
+from calib.runfolder import RunInfo, TileId
+from daemon import locs
+from daemon.errors import OutputError
+from daemon.filter import filter_cycles
+from daemon.ledger import CycleStatus
+from daemon.runfiles import RunFiles
+from daemon.templates import load_template
+from daemon.tilefile import HEADER
+from daemon.verification.books import Row, Template
+from daemon.verification.findings import Findings
+
+
+@dataclass(frozen=True)
+class _Cycle:
+    crc32: int
+    fill: int | None
+    """Byte that all of it is, where nothing was called."""
+
+
+def check_calls(
+    files: RunFiles, info: RunInfo, tile: TileId, template: Template, rows: Mapping[int, Row], findings: Findings
+) -> None:
+    """Calls, chastity and positions, byte for byte."""
+    calls = {row.cycle: _Cycle(row.crc32, _fill(row, NO_CALL)) for row in rows.values()}
+    _check_growing(files.calls_of(tile), tile, template.clusters, calls, info.cycles, findings)
+    chastity = {
+        row.cycle: _Cycle(row.chastity_crc32, _fill(row, UNKNOWN))
+        for row in rows.values()
+        if row.chastity_crc32 is not None and row.cycle <= filter_cycles(info)
+    }
+    _check_growing(files.chastity_of(tile), tile, template.clusters, chastity, filter_cycles(info), findings)
+    path = files.locs_of(tile)
+    with findings.reading(path, tile):
+        content = path.read_bytes()
+        findings.checked(len(content))
+        if (found := zlib.crc32(content)) != template.locs_crc32:
+            findings.differs(path, f"CRC-32 {template.locs_crc32:08x}", f"{found:08x}", tile=tile)
+        if (clusters := len(locs.read_locs(path))) != template.clusters:
+            findings.differs(path, f"{template.clusters} clusters", f"{clusters}", tile=tile)
+
+
+def check_template(files: RunFiles, info: RunInfo, tile: TileId, template: Template, findings: Findings) -> None:
+    """The template that a run is gone on with is whole, and of the positions that are committed."""
+    path = files.template_of(tile)
+    with findings.reading(path, tile):
+        try:
+            positions = load_template(path, (info.height, info.width)).positions
+        except (BadZipFile, EOFError, KeyError, ValueError) as error:
+            raise OutputError(f"file {path}: not a template") from error
+        findings.checked(path.stat().st_size)
+        if (found := zlib.crc32(locs.encode_locs(positions))) != template.locs_crc32:
+            findings.differs(path, f"positions of CRC-32 {template.locs_crc32:08x}", f"{found:08x}", tile=tile)
+
+
+def _fill(row: Row, nothing: int) -> int | None:
+    return None if row.status == CycleStatus.CALLED else nothing
+
+
+def _check_growing(
+    path: Path, tile: TileId, clusters: int, committed: Mapping[int, _Cycle], cycles: int, findings: Findings
+) -> None:
+    """One growing file, cycle by cycle.
+
+    Parameters
+    ----------
+    cycles : that the file has at the end; only then may nothing follow what is committed.
+    """
+    last = max(committed, default=0)
+    if last == 0:
+        # Whoever goes on with the run begins the file anew.
+        return
+    with findings.reading(path, tile), path.open("rb") as file:
+        size, whole = os.fstat(file.fileno()).st_size, HEADER.size + clusters * last
+        findings.checked(min(size, whole))
+        if size < whole:
+            cut = 1 + max(0, size - HEADER.size) // max(1, clusters)
+            findings.differs(path, f"{whole} bytes or more", f"{size}", tile=tile, cycle=cut)
+        elif size > whole and last < cycles:
+            findings.uncommitted_bytes += size - whole
+        elif size > whole:
+            findings.differs(path, f"{whole} bytes", f"{size}", tile=tile)
+        if (header := file.read(HEADER.size)) != HEADER.pack(clusters):
+            findings.differs(path, f"a header of {clusters} clusters", header.hex(" ") or "none", tile=tile)
+        for cycle in range(1, last + 1):
+            if file.tell() + clusters > size:
+                break
+            content = file.read(clusters)
+            if cycle in committed:
+                _check_cycle(path, tile, cycle, committed[cycle], content, findings)
+
+
+def _check_cycle(path: Path, tile: TileId, cycle: int, committed: _Cycle, content: bytes, findings: Findings) -> None:
+    if (found := zlib.crc32(content)) != committed.crc32:
+        findings.differs(path, f"CRC-32 {committed.crc32:08x}", f"{found:08x}", tile=tile, cycle=cycle)
+    if committed.fill is not None:
+        others = int(np.count_nonzero(np.frombuffer(content, np.uint8) != committed.fill))
+        if others:
+            findings.differs(path, f"{committed.fill} throughout", f"{others} other bytes", tile=tile, cycle=cycle)
