@@ -286,6 +286,23 @@ def test_stream_without_gaps_asks_nothing_more():
     assert following.ended
 
 
+def test_gap_has_all_tiles_looked_through_at_once():
+    daemon, following = ModelDaemon(), Following()
+    daemon.take_up()
+    daemon.open()
+    following.published(daemon.wire.popleft())
+    while (request := following.request) is not None:
+        following.answered(*daemon.answer(request))
+    for tile in TILES:
+        daemon.commit(tile)
+        daemon.commit(tile)
+    # All of the first tile are lost; what comes of the second one is in turn.
+    assert following.published(daemon.wire[2])
+    assert following.request == TilesQuery()
+    following.answered(*daemon.answer(TilesQuery()))
+    assert following.request == Replay(lane=1, tile=1101, cycle=0)
+
+
 def test_sequence_that_fits_by_chance_hides_no_cycle():
     daemon, following = ModelDaemon(), Following()
     daemon.take_up()

@@ -23,7 +23,8 @@ def tail(
         Path | None, typer.Option(help="Folder to write tile files to, byte for byte as the daemon does.")
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds of silence after which the daemon is asked whether it lives.")
+        float,
+        typer.Option(min=1, help="Seconds that the daemon may be away; started again within them it is followed on."),
     ] = 10.0,
 ) -> None:
     """Follow the calls of a run until it ends; what came before is fetched first."""

@@ -9,11 +9,8 @@ from daemon.wire.messages import Message, Refused
 POLL_S = 0.1
 """Between looks at the clock, and before a request is repeated."""
 
-REPEAT_S = 1.0
+REPEAT_S = 3.0
 """The stream repeats a request that was not answered for so long: a daemon that was killed took it along."""
-
-STREAM_QUEUE = 128
-"""Messages kept for a program that does not read; more wait at the daemon."""
 
 
 def open_control(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
