@@ -25,7 +25,7 @@ from daemon.wire.messages import (
     Sync,
 )
 
-QUEUE = 64
+QUEUE = 32
 """Messages that a socket keeps; frames beyond are dropped by it, noticed as a gap and asked for again."""
 
 SYNC_EVERY_S = 2.0
@@ -128,6 +128,9 @@ class Ingest:
             # A daemon that joins in the middle of a run never hears its run_start.
             self._lost = not isinstance(message, RunStart)
             return
+        if isinstance(message, RunStart):
+            # A controller that was started anew counts anew.
+            self._last_seq = None
         if self._last_seq is not None and message.seq > self._last_seq + 1:
             missed = message.seq - self._last_seq - 1
             self._progress.gap(missed)

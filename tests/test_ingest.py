@@ -88,6 +88,15 @@ def test_skipped_sequence_numbers_are_counted(bench):
     assert bench.progress.snapshot().frames.gaps == 3
 
 
+def test_numbers_that_begin_anew_are_watched_from_there(bench):
+    bench.ingest.follow("R1")
+    bench.publish(*frame(40))
+    bench.publish(RunStart(run="R1", seq=0, info=INFO))
+    bench.publish(*frame(3))
+    bench.received(3)
+    assert bench.progress.snapshot().frames.gaps == 2
+
+
 def test_refused_messages_are_counted_by_reason_and_do_not_stop_the_rest(bench):
     bench.frames.send_multipart([b"frame", b"\xc1", b""])
     bench.frames.send_multipart([b"only one part"])
