@@ -9,31 +9,40 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from calib.calling.reading import Reading
 from calib.jointfit.cycle import FittedCycle
-from calib.jointfit.place import Place
 from calib.normalisation import Normalisation
 from calib.registration import RegistrationError
 from calib.runfolder import TileId
-from calib.template.tile import TileTemplate, make_template
+from calib.template.tile import MapOf, TileTemplate, make_template
 from daemon.assembler import Item, MissingImage, SpooledImage, TileImage
 from daemon.ledger import CycleStatus
 from daemon.output import RunOutput
 from daemon.progress import Progress
+from daemon.reopening import FAULTS, LastingEngine, told
 from daemon.sequencer import ReadCycle, Sequencer
 from engines.architecture import CHANNELS
 from engines.bundle import QualityTable, Readout
-from engines.contract import Engine, Request, Slot
+from engines.contract import Request, Slot
 from engines.errors import EngineError
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
+ATTEMPTS = 3
+"""A tile-cycle that an engine fails at so often, fresh and with nothing beside it, is given up; so is a template."""
+
+IN_VAIN = 2
+"""When so many tile-cycles in succession would be given up, it is the engine that is of no use."""
+
+
+@dataclass
 class _InFlight:
     """A tile-cycle on its way; without a slot it needs no engine."""
 
-    tile: TileId
-    read: ReadCycle
+    item: Item
+    """Kept until it is read: an engine that fails has to do it again."""
+    read: ReadCycle | None = None
     slot: Slot | None = None
     fitted: FittedCycle | None = None
 
@@ -46,14 +55,13 @@ class Caller:
     one tile-cycle is read out while the engine computes the next. Order is kept. What lies in the
     spool stays there until its calls are committed, so that a daemon that is killed finds it again.
 
-    A tile-cycle that the engine fails at is committed as failed. A device that is lost is another matter: it would
-    fail at all that is left of the run, so nothing more is committed and the run ends, to be taken up again.
+    When the engine fails it is opened again, and what was on its way is done again from its images, one after the
+    other: a tile-cycle that fails it ``ATTEMPTS`` times by itself, as others do not, is committed as failed.
     """
 
     def __init__(
         self,
-        engine: Engine,
-        place: Place,
+        engine: LastingEngine,
         output: RunOutput,
         progress: Progress,
         *,
@@ -62,7 +70,7 @@ class Caller:
         template_cycles: int,
         timeout_s: float,
     ) -> None:
-        self._engine, self._place, self._output, self._progress = engine, place, output, progress
+        self._lasting, self._output, self._progress = engine, output, progress
         self._readout, self._template_cycles, self._timeout_s = readout, template_cycles, timeout_s
         self._sequencer = Sequencer(output, quality)
         self._templates = output.templates()
@@ -71,14 +79,21 @@ class Caller:
         self._waiting: dict[TileId, list[SpooledImage | MissingImage]] = {}
         """Each tile's cycles until its template can be made."""
         self._in_flight: deque[_InFlight] = deque()
+        self._given_up = 0
+        """Tile-cycles in succession."""
 
     def take(self, item: Item) -> None:
-        """Start on a tile-cycle; may finish earlier ones."""
-        template = self._templates.get(item.tile)
-        if template is None:
-            self._wait(item)
+        """Start on a tile-cycle; may finish earlier ones.
+
+        Raises
+        ------
+        EngineError, EngineLostError : no engine works, or makes a tile's template.
+        OutputError : something cannot be written.
+        """
+        if item.tile in self._templates:
+            self._start(item)
         else:
-            self._start(item, template)
+            self._wait(item)
 
     @property
     def busy(self) -> bool:
@@ -87,52 +102,92 @@ class Caller:
 
     def finish_oldest(self) -> None:
         """Collect and hand on the tile-cycle that was started first."""
-        flight = self._in_flight.popleft()
-        read, reading = flight.read, None
+        flight = self._in_flight[0]
         try:
-            centres = None if flight.slot is None else self._engine.collect(flight.slot, self._timeout_s).centres
-            if read.status is CycleStatus.CALLED:
-                assert read.drift_px is not None
-                reading = self._templates[flight.tile].reading(flight.fitted, read.drift_px, centres)
-        except EngineError as error:
-            read = _failed(flight.tile, read.cycle, str(error))
-        self._sequencer.take(flight.tile, read, reading)
+            read, reading = self._collected(flight)
+        except FAULTS as error:
+            self._do_again(error)
+        else:
+            self._in_flight.popleft()
+            self._sequencer.take(flight.item.tile, read, reading)
 
     def finish(self) -> None:
         """Hand on everything that is on its way."""
         while self._in_flight:
             self.finish_oldest()
 
-    def _start(self, item: Item, template: TileTemplate) -> None:
-        self._in_flight.append(self._begun(item, template))
-        while len(self._in_flight) >= self._engine.info.slots:
+    def _start(self, item: Item) -> None:
+        flight = _InFlight(item)
+        self._in_flight.append(flight)
+        try:
+            self._begin(flight)
+        except FAULTS as error:
+            self._do_again(error)
+        while len(self._in_flight) >= self._lasting.engine.info.slots:
             self.finish_oldest()
 
-    def _begun(self, item: Item, template: TileTemplate) -> _InFlight:
+    def _begin(self, flight: _InFlight) -> None:
+        """Register, submit and fit; the engine computes while the cycle is fitted."""
+        item = flight.item
         if isinstance(item, MissingImage):
-            return _InFlight(item.tile, _missing(item))
+            flight.read = _missing(item)
+            return
+        template = self._templates[item.tile]
         pixels = item.pixels if isinstance(item, TileImage) else self._spooled(item.tile, item.cycle)
         images = template.normalisation.apply(pixels)
         try:
             drift = template.drift(images)
-            slot = None
-            if self._readout is not Readout.FIT or template.scene is None:
-                request = _request(template.normalisation, positions=template.positions_in(drift))
-                slot = self._submitted(pixels, request)
-        except (RegistrationError, EngineError) as error:
-            return _InFlight(item.tile, _failed(item.tile, item.cycle, str(error)))
-        read, fitted = ReadCycle(item.cycle, CycleStatus.CALLED, len(CHANNELS), drift_px=drift), None
-        try:
-            # The engine computes meanwhile.
-            fitted = None if template.scene is None else self._place.fit(images, template.scene, drift)
-        except EngineError as error:
-            read = _failed(item.tile, item.cycle, str(error))
-        return _InFlight(item.tile, read, slot, fitted)
+        except RegistrationError as error:
+            flight.read = _failed(item, str(error))
+            return
+        if self._readout is not Readout.FIT or template.scene is None:
+            request = _request(template.normalisation, positions=template.positions_in(drift))
+            flight.slot = self._submitted(pixels, request)
+        if template.scene is not None:
+            flight.fitted = self._lasting.place.fit(images, template.scene, drift)
+        flight.read = ReadCycle(item.cycle, CycleStatus.CALLED, len(CHANNELS), drift_px=drift)
+        self._progress.worked()
+
+    def _collected(self, flight: _InFlight) -> tuple[ReadCycle, Reading | None]:
+        read, centres = flight.read, None
+        assert read is not None
+        if flight.slot is not None:
+            centres = self._lasting.engine.collect(flight.slot, self._timeout_s).centres
+        if read.status is not CycleStatus.CALLED:
+            return read, None
+        assert read.drift_px is not None
+        reading = self._templates[flight.item.tile].reading(flight.fitted, read.drift_px, centres)
+        self._given_up = 0
+        return read, reading
+
+    def _do_again(self, error: BaseException) -> None:
+        """Open the engine again, and finish what was in flight one by one, so that who fails it is known."""
+        self._lasting.restart(error)
+        while self._in_flight:
+            item = self._in_flight[0].item
+            read, reading = self._read_alone(item)
+            self._in_flight.popleft()
+            self._sequencer.take(item.tile, read, reading)
+
+    def _read_alone(self, item: Item) -> tuple[ReadCycle, Reading | None]:
+        while True:
+            for _ in range(ATTEMPTS):
+                flight = _InFlight(item)
+                try:
+                    self._begin(flight)
+                    return self._collected(flight)
+                except FAULTS as error:
+                    failure = error
+                    self._lasting.restart(error)
+            self._given_up += 1
+            if self._given_up < IN_VAIN:
+                return _failed(item, f"{ATTEMPTS} times: {told(failure)}"), None
+            self._lasting.replace(failure)
 
     def _submitted(self, pixels: NDArray[np.uint16], request: Request) -> Slot:
-        slot = self._engine.lease(self._timeout_s)
+        slot = self._lasting.engine.lease(self._timeout_s)
         slot.pixels[...] = pixels
-        self._engine.submit(slot, request)
+        self._lasting.engine.submit(slot, request)
         return slot
 
     def _wait(self, item: Item) -> None:
@@ -154,7 +209,7 @@ class Caller:
         self._templates[tile] = template
         self._sequencer.begin(tile)
         for one in waiting:
-            self._start(one, template)
+            self._start(one)
 
     def _spooled(self, tile: TileId, cycle: int) -> NDArray[np.uint16]:
         return self._output.patience("spool", lambda: self._output.spool.get(tile, cycle))
@@ -162,27 +217,43 @@ class Caller:
     def _template(self, tile: TileId, images: list[NDArray[np.uint16]]) -> TileTemplate:
         info = self._output.info
         cycles = images or [np.zeros((4, info.height, info.width), np.uint16)]
-        started, busy_before = time.monotonic(), self._engine.busy_s
-        try:
-            template = make_template(cycles, self._map, self._readout, self._progress.worked)
-        except EngineError as error:
-            raise EngineError(f"tile {tile}: no template: {error}") from error
-        log.info(
-            "template",
-            tile=str(tile),
-            clusters=len(template.positions),
-            cycles=len(images),
-            seconds=round(time.monotonic() - started, 3),
-            engine_s=round(self._engine.busy_s - busy_before, 3),
-        )
-        return template
+        for _ in range(ATTEMPTS):
+            started, busy_before = time.monotonic(), self._lasting.busy_s
+            try:
+                template = make_template(cycles, self._maps(), self._readout, self._progress.worked)
+            except FAULTS as error:
+                failure = error
+                self._lasting.restart(error)
+                continue
+            log.info(
+                "template",
+                tile=str(tile),
+                clusters=len(template.positions),
+                cycles=len(images),
+                seconds=round(time.monotonic() - started, 3),
+                engine_s=round(self._lasting.busy_s - busy_before, 3),
+            )
+            return template
+        raise EngineError(f"tile {tile}: no template, {ATTEMPTS} times: {told(failure)}") from failure
 
-    def _map(self, pixels: NDArray[np.uint16], normalisation: Normalisation) -> NDArray[np.float32]:
-        slot = self._submitted(pixels, _request(normalisation, probabilities=True))
-        answer = self._engine.collect(slot, self._timeout_s)
-        self._progress.worked()
-        assert answer.probabilities is not None
-        return answer.probabilities
+    def _maps(self) -> MapOf:
+        """The network's maps, from an engine that is not asked any more when it has failed."""
+        engine, failures = self._lasting.engine, list[BaseException]()
+
+        def probability_map(pixels: NDArray[np.uint16], normalisation: Normalisation) -> NDArray[np.float32]:
+            if failures:
+                raise failures[0]
+            try:
+                slot = self._submitted(pixels, _request(normalisation, probabilities=True))
+                answer = engine.collect(slot, self._timeout_s)
+            except FAULTS as error:
+                failures.append(error)
+                raise
+            self._progress.worked()
+            assert answer.probabilities is not None
+            return answer.probabilities
+
+        return probability_map
 
 
 def _request(
@@ -196,9 +267,9 @@ def _missing(item: MissingImage) -> ReadCycle:
     return ReadCycle(item.cycle, CycleStatus.MISSING, item.frames, reason=item.reason)
 
 
-def _failed(tile: TileId, cycle: int, reason: str) -> ReadCycle:
-    log.warning("tile-cycle failed", tile=str(tile), cycle=cycle, reason=reason)
-    return ReadCycle(cycle, CycleStatus.FAILED, len(CHANNELS), reason=reason)
+def _failed(item: Item, reason: str) -> ReadCycle:
+    log.warning("tile-cycle failed", tile=str(item.tile), cycle=item.cycle, reason=reason)
+    return ReadCycle(item.cycle, CycleStatus.FAILED, len(CHANNELS), reason=reason)
 
 
 def take_all(caller: Caller, items: Iterator[Item | None]) -> None:

@@ -103,6 +103,13 @@ class FaultsConfig(_Section):
 
     retry_for_s: Annotated[float, Field(ge=0, le=30 * 86400)] = 3600.0
     """A file that cannot be written (disk full, permission lost, disk failing) is tried again for so long."""
+    engine_restarts: Annotated[int, Field(ge=0, le=20)] = 5
+    """An engine that fails is opened again; so often it is tried."""
+    engine_backoff_s: Annotated[float, Field(ge=0, le=600)] = 1.0
+    """Pause before the second of these tries; each one after it is twice as long, up to 600 s."""
+    fallback: Literal["none", "cpu"] = "none"
+    """What takes over for the rest of a run whose engine cannot be opened again: ``cpu`` is the embedded engine, with
+    other calls in the last bits; with ``none`` the run ends, and the next start goes on with it."""
 
 
 class EngineConfig(_Section):

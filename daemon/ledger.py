@@ -22,10 +22,13 @@ from calib.runfolder import TileId
 from daemon.durable import sync_folder
 from daemon.errors import RunError, storage_error
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS start (seqd TEXT NOT NULL, began_ns INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS engine (
+    id INTEGER PRIMARY KEY, facts TEXT NOT NULL, reason TEXT NOT NULL, since_ns INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS tile (
     lane INTEGER, tile INTEGER, clusters INTEGER NOT NULL, locs_crc32 INTEGER NOT NULL,
     PRIMARY KEY (lane, tile)) STRICT;
@@ -35,6 +38,7 @@ CREATE TABLE IF NOT EXISTS tile_cycle (
     crc32 INTEGER NOT NULL, chastity_crc32 INTEGER,
     drift_y REAL, drift_x REAL, light_own REAL, light_behind REAL, light_ahead REAL,
     committed_ns INTEGER NOT NULL,
+    engine INTEGER REFERENCES engine (id),
     PRIMARY KEY (lane, tile, cycle)) STRICT;
 """
 
@@ -52,7 +56,7 @@ class CycleStatus(StrEnum):
 
 @dataclass(frozen=True)
 class CycleRow:
-    """A committed tile-cycle, in the order of the table's columns."""
+    """A committed tile-cycle, in the order of the table's columns; the last one, the engine, the ledger knows."""
 
     lane: int
     tile: int
@@ -76,11 +80,32 @@ class CycleRow:
     committed_ns: int
 
 
+@dataclass(frozen=True)
+class EngineUse:
+    """An engine that a run is, or was, called with."""
+
+    facts: dict[str, object]
+    """What of it decides about the calls."""
+    reason: str
+    """Why it took over; empty for the one that was configured."""
+    since_ns: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """A daemon took up the run."""
+
+    seqd: str
+    """Its version."""
+    began_ns: int
+
+
 class Ledger:
     """A run's ledger, open for one writing thread."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._engine: int | None = None
         with self._failures():
             # The database's companions get the modes that it has.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o640))
@@ -101,18 +126,62 @@ class Ledger:
         ------
         RunError : the ledger was begun with something else.
         """
-        facts = {"schema": SCHEMA_VERSION, **facts}
-        fresh = {key: json.dumps(value, sort_keys=True) for key, value in facts.items()}
+        fresh = _as_json({"schema": SCHEMA_VERSION, **facts})
         with self._failures():
             stored = dict(self._database.execute("SELECT key, value FROM run").fetchall())
+        self._compare(stored, fresh)
+        with self._failures():
+            self._database.executemany("INSERT OR IGNORE INTO run VALUES (?, ?)", fresh.items())
+
+    def start(self, seqd: str, began_ns: int) -> None:
+        """Record that a daemon of a version took up the run."""
+        with self._failures():
+            self._database.execute("INSERT INTO start VALUES (?, ?)", (seqd, began_ns))
+
+    def starts(self) -> list[Start]:
+        """Every time that the run was taken up."""
+        with self._failures():
+            rows = self._database.execute("SELECT seqd, began_ns FROM start ORDER BY rowid").fetchall()
+        return [Start(*row) for row in rows]
+
+    def use_engine(self, facts: dict[str, object], *, reason: str, since_ns: int) -> None:
+        """Record which engine reads the cycles that are committed from here on.
+
+        A cycle is called when the ones it is corrected with are read: of those, the engine in its row read the last.
+
+        Parameters
+        ----------
+        reason : why it took over from another one; empty where it must be the one before.
+
+        Raises
+        ------
+        RunError : it is another one than before, and has no reason of its own to take over.
+        """
+        before = self.engines()
+        if before and reason in ("", before[-1].reason):
+            self._compare(_as_json(before[-1].facts), _as_json(facts))
+        if not before or before[-1].facts != facts:
+            content = json.dumps(facts, sort_keys=True)
+            with self._failures():
+                self._database.execute(
+                    "INSERT INTO engine (facts, reason, since_ns) VALUES (?, ?, ?)", (content, reason, since_ns)
+                )
+            before = self.engines()
+        self._engine = len(before)
+
+    def engines(self) -> list[EngineUse]:
+        """The engines that the run was called with, in their order; ids in the table count from 1."""
+        with self._failures():
+            rows = self._database.execute("SELECT facts, reason, since_ns FROM engine ORDER BY id").fetchall()
+        return [EngineUse(json.loads(facts), reason, since_ns) for facts, reason, since_ns in rows]
+
+    def _compare(self, stored: dict[str, str], fresh: dict[str, str]) -> None:
         for key in stored:
             if stored[key] != fresh.get(key, stored[key]):
                 raise RunError(
                     f"run in {self.path.parent}: begun with {key} {stored[key]:.80}, now it is {fresh[key]:.80}; "
                     "go on with the same, or choose another output folder"
                 )
-        with self._failures():
-            self._database.executemany("INSERT OR IGNORE INTO run VALUES (?, ?)", fresh.items())
 
     def commit_tile(self, tile: TileId, clusters: int, locs_crc32: int) -> None:
         """Commit that a tile has a template; the checksum is that of its ``.locs`` file."""
@@ -122,7 +191,7 @@ class Ledger:
     def commit(self, row: CycleRow) -> None:
         """Commit a tile-cycle."""
         with self._failures():
-            columns = astuple(row)
+            columns = (*astuple(row), self._engine)
             self._database.execute(f"INSERT INTO tile_cycle VALUES ({', '.join('?' * len(columns))})", columns)
 
     def tiles(self) -> dict[TileId, int]:
@@ -178,3 +247,7 @@ class Ledger:
             with suppress(sqlite3.Error, AttributeError):
                 self._database.rollback()
             raise storage_error(f"ledger {self.path}", error) from error
+
+
+def _as_json(facts: dict[str, object]) -> dict[str, str]:
+    return {key: json.dumps(value, sort_keys=True) for key, value in facts.items()}

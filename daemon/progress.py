@@ -32,7 +32,6 @@ class Progress:
         self._since = time.monotonic()
         self._committed_here = 0
         self._busy_s: Callable[[], float] = lambda: 0.0
-        self._busy_before = 0.0
         self._heard = self._moved = time.monotonic()
         self._marks = 0
         self._working = False
@@ -88,11 +87,10 @@ class Progress:
 
         Parameters
         ----------
-        busy_s : seconds in which it had a tile to compute, ever growing.
+        busy_s : seconds since the run was taken up in which an engine had a tile to compute.
         """
         with self._lock:
-            self._status.engine, self._status.fit = engine, fit
-            self._busy_s, self._busy_before = busy_s, busy_s()
+            self._status.engine, self._status.fit, self._busy_s = engine, fit, busy_s
 
     def set_state(self, state: RunState, stop: StopReason | None = None, reason: str = "") -> None:
         """Change the state; an ended run has a reason to have stopped."""
@@ -265,7 +263,7 @@ class Progress:
             status.phase = self._phase(status) if status.state is RunState.RUNNING else None
             elapsed = now - self._since
             if status.engine is not None and elapsed > 0:
-                status.engine.busy = round((self._busy_s() - self._busy_before) / elapsed, 3)
+                status.engine.busy = round(self._busy_s() / elapsed, 3)
             status.tile_cycles_per_s = round(self._committed_here / elapsed, 3) if elapsed > 0 else 0.0
             return status
 

@@ -4,28 +4,32 @@ import json
 import os
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
 
 import structlog
 import zmq
 
 from calib.calling.quality import binned
-from calib.jointfit.place import Place, choose_place
 from calib.runfolder import RunInfo
 from daemon import __version__
 from daemon.caller import Caller
 from daemon.config import Config
 from daemon.control import Control
 from daemon.durable import write_durably
-from daemon.engine import select_configured
+from daemon.engine import Chosen, choose, choose_fallback
 from daemon.errors import RunError, stop_reason, storage_error
 from daemon.ingest import Ingest
+from daemon.ledger import EngineUse
 from daemon.notify import Notifier
 from daemon.output import RunOutput
 from daemon.patience import Patience
 from daemon.pipeline import Pipeline
 from daemon.progress import Progress
+from daemon.reopening import LastingEngine
 from daemon.runfiles import RunFiles
 from daemon.security.gate import Gate
 from daemon.states import Phase, RunState, StopReason
@@ -34,9 +38,7 @@ from daemon.stream import Stream
 from daemon.watchdog import Watchdog
 from daemon.wire.messages import Done, RunStart
 from engines.bundle import Bundle, load_bundle
-from engines.contract import Engine
-from engines.errors import SeqdError, first_line
-from engines.selection import Selection
+from engines.errors import EngineError, EngineLostError, SeqdError, first_line
 
 WAIT_S = 0.2
 
@@ -112,11 +114,6 @@ class Service:
         try:
             with ExitStack() as stack:
                 quality = bundle.quality(config.calling.readout)
-                self.progress.trouble("engine", Phase.OPENING, f"bundle {bundle.model.name}")
-                selection, place = self._choose(bundle, info)
-                self.progress.over("engine")
-                engine = selection.engine
-                stack.callback(engine.close)
                 files = RunFiles(config.output / info.run)
                 patience = Patience(
                     self.progress, stream.event, self._stop.is_set, retry_for_s=config.faults.retry_for_s
@@ -124,21 +121,22 @@ class Service:
                 output = RunOutput(
                     files,
                     info,
-                    self._facts(info, engine, place),
+                    self._facts(info, bundle),
                     self.progress,
                     stream,
                     patience,
                     chastity_failures=config.calling.chastity_failures,
                 )
                 stack.callback(output.close)
+                engine = self._open(bundle, info, output, stream)
+                stack.callback(engine.close)
                 control.serve_run(info.run, files)
-                self._begin(info, selection, place, output)
+                self._begin(info, engine, output)
                 ingest.follow(info.run)
                 if config.calling.binned_quality:
                     quality = binned(quality)
                 caller = Caller(
                     engine,
-                    place,
                     output,
                     self.progress,
                     readout=config.calling.readout,
@@ -146,7 +144,7 @@ class Service:
                     template_cycles=config.calling.template_cycles,
                     timeout_s=config.engine.timeout_s,
                 )
-                self._announce(selection, place, info, stream)
+                self._announce(engine, output, stream)
                 finished = Pipeline(config, info, output, caller, ingest, self.progress).run(
                     self._stop.is_set, self._watchdog.tick
                 )
@@ -160,19 +158,43 @@ class Service:
             self._end(RunState.STOPPED, StopReason.ASKED, "asked to stop", info, stream)
         return finished
 
-    def _choose(self, bundle: Bundle, info: RunInfo) -> tuple[Selection, Place]:
-        """The engine, and where cycles are fitted; a plan may be built for minutes, and systemd is told of life."""
-
-        def choose() -> tuple[Selection, Place]:
-            return select_configured(bundle, self._config.engine, info), choose_place()
-
+    def _open(self, bundle: Bundle, info: RunInfo, output: RunOutput, stream: Stream) -> LastingEngine:
+        """The run's engine; a plan may be built for minutes, and systemd is told of life."""
+        self.progress.trouble("engine", Phase.OPENING, f"bundle {bundle.model.name}")
         with ThreadPoolExecutor(1, thread_name_prefix="choice") as pool:
-            chosen = pool.submit(choose)
+            chosen = pool.submit(self._choose, bundle, info, output.ledger.engines())
             while not wait([chosen], WAIT_S).done:
                 self._watchdog.tick()
-        return chosen.result()
+        first, fallen_back = chosen.result()
+        self.progress.over("engine")
+        settings = self._config.engine
+        fallback = partial(choose_fallback, bundle, settings, info)
+        return LastingEngine(
+            first,
+            fallback if fallen_back else partial(choose, bundle, settings, info, begun_with=first.facts),
+            fallback,
+            fallen_back=fallen_back,
+            changed=lambda engine: self._use(engine, output),
+            faults=self._config.faults,
+            progress=self.progress,
+            announce=stream.event,
+            stopping=self._stop.is_set,
+        )
 
-    def _begin(self, info: RunInfo, selection: Selection, place: Place, output: RunOutput) -> None:
+    def _choose(self, bundle: Bundle, info: RunInfo, used: list[EngineUse]) -> tuple[Chosen, str]:
+        """The engine to begin or go on with, and why it took over if it did."""
+        settings = self._config.engine
+        if used and used[-1].reason:
+            return choose_fallback(bundle, settings, info), used[-1].reason
+        try:
+            return choose(bundle, settings, info, begun_with=used[-1].facts if used else None), ""
+        except (EngineError, EngineLostError) as error:
+            if self._config.faults.fallback == "none":
+                raise
+            log.error("engine not opened", error=str(error))
+            return choose_fallback(bundle, settings, info), str(error)
+
+    def _begin(self, info: RunInfo, engine: LastingEngine, output: RunOutput) -> None:
         committed = {tile: output.committed.get(tile, 0) for tile in info.tiles}
         self.progress.start_run(
             cycles=info.cycles,
@@ -183,27 +205,41 @@ class Service:
             fastq_files=len(list(output.files.fastq.glob("*.fastq.gz"))),
             spooled=output.spooled,
         )
-        engine = EngineStatus(
-            **vars(selection.engine.info),
-            reason=selection.reason,
-            passed_over=selection.passed_over,
-            golden_positions=selection.golden.positions,
-            golden_difference=selection.golden.difference,
+        began_ns = time.time_ns()
+        output.patience("ledger", lambda: output.ledger.start(__version__, began_ns))
+        self._use(engine, output)
+        log.info("run", run=info.run, tiles=len(info.tiles), cycles=info.cycles, resumed_at=min(committed.values()) + 1)
+
+    def _use(self, engine: LastingEngine, output: RunOutput) -> None:
+        """Tell status, ledger and provenance which engine is in use."""
+        chosen, ledger = engine.chosen, output.ledger
+        status = EngineStatus(
+            **vars(engine.engine.info),
+            reason=chosen.selection.reason,
+            passed_over=chosen.selection.passed_over,
+            golden_positions=chosen.selection.golden.positions,
+            golden_difference=chosen.selection.golden.difference,
+            restarts=engine.restarts,
+            fallback=engine.fallen_back,
         )
-        fit = FitStatus(place=place.name, reason=place.reason)
-        self.progress.set_engine(engine, fit, lambda: selection.engine.busy_s)
+        fit = FitStatus(place=chosen.place.name, reason=chosen.place.reason)
+        self.progress.set_engine(status, fit, lambda: engine.busy_s)
+        since_ns = time.time_ns()
+        output.patience("ledger", lambda: ledger.use_engine(chosen.facts, reason=engine.fallen_back, since_ns=since_ns))
         provenance = {
             "seqd": __version__,
-            "engine": engine.model_dump(exclude={"busy"}),
+            "starts": [asdict(start) for start in ledger.starts()],
+            "engine": status.model_dump(exclude={"busy", "restarts"}),
+            "engines": [asdict(use) for use in ledger.engines()],
             "fit": fit.model_dump(),
             "configuration": self._config.model_dump(mode="json"),
         }
         content = json.dumps(provenance, indent=2).encode()
         output.patience("provenance", lambda: write_durably(output.files.provenance, content))
-        log.info("run", run=info.run, tiles=len(info.tiles), cycles=info.cycles, resumed_at=min(committed.values()) + 1)
 
-    def _announce(self, selection: Selection, place: Place, info: RunInfo, stream: Stream) -> None:
-        """Say which engine was chosen, why, and what was passed over."""
+    def _announce(self, engine: LastingEngine, output: RunOutput, stream: Stream) -> None:
+        """Say which engine is in use, why, and what was passed over; and that the run was begun by another seqd."""
+        selection, place, run = engine.chosen.selection, engine.place, output.info.run
         in_use = selection.engine.info
         log.info(
             "engine",
@@ -219,21 +255,22 @@ class Service:
         log.info("joint fit", place=place.name, reason=place.reason)
         stream.event(
             "info",
-            f"run {info.run} taken up with {in_use.backend} {in_use.precision} ({selection.reason})"
+            f"run {run} taken up with {in_use.backend} {in_use.precision} ({selection.reason})"
             + "".join(f"; not {backend}: {why}" for backend, why in selection.passed_over.items()),
         )
+        if engine.fallen_back:
+            log.warning("engine is the fallback, for the rest of the run", run=run, reason=engine.fallen_back)
+            stream.event("warning", f"run {run} is called with the fallback engine: {engine.fallen_back}")
+        versions = [start.seqd for start in output.ledger.starts()][-2:]
+        if len(set(versions)) > 1:
+            log.warning("run goes on with another seqd", run=run, before=versions[0], now=versions[1])
+            stream.event("warning", f"run {run}: seqd {versions[0]} called it before, this is {versions[1]}")
 
-    def _facts(self, info: RunInfo, engine: Engine, place: Place) -> dict[str, object]:
-        """What must be the same for a run to go on with the same bytes."""
+    def _facts(self, info: RunInfo, bundle: Bundle) -> dict[str, object]:
+        """What must be the same for a run to go on with the same bytes, beside the engine."""
         return {
             "info": info.model_dump(mode="json"),
-            "model": engine.info.model_hash,
-            "backend": engine.info.backend,
-            "gpu": engine.info.gpu,
-            "software": engine.info.software,
-            "precision": engine.info.precision,
-            "strips": engine.info.strips,
-            "fit": place.name,
+            "model": bundle.hash,
             "threads": self._config.engine.threads,
             **self._config.calling.model_dump(mode="json"),
         }

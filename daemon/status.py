@@ -133,6 +133,10 @@ class EngineStatus(BaseModel):
     """Of the bundle's golden tile, that it was held against; none on tiles hardly larger than the network's halo."""
     golden_difference: float
     """Root mean square by which its evidence there is off."""
+    restarts: int = 0
+    """How often an engine that failed was replaced since the run was taken up."""
+    fallback: str = ""
+    """Why it took over from the engine that was configured; empty for that one."""
     busy: float = 0
     """Share of the time since the run was taken up in which it had a tile to compute."""
 
