@@ -5,6 +5,7 @@ from pathlib import Path
 
 from calib.runfolder import Read, TileId
 from daemon.durable import sync_folder
+from daemon.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -14,8 +15,15 @@ class RunFiles:
     root: Path
 
     def create(self) -> None:
-        """Make the folders, durably: also those that a kill left behind before their names were on the disk."""
+        """Make the folders, durably: also those that a kill left behind before their names were on the disk.
+
+        Raises
+        ------
+        RunError : one of them is a link, and what is written there would lie elsewhere.
+        """
         for folder in (self.root, self.tiles, self.fastq, self.spool):
+            if folder.is_symlink():
+                raise RunError(f"run folder {folder}: a link to {folder.readlink()}; a folder of its own is needed")
             folder.mkdir(mode=0o750, parents=True, exist_ok=True)
             sync_folder(folder.parent)
 

@@ -98,4 +98,4 @@ def _bound(
 
 def _unusable(socket: "zmq.Socket[bytes]", endpoint: str, error: zmq.ZMQError | OSError) -> RunError:
     socket.close()
-    return RunError(f"socket {endpoint}: {error.strerror or error}")
+    return RunError(f"socket {endpoint}: {zmq.strerror(error.errno or 0)}")

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import zlib
 
 import msgpack
@@ -5,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.wire.codec import HEADER_LIMIT, Refusal, WireError, decode, encode
-from daemon.wire.messages import MESSAGES, Calls, Frame, RunStart
+from daemon.wire.codec import Refusal, WireError, decode, encode
+from daemon.wire.messages import MESSAGES, Calls, Event, Frame, Refused, RunStart
 
 PIXELS = bytes(range(128))
 FRAME = {
@@ -96,14 +98,79 @@ def test_what_is_not_a_message_is_garbage(parts):
     assert refusal_of(parts) is Refusal.GARBAGE
 
 
-def test_header_over_the_limit_is_garbage():
-    fields = {"v": 1, "run": "x" * HEADER_LIMIT}
-    assert refusal_of(parts_of("done", fields)) is Refusal.GARBAGE
+@pytest.mark.parametrize("topic", [*MESSAGES, "unheard-of"])
+def test_header_over_its_limit_is_garbage_whatever_is_in_it(topic):
+    limit = {"run_start": 8 * 2**20, "tiles_answer": 8 * 2**20, "event": 16384, "refused": 16384}.get(topic, 4096)
+    fill = limit - len(msgpack.packb({"v": 2, "run": ""})) - (2 if limit < 2**16 else 4)
+    header = msgpack.packb({"v": 2, "run": "x" * fill})
+    assert len(header) == limit
+    assert refusal_of([topic.encode(), header, b""]) is Refusal.VERSION
+    longer = msgpack.packb({"v": 2, "run": "x" * (fill + 1)})
+    assert refusal_of([topic.encode(), longer, b""]) is Refusal.GARBAGE
+
+
+WIDE = "\U0001f9ec"
+"""A character of four bytes."""
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Event(run=WIDE * 128, seq=2**63 - 1, t_ns=2**63 - 1, level="warning", run_state=WIDE * 32, text=WIDE * 2000),
+        Refused(reason=WIDE * 2000),
+    ],
+    ids=lambda message: message.topic,
+)
+def test_longest_texts_fit_their_headers(message):
+    assert decode(encode(message)) == (message, b"")
+
+
+@pytest.mark.parametrize(("topic", "items"), [("run_start", 100_000), ("tiles_answer", 100_000), ("frame", 16)])
+def test_array_over_its_limit_is_refused_before_it_is_made(topic, items):
+    # It is announced and not there: nothing but its length can be refused.
+    announced = b"\x82\xa1v\x01\xa4info\xdd" + (items + 1).to_bytes(4, "big")
+    announced += bytes(min(8 * items, 4000 if items == 16 else 10**6) - len(announced))
+    with pytest.raises(WireError, match=rf"{items + 1} exceeds max_array_len\({items}\)") as caught:
+        decode([topic.encode(), announced, b""])
+    assert caught.value.refusal is Refusal.GARBAGE
+
+
+@pytest.mark.parametrize("topic", ["run_start", "sync"])
+def test_map_of_too_many_fields_is_refused_before_it_is_made(topic):
+    with pytest.raises(WireError, match=r"33 exceeds max_map_len\(32\)"):
+        decode([topic.encode(), b"\xde\x00\x21", b""])
+
+
+NESTED = """
+import resource
+from daemon.wire.codec import WireError, decode
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+header = b"\\x82\\xa1v\\x01\\xa4info" + (b"\\xdd" + (100_000).to_bytes(4, "big")) * 1000
+header += b"\\xc0" * (8 * 2**20 - len(header))
+before = peak()
+for _ in range(5):
+    try:
+        decode([b"run_start", header, b""])
+    except WireError as error:
+        reason = error.refusal
+print(reason, peak() - before)
+"""
+
+
+def test_arrays_in_arrays_that_are_announced_and_not_there_take_little_memory():
+    done = subprocess.run([sys.executable, "-c", NESTED], capture_output=True, text=True, check=True, timeout=60)
+    reason, grown_mib = done.stdout.split()
+    assert reason == "garbage"
+    # Full arrays of pointers would be 800 MiB.
+    assert int(grown_mib) < 256
 
 
 def test_long_value_is_cut_in_the_message():
     with pytest.raises(WireError) as caught:
-        decode(parts_of("done", {"v": 1, "run": "x" * 10**6}))
+        decode(parts_of("run_start", {"v": 1, "run": "x" * 10**6}))
     assert caught.value.refusal is Refusal.HEADER
     assert len(str(caught.value)) < 300
 
@@ -218,7 +285,7 @@ def test_run_of_many_tiles_fits_a_header():
     tiles = [{"lane": 1 + index // 2000, "tile": 1 + index % 2000} for index in range(100_000)]
     message, _ = decode(parts_of("run_start", {"v": 1, "run": "R1", "seq": 0, "info": {**INFO, "tiles": tiles}}))
     assert isinstance(message, RunStart)
-    assert len(encode(message)[1]) < HEADER_LIMIT / 2
+    assert len(encode(message)[1]) < RunStart.header_limit / 2
 
 
 def decodes_or_is_refused(parts):

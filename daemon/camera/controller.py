@@ -14,6 +14,7 @@ from daemon.camera.faults import Faults
 from daemon.camera.link import Link
 from daemon.camera.ring import Ring
 from daemon.errors import UnreachableError
+from daemon.security.keys import ServerKeys
 from daemon.wire.codec import WireError, decode, encode
 from daemon.wire.messages import (
     CycleEnd,
@@ -55,11 +56,21 @@ class Pace:
 class Controller:
     """Publishes every frame of a run, cycle by cycle, tile by tile."""
 
-    def __init__(self, root: Path, info: RunInfo, *, frames: str, recovery: str, pace: Pace, faults: Faults) -> None:
+    def __init__(
+        self,
+        root: Path,
+        info: RunInfo,
+        *,
+        frames: str,
+        recovery: str,
+        pace: Pace,
+        faults: Faults,
+        keys: ServerKeys | None = None,
+    ) -> None:
         self._archive, self._info, self._pace, self._faults = Archive(root, info), info, pace, faults
         self._disturbance, self._ring = Disturbance(faults), Ring(faults.ring)
         self._asked: Counter[int] = Counter()
-        self._addresses = frames, recovery
+        self._addresses = frames, recovery, keys
         self._cycle, self._ended, self._done = 0, False, False
         self._heard_s = time.monotonic()
         self._power_up()

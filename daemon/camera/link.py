@@ -1,10 +1,13 @@
 """The sockets of the simulated controller, for as long as it lives."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import zmq
 
 from daemon.errors import RunError
+from daemon.security.keys import ServerKeys
+from daemon.security.zap import let_in
 from daemon.sockets import bind
 
 QUEUE = 64
@@ -22,7 +25,7 @@ class Link:
     RunError : an address is in use or cannot be made.
     """
 
-    def __init__(self, frames: str, recovery: str) -> None:
+    def __init__(self, frames: str, recovery: str, keys: ServerKeys | None) -> None:
         # A context of its own, as a process has: when it is closed, the addresses are free again.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         # XPUB tells when a daemon subscribes, and can wait for a slow one instead of dropping.
@@ -31,9 +34,12 @@ class Link:
         self._recovery = self._context.socket(zmq.ROUTER)
         self.subscribed = False
         """Whether a daemon listened to the frames when :meth:`requests` was last called."""
+        self._opened = ExitStack()
         try:
-            bind(self._frames, frames, queue=QUEUE)
-            bind(self._recovery, recovery, queue=QUEUE)
+            if keys:
+                self._opened.enter_context(let_in(self._context, keys))
+            bind(self._frames, frames, keys=keys, queue=QUEUE)
+            bind(self._recovery, recovery, keys=keys, queue=QUEUE)
         except RunError:
             self.close(linger_s=0)
             raise
@@ -63,4 +69,5 @@ class Link:
 
     def close(self, *, linger_s: float) -> None:
         """Close the sockets; what was published may still leave for so long."""
+        self._opened.close()
         self._context.destroy(linger=int(linger_s * 1000))

@@ -16,6 +16,8 @@ from daemon.cli.build import build
 from daemon.cli.call import call
 from daemon.cli.camera import camera
 from daemon.cli.demo import demo
+from daemon.cli.drain import drain
+from daemon.cli.keys import keys
 from daemon.cli.run import run
 from daemon.cli.status import status
 from daemon.cli.tail import tail
@@ -34,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (run, camera, call, tail, status, verify, build, demo):
+for command in (run, camera, call, tail, status, drain, keys, verify, build, demo):
     app.command()(command)
 
 

@@ -10,8 +10,10 @@ from calib.runfolder import read_run_info
 from daemon.camera.archive import check_archive
 from daemon.camera.controller import Controller, Pace
 from daemon.camera.faults import FAULTS_HELP, parse_faults
+from daemon.cli.keys import Own
 from daemon.cli.progress import bar
-from daemon.config import ControllerConfig
+from daemon.config import ConfigError, ControllerConfig
+from daemon.security.keys import load_server_keys
 
 
 def camera(
@@ -23,15 +25,22 @@ def camera(
     ] = 0.0,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a daemon.")] = 60.0,
     linger: Annotated[float, typer.Option(min=0, help="Seconds to stay after the run without hearing from it.")] = 60.0,
+    certificate: Own = None,
+    daemons: Annotated[
+        Path | None, typer.Option(help="Folder of the public keys of daemons that are let in; for tcp://.")
+    ] = None,
     faults: Annotated[str, typer.Option(help=FAULTS_HELP)] = "",
 ) -> None:
     """Replay archived images as an imaging controller would send them."""
     asked = parse_faults(faults)
+    if (certificate is None) != (daemons is None):
+        raise ConfigError("keys: --certificate and --daemons are needed, both")
+    keys = load_server_keys(certificate, "daemons", daemons) if certificate and daemons else None
     info = read_run_info(folder)
     check_archive(folder, info)
     pace = Pace(tile_s=tile_seconds, wait_s=wait, linger_s=linger)
     with (
-        Controller(folder, info, frames=frames, recovery=recovery, pace=pace, faults=asked) as controller,
+        Controller(folder, info, frames=frames, recovery=recovery, pace=pace, faults=asked, keys=keys) as controller,
         bar(Console(stderr=True)) as progress,
     ):
         task = progress.add_task("tile images taken", total=info.cycles * len(info.tiles))

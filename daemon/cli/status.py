@@ -8,8 +8,10 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
 
+from daemon.cli.keys import Own, Server
 from daemon.client import ControlClient
 from daemon.config import ControlConfig
+from daemon.security.keys import load_client_keys
 from daemon.status import Status
 
 REFRESH_S = 1.0
@@ -19,10 +21,12 @@ def status(
     control: Annotated[str, typer.Option(help="Control address of the daemon.")] = ControlConfig().endpoint,
     watch: Annotated[bool, typer.Option("--watch", help="Show it until interrupted.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON (docs/status.schema.json).")] = False,
+    certificate: Own = None,
+    server_key: Server = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 5.0,
 ) -> None:
     """Show state, cycle, balance, lag and the engine in use."""
-    with ControlClient(control, timeout_s=timeout) as client:
+    with ControlClient(control, timeout_s=timeout, keys=load_client_keys(certificate, server_key)) as client:
         if as_json:
             typer.echo(client.status().model_dump_json(indent=None if watch else 2))
             while watch:
@@ -66,11 +70,13 @@ def _table(status: Status) -> RenderableType:
     table.add_row(
         "frames",
         f"{frames.received} received = {frames.accepted} accepted + {frames.duplicate} duplicate + "
-        f"{frames.late} late + {sum(frames.refused.values())} refused; {frames.gaps} gaps, {frames.resend_requested} asked again, "
-        f"{frames.gone} gone" + _balance(frames.balanced),
+        f"{frames.late} late + {sum(frames.refused.values())} refused; {frames.gaps} gaps, "
+        f"{frames.resend_requested} asked again, {frames.gone} gone" + _balance(frames.balanced),
     )
     refused = ", ".join(f"{reason} {count}" for reason, count in frames.refused.items())
     table.add_row("refused", refused or "none")
+    shut_out = ", ".join(f"{socket} {count}" for socket, count in status.shut_out.items())
+    table.add_row("shut out", f"{shut_out or 'nobody'}; {status.slowed} requests slowed")
     table.add_row("clusters", f"{status.clusters}, {status.passing_filter} known to pass the filter")
     table.add_row("FASTQ files", f"{status.fastq_files}")
     if engine := status.engine:

@@ -6,9 +6,11 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from daemon.cli.keys import Own, Server
 from daemon.client import CallsStream, ControlClient
 from daemon.config import ControlConfig, StreamConfig
 from daemon.locs import encode_locs
+from daemon.security.keys import load_client_keys
 from daemon.tilefile import HEADER
 from daemon.wire.messages import Calls, Event, Message, Template
 
@@ -19,6 +21,8 @@ SHOWN = 40
 def tail(
     calls: Annotated[str, typer.Option(help="Address of the daemon's stream.")] = StreamConfig().calls,
     control: Annotated[str, typer.Option(help="Control address of the daemon.")] = ControlConfig().endpoint,
+    certificate: Own = None,
+    server_key: Server = None,
     write: Annotated[
         Path | None, typer.Option(help="Folder to write tile files to, byte for byte as the daemon does.")
     ] = None,
@@ -30,7 +34,8 @@ def tail(
     """Follow the calls of a run until it ends; what came before is fetched first."""
     if write:
         write.mkdir(parents=True, exist_ok=True)
-    with ControlClient(control) as client, CallsStream(calls, client) as stream:
+    keys = load_client_keys(certificate, server_key)
+    with ControlClient(control, keys=keys) as client, CallsStream(calls, client, keys=keys) as stream:
         for message, payload in stream.messages(timeout_s=timeout):
             _show(message, payload)
             if write:

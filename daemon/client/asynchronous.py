@@ -12,6 +12,7 @@ from daemon.client.answers import read_answer, read_published, read_status
 from daemon.client.connection import POLL_S, REPEAT_S, given_up, no_answer, open_calls, open_control, refused
 from daemon.client.following import Following
 from daemon.errors import UnreachableError
+from daemon.security.keys import ClientKeys
 from daemon.status import Status
 from daemon.wire.codec import encode
 from daemon.wire.messages import Message, Refused, StatusQuery
@@ -20,10 +21,10 @@ from daemon.wire.messages import Message, Refused, StatusQuery
 class AsyncControlClient:
     """Asks a daemon over its control socket."""
 
-    def __init__(self, endpoint: str, *, timeout_s: float = 5.0) -> None:
-        self._endpoint, self._timeout_s = endpoint, timeout_s
+    def __init__(self, endpoint: str, *, timeout_s: float = 5.0, keys: ClientKeys | None = None) -> None:
+        self._endpoint, self._timeout_s, self._keys = endpoint, timeout_s, keys
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = zmq.asyncio.Socket.from_socket(open_control(self._context, endpoint))
+        self._socket = zmq.asyncio.Socket.from_socket(open_control(self._context, endpoint, keys))
         self._asking = asyncio.Lock()
 
     async def ask(self, request: Message, *, timeout_s: float | None = None) -> tuple[Message, bytes]:
@@ -43,7 +44,7 @@ class AsyncControlClient:
             except BaseException:
                 # An answer that comes too late must not be taken for the next one.
                 self._socket.close()
-                self._socket = zmq.asyncio.Socket.from_socket(open_control(self._context, self._endpoint))
+                self._socket = zmq.asyncio.Socket.from_socket(open_control(self._context, self._endpoint, self._keys))
                 raise
         return read_answer(self._endpoint, parts)
 
@@ -72,10 +73,10 @@ class AsyncCallsStream:
     What was published before this consumer came, or was dropped for it, is asked for again.
     """
 
-    def __init__(self, calls: str, control: AsyncControlClient) -> None:
+    def __init__(self, calls: str, control: AsyncControlClient, *, keys: ClientKeys | None = None) -> None:
         self._endpoint, self._control = calls, control
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = zmq.asyncio.Socket.from_socket(open_calls(self._context, calls))
+        self._socket = zmq.asyncio.Socket.from_socket(open_calls(self._context, calls, keys))
         self._following = Following()
 
     async def messages(self, *, timeout_s: float) -> AsyncIterator[tuple[Message, bytes]]:

@@ -10,6 +10,7 @@ from daemon.client.answers import read_answer, read_published, read_status
 from daemon.client.connection import POLL_S, REPEAT_S, given_up, no_answer, open_calls, open_control, refused
 from daemon.client.following import Following
 from daemon.errors import UnreachableError
+from daemon.security.keys import ClientKeys
 from daemon.status import Status
 from daemon.wire.codec import encode
 from daemon.wire.messages import Message, Refused, StatusQuery
@@ -18,10 +19,10 @@ from daemon.wire.messages import Message, Refused, StatusQuery
 class ControlClient:
     """Asks a daemon over its control socket."""
 
-    def __init__(self, endpoint: str, *, timeout_s: float = 5.0) -> None:
-        self._endpoint, self._timeout_s = endpoint, timeout_s
+    def __init__(self, endpoint: str, *, timeout_s: float = 5.0, keys: ClientKeys | None = None) -> None:
+        self._endpoint, self._timeout_s, self._keys = endpoint, timeout_s, keys
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = open_control(self._context, endpoint)
+        self._socket = open_control(self._context, endpoint, keys)
 
     def ask(self, request: Message, *, timeout_s: float | None = None) -> tuple[Message, bytes]:
         """Send a request and wait for its answer; without a time, for as long as the client does.
@@ -39,7 +40,7 @@ class ControlClient:
         except BaseException:
             # An answer that comes too late must not be taken for the next one.
             self._socket.close()
-            self._socket = open_control(self._context, self._endpoint)
+            self._socket = open_control(self._context, self._endpoint, self._keys)
             raise
         return read_answer(self._endpoint, parts)
 
@@ -68,10 +69,10 @@ class CallsStream:
     What was published before this consumer came, or was dropped for it, is asked for again.
     """
 
-    def __init__(self, calls: str, control: ControlClient) -> None:
+    def __init__(self, calls: str, control: ControlClient, *, keys: ClientKeys | None = None) -> None:
         self._endpoint, self._control = calls, control
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = open_calls(self._context, calls)
+        self._socket = open_calls(self._context, calls, keys)
         self._following = Following()
 
     def messages(self, *, timeout_s: float) -> Iterator[tuple[Message, bytes]]:

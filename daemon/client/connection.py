@@ -3,6 +3,7 @@
 import zmq
 
 from daemon.errors import UnreachableError
+from daemon.security.keys import ClientKeys
 from daemon.sockets import connect
 from daemon.wire.messages import Message, Refused
 
@@ -13,7 +14,7 @@ REPEAT_S = 3.0
 """The stream repeats a request that was not answered for so long: a daemon that was killed took it along."""
 
 
-def open_control(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
+def open_control(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, keys: ClientKeys | None) -> zmq.Socket[bytes]:
     """A socket to a daemon's control endpoint.
 
     Raises
@@ -22,11 +23,11 @@ def open_control(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.
     """
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, 0)
-    connect(socket, endpoint)
+    connect(socket, endpoint, keys=keys)
     return socket
 
 
-def open_calls(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
+def open_calls(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, keys: ClientKeys | None) -> zmq.Socket[bytes]:
     """A socket to a daemon's stream of calls.
 
     Raises
@@ -36,13 +37,16 @@ def open_calls(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.So
     socket = context.socket(zmq.SUB)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.SUBSCRIBE, b"")
-    connect(socket, endpoint)
+    connect(socket, endpoint, keys=keys)
     return socket
 
 
 def no_answer(endpoint: str, timeout_s: float) -> UnreachableError:
     """What is raised when a request has no answer in time."""
-    return UnreachableError(f"control socket {endpoint}: no answer within {timeout_s:g} s; is `seqd run` running?")
+    admitted = ", and does it let this key in" if endpoint.startswith("tcp://") else ""
+    return UnreachableError(
+        f"control socket {endpoint}: no answer within {timeout_s:g} s; is `seqd run` running{admitted}?"
+    )
 
 
 def refused(request: Message, answer: Refused) -> UnreachableError:

@@ -9,11 +9,9 @@ from zmq.utils.monitor import parse_monitor_message
 
 from daemon.config import SecurityConfig
 from daemon.progress import Progress
-from daemon.security.keys import ClientKeys, ServerKeys, load_allowed, load_certificate, load_public
+from daemon.security.keys import load_client_keys, load_server_keys
 from daemon.security.zap import let_in
 from daemon.sparinglog import SparingLog
-
-OBSERVERS, OPERATORS = "observers", "operators"
 
 FAILURES: dict[int, str] = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "its key is not on the list",
@@ -35,25 +33,18 @@ class Gate:
     """
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", config: SecurityConfig, progress: Progress) -> None:
-        self.observers: ServerKeys | None = None
-        self.operators: ServerKeys | None = None
-        self.controller: ClientKeys | None = None
+        self.observers, self.operators = (
+            load_server_keys(config.certificate, name, folder) if config.certificate and folder else None
+            for name, folder in (("observers", config.observers), ("operators", config.operators))
+        )
+        self.controller = load_client_keys(config.certificate, config.controller) if config.controller else None
         self._progress, self._log = progress, SparingLog()
         self._monitors: dict[zmq.Socket[bytes], str] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._opened = ExitStack()
-        if config.certificate is not None:
-            own = load_certificate(config.certificate)
-            allowed = {
-                name: load_allowed(folder)
-                for name, folder in ((OBSERVERS, config.observers), (OPERATORS, config.operators))
-                if folder is not None
-            }
-            self.observers, self.operators = ServerKeys(own, OBSERVERS), ServerKeys(own, OPERATORS)
-            if config.controller is not None:
-                self.controller = ClientKeys(own, load_public(config.controller))
-            self._opened.enter_context(let_in(context, allowed))
+        if lists := [keys for keys in (self.observers, self.operators) if keys]:
+            self._opened.enter_context(let_in(context, *lists))
         self._thread = threading.Thread(target=self._count, name="gate", daemon=True)
         self._thread.start()
 

@@ -25,16 +25,19 @@ class Certificate:
 
 @dataclass(frozen=True)
 class ServerKeys:
-    """What a socket needs to let clients in: its own certificate, and a list of :func:`daemon.security.zap.let_in`."""
+    """What a socket needs to let clients in: its own certificate, and theirs (:func:`daemon.security.zap.let_in`)."""
 
     own: Certificate
-    allowed: str
+    name: str
+    """Of the list of those who are let in."""
+    allowed: frozenset[bytes]
+    """Their public keys."""
 
     def apply(self, socket: "zmq.Socket[bytes]") -> None:
         """Demand CURVE of whoever connects."""
         socket.curve_publickey, socket.curve_secretkey = self.own.public, self.own.secret
         socket.curve_server = True
-        socket.zap_domain = self.allowed.encode()
+        socket.zap_domain = self.name.encode()
         # Without the list nobody gets in, where libzmq would let in everybody.
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
@@ -68,6 +71,30 @@ def load_certificate(path: Path) -> Certificate:
     if mode & 0o007:
         raise ConfigError(f"certificate {path}: its mode is {mode:04o}, others may read the secret; chmod 600 {path}")
     return Certificate(public, secret)
+
+
+def load_client_keys(certificate: Path | None, server: Path | None) -> ClientKeys | None:
+    """Keys of a client from its own certificate and the public key of the server; None where neither is given.
+
+    Raises
+    ------
+    ConfigError : one of the two is missing or cannot be used.
+    """
+    if certificate is None and server is None:
+        return None
+    if certificate is None or server is None:
+        raise ConfigError("keys: one's own certificate and the public key of the other end are needed, both")
+    return ClientKeys(load_certificate(certificate), load_public(server))
+
+
+def load_server_keys(certificate: Path, name: str, folder: Path) -> ServerKeys:
+    """Keys of a server from its own certificate and the folder of those that it lets in.
+
+    Raises
+    ------
+    ConfigError : one of the two cannot be used.
+    """
+    return ServerKeys(load_certificate(certificate), name, load_allowed(folder))
 
 
 def load_public(path: Path) -> bytes:

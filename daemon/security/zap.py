@@ -1,23 +1,20 @@
 """Letting in those whose public keys are on a list (ZAP, https://rfc.zeromq.org/spec/27/)."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
+from daemon.security.keys import ServerKeys
+
 
 @contextmanager
-def let_in(context: "zmq.Context[zmq.Socket[bytes]]", allowed: Mapping[str, Collection[bytes]]) -> Iterator[None]:
-    """Answer for a context, while in the block, whether a key is on a list.
-
-    Parameters
-    ----------
-    allowed : public keys, 40 bytes of Z85, by the name of their list (:class:`daemon.security.keys.ServerKeys`).
-    """
+def let_in(context: "zmq.Context[zmq.Socket[bytes]]", *lists: ServerKeys) -> Iterator[None]:
+    """Let in, while in the block, the clients on these lists at sockets of the context that have these keys."""
     authenticator = ThreadAuthenticator(context)
-    for name, keys in allowed.items():
-        authenticator.certs[name] = dict.fromkeys(keys, True)
+    for keys in lists:
+        authenticator.certs[keys.name] = dict.fromkeys(keys.allowed, True)
     authenticator.start()
     try:
         yield

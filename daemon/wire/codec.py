@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from daemon.wire.messages import MESSAGES, VERSION, Frame, Message
 
-HEADER_LIMIT = 8 * 2**20
-"""Bytes of a header; a run of 100,000 tiles takes about 2 MB."""
+FIELDS_LIMIT = 32
+"""Fields of a map in a header."""
 
 
 class Refusal(StrEnum):
@@ -75,11 +75,11 @@ def decode(parts: list[bytes]) -> tuple[Message, bytes]:
     if len(parts) != 3:
         raise WireError(Refusal.GARBAGE, f"message has {len(parts)} parts, 3 are needed")
     topic, header, payload = parts
-    fields = _unpack(header)
+    kind = MESSAGES.get(topic.decode("ascii", "replace"))
+    fields = _unpack(header, kind or Message)
     version = fields.pop("v", None)
     if type(version) is not int or version != VERSION:
         raise WireError(Refusal.VERSION, f"protocol version {reprlib.repr(version)[:40]}, this daemon speaks {VERSION}")
-    kind = MESSAGES.get(topic.decode("ascii", "replace"))
     if kind is None:
         raise WireError(Refusal.TOPIC, f"topic {topic[:40]!r} is unknown")
     message = _validated(kind, fields)
@@ -88,11 +88,14 @@ def decode(parts: list[bytes]) -> tuple[Message, bytes]:
     return message, payload
 
 
-def _unpack(header: bytes) -> dict[str, Any]:
-    if len(header) > HEADER_LIMIT:
-        raise WireError(Refusal.GARBAGE, f"header of {len(header)} bytes, at most {HEADER_LIMIT} are allowed")
+def _unpack(header: bytes, kind: type[Message]) -> dict[str, Any]:
+    if len(header) > kind.header_limit:
+        raise WireError(Refusal.GARBAGE, f"header of {len(header)} bytes, at most {kind.header_limit} are allowed")
     try:
-        fields = msgpack.unpackb(header)
+        # msgpack takes the memory of an array when it has read its length; an item takes a byte at least.
+        fields = msgpack.unpackb(
+            header, max_array_len=min(kind.items_limit, len(header)), max_map_len=FIELDS_LIMIT, max_ext_len=0
+        )
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise WireError(Refusal.GARBAGE, f"header is not msgpack: {error}") from error
     if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):

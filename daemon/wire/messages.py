@@ -10,6 +10,11 @@ from engines.architecture import Channel
 VERSION = 1
 """Protocol version, the ``v`` of every header."""
 
+LONG = 8 * 2**20
+"""Bytes of a header that lists the tiles of a run; 100,000 of them take about 2 MB."""
+
+TILES = 100_000
+
 Sequence = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -18,6 +23,10 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     topic: ClassVar[str]
+    header_limit: ClassVar[int] = 4096
+    """Bytes of the header."""
+    items_limit: ClassVar[int] = 16
+    """Items of an array in the header."""
 
 
 # Controller to daemon, PUB; the same frames answer on the recovery socket.
@@ -27,6 +36,8 @@ class RunStart(Message):
     """A run begins, or is under way when it answers a ``sync``."""
 
     topic = "run_start"
+    header_limit = LONG
+    items_limit = TILES
     run: Name
     seq: Sequence
     # Lists become tuples: msgpack has one kind of array, as JSON has.
@@ -184,6 +195,8 @@ class Event(Message):
     """Something an operator should know; the payload is empty."""
 
     topic = "event"
+    # Characters of a text take up to four bytes each.
+    header_limit = 4 * 4096
     run: Annotated[str, Field(max_length=128)]
     seq: Sequence
     t_ns: Annotated[int, Field(ge=0, lt=2**63)]
@@ -229,8 +242,10 @@ class TilesAnswer(Message):
     """The tiles of the run that the daemon last took up; none before the first."""
 
     topic = "tiles_answer"
+    header_limit = LONG
+    items_limit = TILES
     run: Annotated[str, Field(max_length=128)]
-    tiles: Annotated[tuple[TileProgress, ...], Field(strict=False)]
+    tiles: Annotated[tuple[TileProgress, ...], Field(strict=False, max_length=TILES)]
 
 
 class Replay(Message):
@@ -259,6 +274,7 @@ class Refused(Message):
     """The request cannot be answered, and why."""
 
     topic = "refused"
+    header_limit = 4 * 4096
     reason: Annotated[str, Field(max_length=2000)]
 
 
