@@ -16,7 +16,7 @@ from calib.learning.simulation.folder import write_simulated_run
 from calib.runfolder import Read, RunInfo, TileId
 from daemon.cli.keys import keys as make_keys
 from daemon.client import ControlClient
-from daemon.config import ConfigError, ControlConfig, SecurityConfig
+from daemon.config import ConfigError, ControlConfig, SecurityConfig, load_config
 from daemon.control import Control
 from daemon.errors import RunError, UnreachableError
 from daemon.progress import Progress
@@ -395,6 +395,13 @@ def test_daemon_whose_command_address_is_taken_ends_in_one_line(keys, tmp_path):
 def test_controller_with_half_of_its_keys_is_refused(arguments, images):
     done = subprocess.run([*SEQD, "camera", str(images), *arguments], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (2, "seqd: keys: --certificate and --daemons are needed, both\n")
+
+
+def test_configuration_in_the_document_is_one(tmp_path):
+    document = (Path(__file__).parents[1] / "docs" / "security.md").read_text("utf-8")
+    path = tmp_path / "seqd.toml"
+    path.write_text(document.split("```toml\n")[1].split("```")[0])
+    assert load_config(path).security.observers == Path("/etc/seqd/keys/observers")
 
 
 # Modes.
