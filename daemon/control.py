@@ -127,16 +127,16 @@ class Control:
             door.socket.send_multipart([identity, *encode(answer, payload)], zmq.NOBLOCK)
         except zmq.ZMQError:
             # The client went away, or asks and does not take the answers.
-            self._progress.refused(f"{door.name}_unread")
+            self._progress.request_refused(door.name, "unread")
 
     def _answer(self, parts: list[bytes], door: _Door) -> tuple[Message, bytes]:
         try:
             request, _ = decode(parts)
         except WireError as error:
-            self._progress.refused(f"{door.name}_{error.refusal}")
+            self._progress.request_refused(door.name, error.refusal)
             return Refused(reason=str(error)[:2000]), b""
         if not isinstance(request, door.taken):
-            self._progress.refused(f"{door.name}_{Refusal.TOPIC}")
+            self._progress.request_refused(door.name, Refusal.TOPIC)
             known = isinstance(request, (*READS, *COMMANDS))
             return Refused(reason=f"{request.topic}: {door.elsewhere if known else 'it is not a request'}"), b""
         match request:

@@ -27,6 +27,7 @@ class Progress:
         self._status = Status(version=version)
         self._refused: Counter[str] = Counter()
         self._shut_out: Counter[str] = Counter()
+        self._requests_refused: Counter[str] = Counter()
         self._slowed = 0
         self._committed: dict[TileId, int] = {}
         self._since = time.monotonic()
@@ -150,6 +151,11 @@ class Progress:
         with self._lock:
             self._shut_out[socket] += 1
 
+    def request_refused(self, socket: str, reason: str) -> None:
+        """Count a request of a client that was refused."""
+        with self._lock:
+            self._requests_refused[f"{socket}_{reason}"] += 1
+
     def slowed(self, requests: int) -> None:
         """Count requests that had to wait."""
         with self._lock:
@@ -253,6 +259,7 @@ class Progress:
             frames.pending = self._frames.total()
             frames.balanced = frames.accepted + frames.restored == frames.committed + frames.pending
             status.shut_out, status.slowed = dict(sorted(self._shut_out.items())), self._slowed
+            status.requests_refused = dict(sorted(self._requests_refused.items()))
             lag.silent_s = round(self.silent_s, 1)
             status.stalled_s = round(self.stalled_s, 1)
             status.cycle = min(self._committed.values(), default=0)

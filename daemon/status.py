@@ -189,6 +189,8 @@ class Status(BaseModel):
     """Written."""
     shut_out: dict[str, int] = {}
     """Connections refused since the daemon started, by socket: frames, recovery, calls, control, command."""
+    requests_refused: dict[str, int] = {}
+    """Since the daemon started, by socket (control, command) and reason."""
     slowed: int = 0
     """Requests that had to wait, since answering takes no more than its share of the processor."""
     stream_dropped: int = 0

@@ -108,7 +108,7 @@ def test_drain_is_accepted_and_carried_out(control, command, drained):
 def test_command_on_the_socket_that_reads_is_refused_with_where_to_ask(client, drained, progress):
     assert client.ask(Drain())[0] == Refused(reason="drain: it is a command: ask at control.command")
     assert not drained.is_set()
-    assert progress.snapshot().frames.refused == {"control_topic": 1}
+    assert progress.snapshot().requests_refused == {"control_topic": 1}
 
 
 @pytest.mark.parametrize("request_", [StatusQuery(), TilesQuery(), Replay(lane=1, tile=1101, cycle=1)])
@@ -116,7 +116,7 @@ def test_question_on_the_socket_for_commands_is_refused_with_where_to_ask(contro
     with ControlClient(command) as operator:
         answer, _ = operator.ask(request_)
     assert answer == Refused(reason=f"{request_.topic}: it is no command: ask at control.endpoint")
-    assert progress.snapshot().frames.refused == {"command_topic": 1}
+    assert progress.snapshot().requests_refused == {"command_topic": 1}
 
 
 @pytest.mark.parametrize("cycle", [1, 2])
@@ -163,7 +163,7 @@ def test_tiles_are_empty_before_the_first_run_and_then_say_how_far_each_is(clien
 
 def test_message_that_is_no_request_is_refused_and_counted(client, progress):
     assert client.ask(Hold(run="R1"))[0] == Refused(reason="hold: it is not a request")
-    assert progress.snapshot().frames.refused == {"control_topic": 1}
+    assert progress.snapshot().requests_refused == {"control_topic": 1}
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_what_cannot_be_read_is_refused_and_the_next_request_answered(client, en
         socket.send_multipart(parts)
         assert socket.poll(5000)
         assert isinstance(decode(socket.recv_multipart())[0], Refused)
-    assert progress.snapshot().frames.refused == {f"control_{reason}": 1}
+    assert progress.snapshot().requests_refused == {f"control_{reason}": 1}
     assert client.status().state is RunState.WAITING
 
 

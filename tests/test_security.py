@@ -517,10 +517,10 @@ def test_flood_of_requests_neither_grows_the_daemon_nor_keeps_others_out(tmp_pat
         assert resident_mib(daemon.pid) - before < 32
         assert sent > 5000
         # Nobody reads the answers, and what waits is bounded: most of the flood is still with those who sent it.
-        answered = status.frames.refused["control_topic"] * len(REQUESTS)
+        answered = status.requests_refused["control_topic"] * len(REQUESTS)
         assert answered < sent
         assert status.slowed > 0
-        assert {"control_garbage", "control_topic"} <= set(status.frames.refused)
+        assert {"control_garbage", "control_topic"} <= set(status.requests_refused)
         assert operator.ask(Drain())[0] == Accepted()
         assert finish(daemon) == 0
 
@@ -538,9 +538,9 @@ def test_answers_that_are_not_taken_are_dropped_and_counted(progress, tmp_path):
         client.setsockopt(zmq.RCVBUF, 4096)
         client.connect(config.endpoint)
         deadline = time.monotonic() + PATIENCE_S
-        while "control_unread" not in progress.snapshot().frames.refused and time.monotonic() < deadline:
+        while "control_unread" not in progress.snapshot().requests_refused and time.monotonic() < deadline:
             client.send_multipart(encode(StatusQuery()))
-        assert progress.snapshot().frames.refused["control_unread"] > 0
+        assert progress.snapshot().requests_refused["control_unread"] > 0
         with ControlClient(config.endpoint, timeout_s=PATIENCE_S) as other:
             other.status()
 

@@ -73,10 +73,12 @@ def _table(status: Status) -> RenderableType:
         f"{frames.late} late + {sum(frames.refused.values())} refused; {frames.gaps} gaps, "
         f"{frames.resend_requested} asked again, {frames.gone} gone" + _balance(frames.balanced),
     )
-    refused = ", ".join(f"{reason} {count}" for reason, count in frames.refused.items())
-    table.add_row("refused", refused or "none")
-    shut_out = ", ".join(f"{socket} {count}" for socket, count in status.shut_out.items())
-    table.add_row("shut out", f"{shut_out or 'nobody'}; {status.slowed} requests slowed")
+    table.add_row("refused", _counts(frames.refused))
+    table.add_row(
+        "clients",
+        f"shut out: {_counts(status.shut_out)}; requests refused: "
+        f"{_counts(status.requests_refused)}; slowed: {status.slowed}",
+    )
     table.add_row("clusters", f"{status.clusters}, {status.passing_filter} known to pass the filter")
     table.add_row("FASTQ files", f"{status.fastq_files}")
     if engine := status.engine:
@@ -92,6 +94,10 @@ def _table(status: Status) -> RenderableType:
             table.add_row("joint fit", f"on the {status.fit.place.upper()}: {status.fit.reason}")
         table.add_row("model", f"{engine.model} {engine.model_hash[:12]}")
     return table
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{what} {count}" for what, count in counts.items()) or "none"
 
 
 def _balance(balanced: bool) -> str:
