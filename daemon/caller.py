@@ -32,9 +32,6 @@ log = structlog.get_logger()
 ATTEMPTS = 3
 """A tile-cycle that an engine fails at so often, fresh and with nothing beside it, is given up; so is a template."""
 
-IN_VAIN = 2
-"""When so many tile-cycles in succession would be given up, it is the engine that is of no use."""
-
 
 @dataclass
 class _InFlight:
@@ -56,7 +53,8 @@ class Caller:
     spool stays there until its calls are committed, so that a daemon that is killed finds it again.
 
     When the engine fails it is opened again, and what was on its way is done again from its images, one after the
-    other: a tile-cycle that fails it ``ATTEMPTS`` times by itself, as others do not, is committed as failed.
+    other: a tile-cycle that fails it ``ATTEMPTS`` times by itself is committed as failed, if the engine reads a dark
+    image; else the engine is of no use.
     """
 
     def __init__(
@@ -79,8 +77,6 @@ class Caller:
         self._waiting: dict[TileId, list[SpooledImage | MissingImage]] = {}
         """Each tile's cycles until its template can be made."""
         self._in_flight: deque[_InFlight] = deque()
-        self._given_up = 0
-        """Tile-cycles in succession."""
 
     def take(self, item: Item) -> None:
         """Start on a tile-cycle; may finish earlier ones.
@@ -140,13 +136,24 @@ class Caller:
         except RegistrationError as error:
             flight.read = _failed(item, str(error))
             return
-        if self._readout is not Readout.FIT or template.scene is None:
-            request = _request(template.normalisation, positions=template.positions_in(drift))
-            flight.slot = self._submitted(pixels, request)
-        if template.scene is not None:
-            flight.fitted = self._lasting.place.fit(images, template.scene, drift)
+        flight.slot, flight.fitted = self._computed(template, pixels, images, drift)
         flight.read = ReadCycle(item.cycle, CycleStatus.CALLED, len(CHANNELS), drift_px=drift)
         self._progress.worked()
+
+    def _computed(
+        self,
+        template: TileTemplate,
+        pixels: NDArray[np.uint16],
+        images: NDArray[np.float32],
+        drift_px: NDArray[np.float32],
+    ) -> tuple[Slot | None, FittedCycle | None]:
+        slot = fitted = None
+        if self._readout is not Readout.FIT or template.scene is None:
+            request = _request(template.normalisation, positions=template.positions_in(drift_px))
+            slot = self._submitted(pixels, request)
+        if template.scene is not None:
+            fitted = self._lasting.place.fit(images, template.scene, drift_px)
+        return slot, fitted
 
     def _collected(self, flight: _InFlight) -> tuple[ReadCycle, Reading | None]:
         read, centres = flight.read, None
@@ -156,9 +163,7 @@ class Caller:
         if read.status is not CycleStatus.CALLED:
             return read, None
         assert read.drift_px is not None
-        reading = self._templates[flight.item.tile].reading(flight.fitted, read.drift_px, centres)
-        self._given_up = 0
-        return read, reading
+        return read, self._templates[flight.item.tile].reading(flight.fitted, read.drift_px, centres)
 
     def _do_again(self, error: BaseException) -> None:
         """Open the engine again, and finish what was in flight one by one, so that who fails it is known."""
@@ -179,10 +184,21 @@ class Caller:
                 except FAULTS as error:
                     failure = error
                     self._lasting.restart(error)
-            self._given_up += 1
-            if self._given_up < IN_VAIN:
+            try:
+                self._read_dark(item.tile)
+            except FAULTS as error:
+                self._lasting.replace(error)
+            else:
                 return _failed(item, f"{ATTEMPTS} times: {told(failure)}"), None
-            self._lasting.replace(failure)
+
+    def _read_dark(self, but: TileId) -> None:
+        """Read a dark image at the clusters of another tile, or where there is none, of the same one."""
+        template = self._templates[next((tile for tile in self._templates if tile != but), but)]
+        pixels = np.zeros((len(CHANNELS), self._output.info.height, self._output.info.width), np.uint16)
+        still = np.zeros(2, np.float32)
+        slot, _ = self._computed(template, pixels, template.normalisation.apply(pixels), still)
+        if slot is not None:
+            self._lasting.engine.collect(slot, self._timeout_s)
 
     def _submitted(self, pixels: NDArray[np.uint16], request: Request) -> Slot:
         slot = self._lasting.engine.lease(self._timeout_s)
@@ -216,7 +232,7 @@ class Caller:
 
     def _template(self, tile: TileId, images: list[NDArray[np.uint16]]) -> TileTemplate:
         info = self._output.info
-        cycles = images or [np.zeros((4, info.height, info.width), np.uint16)]
+        cycles = images or [np.zeros((len(CHANNELS), info.height, info.width), np.uint16)]
         for _ in range(ATTEMPTS):
             started, busy_before = time.monotonic(), self._lasting.busy_s
             try:
