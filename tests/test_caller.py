@@ -1,4 +1,4 @@
-"""The caller with an engine that fails: one tile, or for good."""
+"""The caller on an engine that fails, in one process: what is done again, in which order, and what is given up."""
 
 import sqlite3
 from contextlib import ExitStack, closing
@@ -11,38 +11,30 @@ from calib.jointfit.place import choose_place
 from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.folder import write_simulated_run
 from calib.runfolder import TileId, read_frames
-from daemon.assembler import TileImage
+from daemon.assembler import MissingImage, TileImage
 from daemon.caller import Caller
-from daemon.config import SecurityConfig
+from daemon.config import FaultsConfig, SecurityConfig
+from daemon.engine import Chosen
 from daemon.output import RunOutput
+from daemon.patience import Patience
 from daemon.progress import Progress
+from daemon.reopening import LastingEngine
 from daemon.runfiles import RunFiles
 from daemon.security.gate import Gate
 from daemon.stream import Stream
 from engines.backends.openvino import OpenVinoRunner
 from engines.bundle import Readout, load_bundle
 from engines.errors import EngineError, EngineLostError
+from engines.golden import GoldenResult
 from engines.options import EngineOptions
+from engines.selection import Selection
 from engines.slots import SlottedEngine
+from tests.processes import outputs
 
 SHAPE, CYCLES, TEMPLATE_CYCLES, TILE = (64, 64), 9, 3, TileId(lane=1, tile=1101)
-FAILS_AT = 2 * TEMPLATE_CYCLES + 2
+MISSING = 6
+LATER = 2 * TEMPLATE_CYCLES + 2
 """Tile of the engine: the template's maps and its cycles come first, then cycles 4 and 5."""
-
-
-class FailsOnce(OpenVinoRunner):
-    """The processor's runner, whose device fails at one tile."""
-
-    error: EngineError
-
-    def __init__(self, *arguments, **keywords):
-        super().__init__(*arguments, **keywords)
-        self._tiles = count(1)
-
-    def wait(self, buffers):
-        super().wait(buffers)
-        if next(self._tiles) == FAILS_AT:
-            raise self.error
 
 
 @pytest.fixture(scope="module")
@@ -51,28 +43,59 @@ def run(tmp_path_factory):
     info = write_simulated_run(
         root, Conditions(), run="R", tiles=1, cycles=CYCLES, shape=SHAPE, seed=1, progress=lambda done: None
     )
-    return info, [TileImage(TILE, cycle, read_frames(root, TILE, cycle, shape=SHAPE)) for cycle in range(1, CYCLES + 1)]
+    items = [TileImage(TILE, cycle, read_frames(root, TILE, cycle, shape=SHAPE)) for cycle in range(1, CYCLES + 1)]
+    items[MISSING - 1] = MissingImage(TILE, MISSING, "it did not come", 3)
+    return info, items
 
 
-@pytest.fixture
-def call(run, tmp_path):
-    """Calls what is left of the run, with an engine that fails or a sound one; gives the statuses in the ledger."""
-    info, images = run
-    bundle, options = load_bundle(), EngineOptions(precision="f32", threads=1)
+class Calling:
+    """Calls what is left of a run, with an engine that fails at tiles by their number."""
 
-    def call(error=None):
-        runner = OpenVinoRunner if error is None else type("Runner", (FailsOnce,), {"error": error})
-        progress, files = Progress("0"), RunFiles(tmp_path / "R")
+    def __init__(self, run, folder):
+        self.info, self.items = run
+        self.folder, self.files = folder, RunFiles(folder / "R")
+        self.events, self.opened = [], 0
+
+    def __call__(self, faults=(), *, slots=2, **settings):
+        tiles, faults = count(1), dict(faults)
+        bundle, options = load_bundle(), EngineOptions(precision="f32", threads=1)
+
+        class Runner(OpenVinoRunner):
+            def wait(self, buffers):
+                super().wait(buffers)
+                if error := faults.get(next(tiles)):
+                    raise error
+
+        def opened():
+            self.opened += 1
+            engine = SlottedEngine("cpu", lambda: Runner(bundle, shape=SHAPE, options=options), slots=slots)
+            return Chosen(Selection(engine, "", {}, GoldenResult(0, 0, 0.0, 1.0)), choose_place())
+
+        def stopping():
+            return False
+
+        progress = Progress("0")
         with ExitStack() as stack:
             context = stack.enter_context(zmq.Context())
             gate = stack.enter_context(Gate(context, SecurityConfig(), progress))
-            stream = stack.enter_context(Stream(context, f"ipc://{tmp_path}/calls", 1000, progress, gate))
-            output = stack.enter_context(closing(RunOutput(files, info, {}, progress, stream, chastity_failures=1)))
-            engine = SlottedEngine("cpu", lambda: runner(bundle, shape=SHAPE, options=options), slots=2)
-            stack.enter_context(closing(engine))
+            stream = stack.enter_context(Stream(context, f"ipc://{self.folder}/calls", 10**6, progress, gate))
+            patience = Patience(progress, stream.event, stopping, retry_for_s=0)
+            output = RunOutput(self.files, self.info, {}, progress, stream, patience, chastity_failures=1)
+            stack.callback(output.close)
+            engine = LastingEngine(
+                opened(),
+                opened,
+                opened,
+                fallen_back="",
+                changed=lambda engine: None,
+                faults=FaultsConfig(engine_backoff_s=0, **settings),
+                progress=progress,
+                announce=lambda level, text: self.events.append(text),
+                stopping=stopping,
+            )
+            stack.callback(engine.close)
             caller = Caller(
                 engine,
-                choose_place(),
                 output,
                 progress,
                 readout=Readout.NETWORK,
@@ -80,27 +103,85 @@ def call(run, tmp_path):
                 template_cycles=TEMPLATE_CYCLES,
                 timeout_s=60,
             )
-            try:
-                for image in images[output.committed.get(TILE, 0) :]:
-                    caller.take(image)
-                caller.finish()
-            finally:
-                with closing(sqlite3.connect(files.ledger)) as ledger:
-                    call.statuses = ledger.execute("SELECT status, reason FROM tile_cycle ORDER BY cycle").fetchall()
-        return call.statuses
+            for item in self.items[output.committed.get(TILE, 0) :]:
+                caller.take(item)
+            caller.finish()
+            assert not caller.busy
 
-    return call
+    @property
+    def reasons(self):
+        """Status and reason of every cycle."""
+        with closing(sqlite3.connect(self.files.ledger)) as ledger:
+            return ledger.execute("SELECT status, reason FROM tile_cycle ORDER BY cycle").fetchall()
 
-
-def test_tile_that_the_engine_fails_at_fails_alone(call):
-    statuses = call(EngineError("one bad tile"))
-    assert [status for status, _ in statuses] == ["called"] * 4 + ["failed"] + ["called"] * 4
-    assert statuses[4][1] == "engine cpu: one bad tile"
+    @property
+    def outputs(self):
+        return outputs(self.files.root)
 
 
-def test_engine_that_is_lost_ends_the_run_and_the_next_start_goes_on(call):
-    with pytest.raises(EngineLostError, match=r"^engine cpu: GPU: cuEventSynchronize: CUDA_ERROR_ILLEGAL_ADDRESS$"):
-        call(EngineLostError("GPU: cuEventSynchronize: CUDA_ERROR_ILLEGAL_ADDRESS"))
-    assert {status for status, _ in call.statuses} == {"called"}
-    assert 0 < len(call.statuses) < 5
-    assert call() == [("called", "")] * CYCLES
+@pytest.fixture
+def calling(run, tmp_path):
+    return Calling(run, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(run, tmp_path_factory):
+    calling = Calling(run, tmp_path_factory.mktemp("undisturbed"))
+    calling()
+    expected = [("called", "")] * CYCLES
+    expected[MISSING - 1] = ("missing", "it did not come")
+    assert calling.reasons == expected
+    assert calling.opened == 1
+    return calling
+
+
+@pytest.mark.parametrize("slots", [2, 4])
+@pytest.mark.parametrize("error", [EngineError("bad tile"), EngineLostError("gone")])
+def test_every_tile_of_the_engine_may_fail_once(error, slots, calling, undisturbed):
+    calling({1: error, LATER: error, LATER + 2: error, LATER + 5: error}, slots=slots)
+    assert calling.reasons == undisturbed.reasons
+    assert calling.outputs == undisturbed.outputs
+    assert calling.opened > 1
+    failed = [event for event in calling.events if event.startswith("engine failed")]
+    assert len(calling.events) == 2 * len(failed) == 2 * (calling.opened - 1)
+
+
+def test_tile_cycle_that_fails_by_itself_three_times_is_given_up(calling, undisturbed):
+    # Cycle 5 fails beside cycle 6, which is missing, and then alone.
+    calling({number: EngineError("bad tile") for number in range(LATER, LATER + 4)})
+    expected = undisturbed.reasons
+    expected[4] = ("failed", "3 times: engine cpu: bad tile")
+    assert calling.reasons == expected
+    assert calling.opened == 5
+
+
+def test_engine_that_reads_no_dark_image_either_is_of_no_use(calling, undisturbed):
+    faults = {number: EngineLostError("gone") for number in range(LATER, LATER + 5)}
+    with pytest.raises(EngineLostError, match=r"^engine cpu: gone$"):
+        calling(faults)
+    assert {status for status, _ in calling.reasons} == {"called"}
+    assert 0 < len(calling.reasons) < 5
+    calling()
+    assert calling.reasons == undisturbed.reasons
+    assert calling.outputs == undisturbed.outputs
+
+
+def test_engine_of_no_use_gives_way_to_the_fallback(calling, undisturbed):
+    calling({number: EngineError("bad tile") for number in range(LATER, LATER + 5)}, fallback="cpu")
+    assert calling.reasons == undisturbed.reasons
+    assert calling.outputs == undisturbed.outputs
+
+
+def test_template_that_fails_three_times_is_given_up_and_made_by_the_next_start(calling, undisturbed):
+    with pytest.raises(EngineError, match=r"^tile 1_1101: no template, 3 times: engine cpu: bad tile$"):
+        calling(dict.fromkeys(range(1, 99), EngineError("bad tile")))
+    assert calling.opened == 4
+    assert calling.reasons == []
+    calling()
+    assert calling.outputs == undisturbed.outputs
+
+
+def test_engine_that_may_not_be_opened_again_ends_the_run_at_once(calling):
+    with pytest.raises(EngineLostError, match=r"^engine cpu: gone$"):
+        calling({LATER: EngineLostError("gone")}, engine_restarts=0)
+    assert calling.opened == 1
