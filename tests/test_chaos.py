@@ -14,7 +14,7 @@ from daemon.camera.faults import Faults, parse_faults
 from tests.chaos import carry as carrying
 from tests.chaos.campaign import prepare
 from tests.chaos.carry import carry, undisturbed
-from tests.chaos.checks import Wrong, check_balance, check_ends, check_finished, check_kept
+from tests.chaos.checks import Wrong, check_balance, check_ends, check_finished, check_kept, check_verified
 from tests.chaos.disk import Disk, read_tree, write_tree
 from tests.chaos.journal import Change, Kind, read_journal
 from tests.chaos.ledger import read_ledger
@@ -326,6 +326,13 @@ def test_nothing_is_wrong_with_the_undisturbed_run(run, reference):
     assert found(run, reference) == set()
 
 
+def test_verify_is_asked_too(run, tmp_path):
+    assert check_verified(run) == []
+    (run / "tiles" / "s_1_1101.chastity").unlink()
+    assert Wrong.CHANGED in {finding.wrong for finding in check_verified(run)}
+    assert [finding.wrong for finding in check_verified(tmp_path)] == [Wrong.CHANGED]
+
+
 def test_a_changed_byte_of_calls_is_found(run, reference):
     path = run / "tiles" / "s_1_1101.bcls"
     content = bytearray(path.read_bytes())
@@ -379,7 +386,7 @@ def test_books_that_do_not_balance_are_found(reference):
 
 
 @pytest.mark.parametrize(
-    ("reasons", "wrong"), [(["disk_full"], 0), ([], 1), (["internal"], 1), (["full"], 1), (["disk_full", "asked"], 0)]
+    ("reasons", "wrong"), [(["disk_full"], 0), ([], 1), (["internal"], 1), (["output_changed"], 1)]
 )
 def test_a_failure_that_does_not_say_why_is_found(reasons, wrong):
     ended = [{"state": "failed", "stop_reason": reason} for reason in reasons]
@@ -394,7 +401,7 @@ LATE = Case(Disturbance.POWER, 0, starts=(Start(blow=Blow("", 0.85, 0), power=0)
 @pytest.mark.parametrize("forgotten", [".bcls", ".db-wal"])
 def test_a_daemon_that_forgets_a_sync_is_found(forgotten, setting, reference, tmp_path):
     (tmp_path / "f").mkdir()
-    defective = carrying.Setting(tmp_path / "f", setting.images, setting.library, verify=False, forgotten=forgotten)
+    defective = carrying.Setting(tmp_path / "f", setting.images, setting.library, forgotten=forgotten)
     outcome = carry(LATE, defective, reference)
     assert Wrong.LOST in {finding.wrong for finding in outcome.found}
 
@@ -402,6 +409,6 @@ def test_a_daemon_that_forgets_a_sync_is_found(forgotten, setting, reference, tm
 def test_a_run_that_takes_too_long_is_found(setting, reference, tmp_path, monkeypatch):
     monkeypatch.setattr(carrying, "LIMIT_S", 0.5)
     (tmp_path / "h").mkdir()
-    slow = carrying.Setting(tmp_path / "h", setting.images, setting.library, verify=False)
+    slow = carrying.Setting(tmp_path / "h", setting.images, setting.library)
     outcome = carry(Case(Disturbance.FRAMES, 0), slow, reference)
     assert [finding.wrong for finding in outcome.found] == [Wrong.HUNG]

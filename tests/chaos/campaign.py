@@ -1,7 +1,6 @@
 """Carrying out many cases, some at a time, and what they come to by kind."""
 
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,6 @@ from tests.chaos.carry import Outcome, Setting, carry, undisturbed
 from tests.chaos.checks import Wrong
 from tests.chaos.plan import Case
 from tests.chaos.shim import build
-from tests.processes import SEQD
 
 SIZE, DENSITY_K_MM2, TILES, CYCLES = 48, 150, 2, 6
 
@@ -36,8 +34,7 @@ def prepare(folder: Path) -> Setting:
         seed=1,
         progress=lambda done: None,
     )
-    verify = subprocess.run([*SEQD, "verify", "--help"], capture_output=True).returncode == 0
-    return Setting(folder, images, build(folder), verify)
+    return Setting(folder, images, build(folder))
 
 
 def carry_all(

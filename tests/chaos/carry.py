@@ -13,7 +13,16 @@ from typing import Any
 from calib.runfolder import read_run_info
 from daemon.ledger import CycleStatus
 from daemon.states import RunState
-from tests.chaos.checks import Finding, Reference, Wrong, check_balance, check_ends, check_finished, check_kept
+from tests.chaos.checks import (
+    Finding,
+    Reference,
+    Wrong,
+    check_balance,
+    check_ends,
+    check_finished,
+    check_kept,
+    check_verified,
+)
 from tests.chaos.consumer import Consumer
 from tests.chaos.daemonlog import DaemonLog, events
 from tests.chaos.disk import Disk, read_tree, write_tree
@@ -22,7 +31,7 @@ from tests.chaos.ledger import read_ledger
 from tests.chaos.plan import STAGES, Case, Start
 from tests.chaos.shim import Death, Error, environment
 from tests.chaos.smalldisk import Ballast, small_disk
-from tests.processes import SEQD, Bench, bench, outputs
+from tests.processes import Bench, bench, outputs
 
 TEMPLATE_CYCLES = 3
 LIMIT_S = 120.0
@@ -46,8 +55,6 @@ class Setting:
     images: Path
     library: Path
     """Of the shim."""
-    verify: bool
-    """Whether there is a ``seqd verify`` to ask too."""
     forgotten: str = ""
     """Daemons forget to sync paths that end so: a planted defect."""
 
@@ -147,6 +154,8 @@ class _Carrier:
             return
         if code not in (0, -signal.SIGKILL, *TYPED):
             self._find(Wrong.ENDED, f"the daemon ended with {code}")
+        if code in TYPED and not self._lasting(start):
+            self._find(Wrong.ENDED, f"the daemon ended with {code}, and what failed had passed within {RETRY_S:g} s")
         if self._camera.poll():
             self._find(Wrong.ENDED, f"the controller ended with {self._camera.returncode}")
         self.outcome.typed += code in TYPED
@@ -186,6 +195,11 @@ class _Carrier:
         if ballast:
             ballast.free()
         return daemon.returncode
+
+    def _lasting(self, start: Start) -> bool:
+        """Whether what fails does until the daemon has ended."""
+        full = self._case.full
+        return bool((start.failing and start.failing.seconds < 0) or (full and full.freed_after_s < 0))
 
     def _environment(self, start: Start) -> dict[str, str]:
         blow, failing, changed = start.blow, start.failing, self._reference.changed
@@ -227,10 +241,7 @@ class _Carrier:
         found += check_ends(self._ends(), self.outcome.typed)
         if self.outcome.finished:
             found += check_finished(self._run_folder, rows, reference, may_miss=self._case.may_miss)
-        if self.outcome.finished and self._setting.verify:
-            verified = subprocess.run([*SEQD, "verify", str(self._run_folder)], capture_output=True, text=True)
-            if verified.returncode:
-                self._find(Wrong.CHANGED, f"seqd verify ended with {verified.returncode}: {verified.stderr[-300:]}")
+            found += check_verified(self._run_folder)
 
     def _ends(self) -> list[dict[str, Any]]:
         """What the daemons said when they ended."""

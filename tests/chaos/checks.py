@@ -12,6 +12,8 @@ from calib.runfolder import RunInfo, TileId
 from daemon.ledger import CycleStatus
 from daemon.runfiles import RunFiles
 from daemon.states import RunState, StopReason
+from daemon.verification import verify_run
+from engines.errors import SeqdError
 from tests.chaos.ledger import Key, Row, read_ledger
 from tests.processes import outputs
 
@@ -94,13 +96,13 @@ def check_balance(rows: dict[Key, Row], info: RunInfo, ended: list[dict[str, Any
 
 
 def check_ends(ended: list[dict[str, Any]], typed: int) -> list[Finding]:
-    """Each of the starts that ended in a typed failure said why, and none that it was a defect of seqd."""
+    """Each of the starts that ended in a typed failure said why: the disk, which is all that was made to fail."""
     reasons = [line["stop_reason"] for line in ended if line["state"] == RunState.FAILED]
     found = [Finding(Wrong.ENDED, f"{typed} daemons failed, {len(reasons)} said why")] if len(reasons) < typed else []
     return found + [
         Finding(Wrong.ENDED, f"a daemon failed with stop reason {reason!r}")
         for reason in reasons
-        if reason not in list(StopReason) or reason == StopReason.INTERNAL
+        if reason not in (StopReason.DISK_FULL, StopReason.PERMISSION_LOST, StopReason.STORAGE_FAILED)
     ]
 
 
@@ -126,6 +128,15 @@ def check_finished(folder: Path, rows: dict[Key, Row], reference: Reference, *, 
     else:
         found += _same_until_missing(rows, reference)
     return found
+
+
+def check_verified(folder: Path) -> list[Finding]:
+    """What ``seqd verify`` says of a run folder."""
+    try:
+        differences = verify_run(folder, progress=lambda done, of: None).differences
+    except SeqdError as error:
+        return [Finding(Wrong.CHANGED, f"verify: {error}")]
+    return [Finding(Wrong.CHANGED, f"verify: {difference}") for difference in differences]
 
 
 def _same_files(folder: Path, reference: Reference) -> list[Finding]:

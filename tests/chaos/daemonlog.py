@@ -1,6 +1,7 @@
 """What daemons said in their log."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ class DaemonLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._at = path.stat().st_size if path.exists() else 0
+        with path.open("ab") as file:
+            # A daemon that was killed may have left a line without its end.
+            file.write(b"\n")
+            self._at = file.tell()
         self._lines: list[dict[str, Any]] = []
 
     def reached(self, stage: Stage) -> bool:
@@ -32,5 +36,9 @@ class DaemonLog:
 
 
 def events(log: bytes) -> list[dict[str, Any]]:
-    """The lines of a log that are records; errors are printed as plain text."""
-    return [json.loads(line) for line in log.splitlines() if line.startswith(b"{") and line.endswith(b"}")]
+    """The lines of a log that are records and whole; errors are printed as plain text."""
+    records = []
+    for line in log.splitlines():
+        with suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return [record for record in records if isinstance(record, dict)]

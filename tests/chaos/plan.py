@@ -223,7 +223,7 @@ def case(seed: int, kind: Kind, index: int) -> Case:
         case Kind.ERROR:
             return replace(drawn, starts=(Start(failing=_failing(luck, ERRORS[index % len(ERRORS)], even)),))
         case Kind.DISK:
-            full = Full(room=luck.uniform(0.02, 1), freed_after_s=luck.choice((-1.0, luck.uniform(1, 5))))
+            full = Full(room=luck.uniform(0.02, 1), freed_after_s=luck.choice((-1.0, luck.uniform(1, 3))))
             return replace(drawn, full=full, starts=(Start(),))
         case Kind.FRAMES:
             name = list(FRAMES)[index % len(FRAMES)]
