@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.consumer [--pairs N] [--cycles N]`` prints every pair and the median ratio. The claim is a ratio
 above 0.97; where runs without a consumer differ among themselves by more than is claimed, it says that nothing can be
-told. The consumer subscribes before the run begins and reads when it is over, which is more than a minute later; the
-daemon keeps the least for it that can be set, so that it has to drop. Processor time is told beside, since other
-programs move it less than the clock's.
+told. The consumer subscribes before the run begins and reads when it is over, which is more than a minute later. The
+daemon keeps the least for it that can be set; 40 cycles still fit in with the system's buffers, 100 do not, and what did
+not come is told. Processor time is told beside, since other programs move it less than the clock's.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def _show(without: list[Measured], consumed: list[Measured], cycles: int) -> Non
     title = (
         f"{TILES} tiles of {SIZE}² px, {cycles} cycles, {DENSITY_K_MM2} K/mm²: {TILES * cycles * CHANNELS} frames a run"
     )
-    table = Table("", "without a consumer", "with one", "ratio", "dropped for it", title=title)
+    table = Table("", "without a consumer", "with one", "ratio", "did not come to it", title=title)
     speeds, works = [], []
     for number, (free, watched) in enumerate(zip(without, consumed, strict=True), 1):
         speeds.append(free.called_s / watched.called_s)

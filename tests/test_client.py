@@ -336,7 +336,7 @@ class Instrument:
         self.stream = stack.enter_context(Stream(context, self.calls, 10**6, self.progress, gate))
         config = ControlConfig(endpoint=self.endpoint, command=f"ipc://{folder}/command")
         self.control = stack.enter_context(Control(context, config, self.progress, lambda: None, gate))
-        self._stack = stack
+        self._stack, self.clusters = stack, 50
 
     def begin(self, run, cycles=CYCLES):
         self.run, self.files, self._open = run, RunFiles(self.folder / run), {}
@@ -359,7 +359,7 @@ class Instrument:
     def commit(self, cycle, stream=True):
         """A cycle of every tile, the template before the first."""
         for number in TILES:
-            tile, n = TileId(lane=1, tile=number), 50 + number % 100
+            tile, n = TileId(lane=1, tile=number), self.clusters + number % 100
             if cycle == 1:
                 positions = np.arange(2 * n, dtype=np.float32).reshape(-1, 2)
                 self.files.locs_of(tile).write_bytes(encode_locs(positions))
@@ -523,6 +523,7 @@ def test_slow_consumer_loses_nothing_and_is_not_given_up(follow, instrument, sta
 
     go_on = threading.Event()
     monkeypatch.setattr(Kept, "take", slowly)
+    instrument.clusters = 4000  # 5 MB in all, more than both ends and the system keep; templates are not streamed
     instrument.begin("R1", cycles=cycles)
     (kept,), end = start(follow, instrument.calls, instrument.endpoint, timeout_s=1.0)
     instrument.commit(1)
