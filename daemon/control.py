@@ -12,13 +12,13 @@ import zmq
 from calib.runfolder import TileId
 from daemon.config import ControlConfig
 from daemon.errors import OutputError
-from daemon.locs import read_locs
-from daemon.progress import Progress
-from daemon.runfiles import RunFiles
+from daemon.record.locs import read_locs
+from daemon.record.runfiles import RunFiles
+from daemon.record.tilefile import read_cycles
 from daemon.security.gate import Gate
 from daemon.security.keys import ServerKeys
 from daemon.sockets import bind
-from daemon.tilefile import read_cycles
+from daemon.watching.progress import Progress
 from daemon.wire.codec import Refusal, WireError, decode, encode
 from daemon.wire.messages import (
     Accepted,

@@ -31,19 +31,19 @@ from collections.abc import Callable, Iterator, Sequence
 import structlog
 
 from calib.runfolder import RunInfo, TileId
-from daemon.assembler import Assembler, Item
-from daemon.backpressure import Backpressure
-from daemon.caller import Caller, take_all
+from daemon.backlog.backpressure import Backpressure
+from daemon.backlog.gauges import Gauges
+from daemon.backlog.spiller import Spiller
+from daemon.calling.caller import Caller, take_all
 from daemon.config import Config
 from daemon.errors import RunError
-from daemon.gauges import Gauges
-from daemon.ingest import Ingest
-from daemon.output import RunOutput
-from daemon.progress import Progress
+from daemon.intake.assembler import Assembler, Item
+from daemon.intake.ingest import Ingest
+from daemon.record.output import RunOutput
 from daemon.sinks.fastq import write_fastq
-from daemon.spiller import Spiller
 from daemon.states import Phase, RunState, StopReason
-from daemon.status import Lag
+from daemon.watching.progress import Progress
+from daemon.watching.status import Lag
 from daemon.wire.codec import Refusal, WireError
 from daemon.wire.messages import (
     CycleEnd,

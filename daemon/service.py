@@ -16,26 +16,26 @@ import zmq
 from calib.calling.quality import binned
 from calib.runfolder import RunInfo
 from daemon import __version__
-from daemon.caller import Caller
+from daemon.calling.caller import Caller
+from daemon.calling.engine import Chosen, choose, choose_fallback
+from daemon.calling.reopening import LastingEngine
 from daemon.config import Config
 from daemon.control import Control
-from daemon.durable import write_durably
-from daemon.engine import Chosen, choose, choose_fallback
 from daemon.errors import RunError, stop_reason, storage_error
-from daemon.ingest import Ingest
-from daemon.ledger import EngineUse
-from daemon.notify import Notifier
-from daemon.output import RunOutput
-from daemon.patience import Patience
+from daemon.intake.ingest import Ingest
 from daemon.pipeline import Pipeline
-from daemon.progress import Progress
-from daemon.reopening import LastingEngine
-from daemon.runfiles import RunFiles
+from daemon.record.durable import write_durably
+from daemon.record.ledger import EngineUse
+from daemon.record.output import RunOutput
+from daemon.record.patience import Patience
+from daemon.record.runfiles import RunFiles
 from daemon.security.gate import Gate
 from daemon.states import Phase, RunState, StopReason
-from daemon.status import EngineStatus, FitStatus
 from daemon.stream import Stream
-from daemon.watchdog import Watchdog
+from daemon.watching.notify import Notifier
+from daemon.watching.progress import Progress
+from daemon.watching.status import EngineStatus, FitStatus
+from daemon.watching.watchdog import Watchdog
 from daemon.wire.messages import Done, RunStart
 from engines.bundle import Bundle, load_bundle
 from engines.errors import EngineError, EngineLostError, SeqdError, first_line

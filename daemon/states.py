@@ -89,3 +89,14 @@ class StopReason(StrEnum):
     """A worker did nothing for too long while the daemon was draining."""
     INTERNAL = "internal"
     """A defect of seqd; the log has the details."""
+
+
+class CycleStatus(StrEnum):
+    """What became of a tile-cycle."""
+
+    CALLED = "called"
+    """Its images came and were called."""
+    MISSING = "missing"
+    """Its images did not come; all no-calls."""
+    FAILED = "failed"
+    """Its images came and could not be called; all no-calls."""

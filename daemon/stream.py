@@ -7,9 +7,9 @@ from types import TracebackType
 
 import zmq
 
-from daemon.progress import Progress
 from daemon.security.gate import Gate
 from daemon.sockets import bind
+from daemon.watching.progress import Progress
 from daemon.wire.codec import encode
 from daemon.wire.messages import Event, Message
 

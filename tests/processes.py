@@ -14,7 +14,7 @@ import tomli_w
 
 from daemon.client import ControlClient
 from daemon.errors import UnreachableError
-from daemon.status import Status
+from daemon.watching.status import Status
 
 SEQD = [sys.executable, "-m", "daemon.cli"]
 PATIENCE_S = 120.0

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from calib.runfolder import Read, RunInfo, TileId
-from daemon.assembler import REQUEST_WINDOW, Assembler, ChannelKey, MissingImage, Outcome, TileImage
+from daemon.intake.assembler import REQUEST_WINDOW, Assembler, ChannelKey, MissingImage, Outcome, TileImage
 from daemon.wire.codec import Refusal, WireError
 from daemon.wire.messages import Frame, Gone
 

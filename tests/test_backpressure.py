@@ -1,9 +1,9 @@
 import pytest
 
-from daemon.backpressure import Backpressure
+from daemon.backlog.backpressure import Backpressure
+from daemon.backlog.forecast import Forecast
 from daemon.config import MemoryConfig, SpoolConfig
-from daemon.forecast import Forecast
-from daemon.imaging import ImagingTime
+from daemon.intake.imaging import ImagingTime
 
 MB = 2**20
 MEMORY = MemoryConfig(spill_above=10 * MB, refuse_above=20 * MB)

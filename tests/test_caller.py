@@ -11,17 +11,17 @@ from calib.jointfit.place import choose_place
 from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.folder import write_simulated_run
 from calib.runfolder import TileId, read_frames
-from daemon.assembler import MissingImage, TileImage
-from daemon.caller import Caller
+from daemon.calling.caller import Caller
+from daemon.calling.engine import Chosen
+from daemon.calling.reopening import LastingEngine
 from daemon.config import FaultsConfig, SecurityConfig
-from daemon.engine import Chosen
-from daemon.output import RunOutput
-from daemon.patience import Patience
-from daemon.progress import Progress
-from daemon.reopening import LastingEngine
-from daemon.runfiles import RunFiles
+from daemon.intake.assembler import MissingImage, TileImage
+from daemon.record.output import RunOutput
+from daemon.record.patience import Patience
+from daemon.record.runfiles import RunFiles
 from daemon.security.gate import Gate
 from daemon.stream import Stream
+from daemon.watching.progress import Progress
 from engines.backends.openvino import OpenVinoRunner
 from engines.bundle import Readout, load_bundle
 from engines.errors import EngineError, EngineLostError

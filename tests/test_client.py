@@ -25,15 +25,14 @@ from daemon.client.following import Following
 from daemon.config import ControlConfig, SecurityConfig
 from daemon.control import Control
 from daemon.errors import UnreachableError
-from daemon.ledger import CycleStatus
-from daemon.locs import encode_locs
-from daemon.progress import Progress
-from daemon.runfiles import RunFiles
+from daemon.record.locs import encode_locs
+from daemon.record.runfiles import RunFiles
+from daemon.record.tilefile import open_tile_file
 from daemon.security.gate import Gate
-from daemon.states import RunState
-from daemon.status import Status
+from daemon.states import CycleStatus, RunState
 from daemon.stream import Stream
-from daemon.tilefile import open_tile_file
+from daemon.watching.progress import Progress
+from daemon.watching.status import Status
 from daemon.wire.codec import decode, encode
 from daemon.wire.messages import (
     Calls,

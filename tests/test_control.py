@@ -10,14 +10,13 @@ from daemon.client import ControlClient
 from daemon.config import ControlConfig, SecurityConfig
 from daemon.control import Control
 from daemon.errors import RunError, UnreachableError
-from daemon.ledger import CycleStatus
-from daemon.locs import encode_locs
-from daemon.progress import Progress
-from daemon.runfiles import RunFiles
+from daemon.record.locs import encode_locs
+from daemon.record.runfiles import RunFiles
+from daemon.record.tilefile import open_tile_file
 from daemon.security.gate import Gate
 from daemon.sockets import bind
-from daemon.states import RunState, StopReason
-from daemon.tilefile import open_tile_file
+from daemon.states import CycleStatus, RunState, StopReason
+from daemon.watching.progress import Progress
 from daemon.wire.codec import decode
 from daemon.wire.messages import Accepted, Calls, Drain, Hold, Refused, Replay, StatusQuery, Template, TilesQuery
 

@@ -13,9 +13,9 @@ import zmq
 from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.folder import write_simulated_run
 from calib.runfolder import TileId, read_frames
-from daemon.runfiles import RunFiles
+from daemon.record.runfiles import RunFiles
+from daemon.record.tilefile import read_cycles
 from daemon.states import Phase, RunState
-from daemon.tilefile import read_cycles
 from daemon.wire.codec import decode
 from tests.processes import bench, finish, outputs, process
 
@@ -190,12 +190,16 @@ def test_engine_that_does_not_open_again_ends_the_run_and_the_next_start_goes_on
 def test_status_says_that_the_engine_is_opened_again_and_a_stop_ends_the_waiting(images, undisturbed, tmp_path):
     here = workplace(tmp_path, engine_backoff_s=600.0)
     with here.camera(images), daemon(here, "--once", tiles={LATER: "lost"}, closed=[2]) as started:
-        status = here.wait_for(lambda status: status.phase is Phase.ENGINE_RESTARTING and "not opened" in str(status))
+        (before,) = here.wait_for(lambda status: "; not opened again" in str(status.troubles)).troubles
+        status = here.wait_for(lambda status: status.troubles[0].since_s > before.since_s + 3)
         started.send_signal(signal.SIGTERM)
         assert finish(started) == 5
     (trouble,) = status.troubles
-    assert (trouble.what, trouble.phase) == ("engine", Phase.ENGINE_RESTARTING)
+    assert status.phase is trouble.phase is Phase.ENGINE_RESTARTING
+    assert trouble.what == "engine"
     assert trouble.text.endswith("device: gone; not opened again: device: it does not open")
+    # systemd is told of life meanwhile.
+    assert status.stalled_s < 3
     last = lines(here, "run ended")[-1]
     assert last["stop_reason"] == "device_lost"
     assert last["reason"].endswith("; asked to stop meanwhile")

@@ -11,8 +11,8 @@ from calib.learning.simulation.folder import write_simulated_run
 from calib.runfolder import TileId
 from daemon.camera.disturbance import Disturbance
 from daemon.camera.faults import parse_faults
-from daemon.runfiles import RunFiles
-from daemon.tilefile import read_cycles
+from daemon.record.runfiles import RunFiles
+from daemon.record.tilefile import read_cycles
 from engines.architecture import CHANNELS
 from tests.processes import bench, finish, outputs
 

@@ -24,8 +24,8 @@ from daemon.forms.emit import emit, form_folder, form_path
 from daemon.forms.form import Form
 from daemon.forms.image import CalledImage
 from daemon.forms.marked import COLOURS, MARK, stretched
-from daemon.locs import read_locs
-from daemon.runfiles import RunFiles
+from daemon.record.locs import read_locs
+from daemon.record.runfiles import RunFiles
 from tests.processes import SEQD, outputs
 
 TILE = TileId(lane=1, tile=1101)

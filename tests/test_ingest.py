@@ -6,9 +6,9 @@ import zmq
 
 from calib.runfolder import Read, RunInfo, TileId
 from daemon.config import ControllerConfig, SecurityConfig
-from daemon.ingest import Ingest
-from daemon.progress import Progress
+from daemon.intake.ingest import Ingest
 from daemon.security.gate import Gate
+from daemon.watching.progress import Progress
 from daemon.wire.codec import decode, encode
 from daemon.wire.messages import CycleEnd, Frame, Hold, Resend, RunEnd, RunStart, Sync
 

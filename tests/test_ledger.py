@@ -7,14 +7,17 @@ import pytest
 from calib.phasing import NeighbourLight
 from calib.runfolder import TileId
 from daemon.errors import OutputError, RunError
-from daemon.ledger import CycleRow, CycleStatus, Ledger
+from daemon.record.ledger import CycleRow, Ledger
+from daemon.states import CycleStatus
 
 FIRST, SECOND = TileId(lane=1, tile=1101), TileId(lane=2, tile=1101)
 FACTS = {"model": "abc", "template_cycles": 7, "info": {"reads": [100, 8], "run": "R1"}}
 
 
 def row(cycle, tile=FIRST, status=CycleStatus.CALLED, light=(None, None, None)):
-    return CycleRow(tile.lane, tile.tile, cycle, status, "", 4, 2**32 - 1, None, 0.5, None, *light, 1_700_000_000_000_000_000)
+    return CycleRow(
+        tile.lane, tile.tile, cycle, status, "", 4, 2**32 - 1, None, 0.5, None, *light, 1_700_000_000_000_000_000
+    )
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from daemon import patience as module
 from daemon.errors import OutputError, storage_error
-from daemon.patience import Patience
-from daemon.progress import Progress
+from daemon.record import patience as module
+from daemon.record.patience import Patience
 from daemon.states import Phase, RunState, StopReason
+from daemon.watching.progress import Progress
 
 
 @pytest.fixture(autouse=True)

@@ -15,9 +15,9 @@ from calib.learning.evaluation.reads import read_fastq
 from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.folder import write_simulated_run
 from calib.runfolder import Read, TileId, image_path
-from daemon.runfiles import RunFiles
+from daemon.record.runfiles import RunFiles
+from daemon.record.tilefile import read_cycles
 from daemon.states import RunState
-from daemon.tilefile import read_cycles
 from tests.processes import SEQD, bench, finish, outputs, process
 
 CROP = Path(__file__).parent / "data" / "iss_mouse_brain_crop"

@@ -19,12 +19,12 @@ from daemon.client import ControlClient
 from daemon.config import ConfigError, ControlConfig, SecurityConfig, load_config
 from daemon.control import Control
 from daemon.errors import RunError, UnreachableError
-from daemon.progress import Progress
 from daemon.security.gate import Gate
 from daemon.security.keys import ServerKeys, load_allowed, load_certificate, load_client_keys, load_public
 from daemon.sockets import bind, connect
-from daemon.sparinglog import LINES
 from daemon.states import RunState
+from daemon.watching.progress import Progress
+from daemon.watching.sparinglog import LINES
 from daemon.wire.codec import encode
 from daemon.wire.messages import Accepted, Drain, Replay, StatusQuery
 from tests.processes import SEQD, bench, finish, outputs, process

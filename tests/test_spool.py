@@ -3,8 +3,8 @@ import pytest
 
 from calib.runfolder import Read, RunInfo, TileId
 from daemon.errors import OutputError
-from daemon.runfiles import RunFiles
-from daemon.spool import Spool
+from daemon.record.runfiles import RunFiles
+from daemon.record.spool import Spool
 
 TILE, OTHER = TileId(lane=1, tile=1101), TileId(lane=2, tile=1101)
 INFO = RunInfo(

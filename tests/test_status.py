@@ -2,10 +2,9 @@ import json
 from pathlib import Path
 
 from calib.runfolder import TileId
-from daemon.ledger import CycleStatus
-from daemon.progress import Progress
-from daemon.states import Phase, RunState, StopReason
-from daemon.status import Status
+from daemon.states import CycleStatus, Phase, RunState, StopReason
+from daemon.watching.progress import Progress
+from daemon.watching.status import Status
 
 REGENERATE = "python tests/regenerate_status_schema.py"
 SCHEMA = Path(__file__).parents[1] / "docs" / "status.schema.json"

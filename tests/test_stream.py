@@ -5,10 +5,10 @@ import pytest
 import zmq
 
 from daemon.config import SecurityConfig
-from daemon.progress import Progress
 from daemon.security.gate import Gate
 from daemon.states import RunState
 from daemon.stream import MESSAGES, OVERHEAD, Stream
+from daemon.watching.progress import Progress
 from daemon.wire.codec import decode
 from daemon.wire.messages import Calls, Event
 

@@ -15,7 +15,7 @@ from calib.learning.simulation.tile import simulate_tile
 from calib.registration import RegistrationError
 from calib.template.tile import make_template
 from daemon.errors import OutputError
-from daemon.templates import SCENE, load_template, save_template
+from daemon.record.templates import SCENE, load_template, save_template
 from engines.bundle import Readout
 from engines.readout import read_centres
 

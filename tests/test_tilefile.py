@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from daemon.errors import OutputError
-from daemon.durable import write_durably
-from daemon.tilefile import open_tile_file, read_cycles
+from daemon.record.durable import write_durably
+from daemon.record.tilefile import open_tile_file, read_cycles
 
 CLUSTERS = 5
 

@@ -6,6 +6,8 @@ import signal
 import sqlite3
 import subprocess
 from contextlib import closing
+from itertools import count
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -14,13 +16,14 @@ import tifffile
 from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.folder import write_simulated_run
 from calib.runfolder import RUN_INFO, Read, RunFolderError, TileId, image_path, read_run_info, run_info_xml
-from daemon.durable import write_sealed
 from daemon.errors import OutputError
-from daemon.runfiles import RunFiles
+from daemon.record.durable import write_sealed
+from daemon.record.runfiles import RunFiles
 from daemon.sinks.fastq import fastq_records
 from daemon.sinks.sinkfile import gzipped
 from daemon.states import RunState
 from daemon.verification import verify_run
+from daemon.verification.books import copy_ledger
 from tests.processes import SEQD, bench, finish
 
 RUN = "VERIFIED"
@@ -241,7 +244,7 @@ def test_sealed_template_of_no_tile_is_found(files):
 @pytest.mark.parametrize("at", [*range(10), 10, 400, -9, -8, -5, -4, -1])
 def test_flipped_byte_of_fastq_is_found_wherever_it_is(at, files):
     path = files.fastq_of(FIRST, READS[0])
-    assert path.stat().st_size > 1000
+    assert path.stat().st_size > 500
     flip(path, at)
     found = lines(files.root)
     assert found
@@ -425,7 +428,8 @@ def test_fastq_filtered_otherwise_is_found(files):
         (
             "UPDATE tile_cycle SET chastity_crc32 = 17 WHERE tile = 1102 AND cycle = 7",
             [
-                "run.db, tile 1_1102, cycle 7: expected a checksum of chastity up to cycle 6 and none after, found 00000011"
+                "run.db, tile 1_1102, cycle 7: "
+                "expected a checksum of chastity up to cycle 6 and none after, found 00000011"
             ],
         ),
         (
@@ -547,8 +551,8 @@ def test_changed_ledger_of_missing_and_failed_cycles_is_found(statement, expecte
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("UPDATE run SET value = '2' WHERE key = 'schema'", "schema 2, this seqd reads 3"),
-        ("DELETE FROM run", "schema None, this seqd reads 3"),
+        ("UPDATE run SET value = '2' WHERE key = 'schema'", "schema 2, this seqd reads "),
+        ("DELETE FROM run", "schema None, this seqd reads "),
         ("UPDATE run SET value = '{}' WHERE key = 'info'", "does not say which run it is of"),
         ("UPDATE run SET value = 'x' WHERE key = 'info'", "does not say which run it is of"),
         ("DELETE FROM run WHERE key = 'info'", "does not say which run it is of"),
@@ -589,12 +593,49 @@ def test_cut_database_is_an_error_of_one_line(files):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_locked_ledger_is_not_waited_for_without_end(files):
+def test_ledger_that_another_program_locks_is_read(files):
     with closing(sqlite3.connect(files.ledger, isolation_level=None)) as database:
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("BEGIN IMMEDIATE")
-        with pytest.raises(OutputError, match=r"run\.db: .*locked"):
-            verified(files.root)
+        database.execute("DELETE FROM tile_cycle")
+        assert lines(files.root) == []
+        database.execute("ROLLBACK")
+
+
+def test_ledger_is_copied_in_one_state_while_it_is_written(tmp_path):
+    """Also while its log is written back and begun anew all the time: both ends of the file are of one transaction."""
+    path, copy, stop = tmp_path / "run.db", tmp_path / "copy.db", Event()
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        for table, content in (("first", "0"), ("middle", "zeroblob(15000000)"), ("last", "0")):
+            database.execute(f"CREATE TABLE {table} (number)")
+            database.execute(f"INSERT INTO {table} VALUES ({content})")
+
+    def write():
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            for number in count(1):
+                database.execute("BEGIN")
+                database.execute("UPDATE first SET number = ?", (number,))
+                database.execute("UPDATE last SET number = ?", (number,))
+                database.execute("COMMIT")
+                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                if stop.wait(0.003 if number % 10 else 0.3):
+                    return
+
+    writer = Thread(target=write)
+    writer.start()
+    try:
+        seen = set()
+        for _ in range(15):
+            copy_ledger(path, copy)
+            with closing(sqlite3.connect(copy)) as database:
+                ((first, last),) = database.execute("SELECT first.number, last.number FROM first, last").fetchall()
+                assert first == last
+                seen.add(first)
+    finally:
+        stop.set()
+        writer.join()
+    assert len(seen) > 1
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_bytes(b"")])
@@ -609,7 +650,7 @@ def test_what_is_no_run_is_refused_in_one_line(make, tmp_path):
 
 
 def test_folder_of_archived_images_is_no_output_folder(images):
-    with pytest.raises(RunFolderError, match="there is no run.db"):
+    with pytest.raises(RunFolderError, match=r"there is no run\.db"):
         verified(images)
 
 
@@ -620,8 +661,8 @@ def test_folder_of_archived_images_is_no_output_folder(images):
 def killed(images, tmp_path_factory):
     """Folder of a run whose daemon was killed after some cycles; not to be changed."""
     there = bench(tmp_path_factory.mktemp("killed"), calling=CALLING)
-    with there.camera(images, "--tile-seconds", "0.2"), there.daemon() as daemon:
-        there.wait_for(lambda status: status.cycle >= 4)
+    with there.camera(images, "--tile-seconds", "1"), there.daemon() as daemon:
+        there.wait_for(lambda status: status.cycle >= 3)
         daemon.send_signal(signal.SIGKILL)
         assert finish(daemon) == -signal.SIGKILL
     assert (there.runs / RUN / "run.db-wal").exists()
@@ -644,7 +685,7 @@ def test_killed_run_is_as_committed_and_told_not_to_be_finished(unfinished):
     assert found.differences == ()
     assert not found.finished
     assert found.called == committed(unfinished, FIRST) + committed(unfinished, SECOND)
-    assert 8 <= found.called < found.expected
+    assert 6 <= found.called < found.expected
     shown = seqd_verify(unfinished.root)
     assert shown.returncode == 0
     assert any("finished" in line and "no" in line for line in shown.stdout.splitlines())

@@ -3,9 +3,9 @@ import time
 
 import pytest
 
-from daemon import watchdog
-from daemon.notify import Notifier
-from daemon.progress import Progress
+from daemon.watching import watchdog
+from daemon.watching.notify import Notifier
+from daemon.watching.progress import Progress
 
 
 @pytest.fixture

@@ -24,9 +24,10 @@ from daemon.config import Config, ConfigError, load_config
 from daemon.errors import RunError, UnreachableError
 from daemon.forms.emit import emit, form_folder
 from daemon.forms.form import Form
-from daemon.ledger import CycleStatus, Ledger
-from daemon.runfiles import RunFiles
-from daemon.status import Status
+from daemon.record.ledger import Ledger
+from daemon.record.runfiles import RunFiles
+from daemon.states import CycleStatus
+from daemon.watching.status import Status
 from engines.errors import SeqdError
 
 POLL_S = 0.25

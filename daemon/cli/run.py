@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from daemon.config import Config, load_config
-from daemon.logs import configure_logs
 from daemon.service import Service
+from daemon.watching.logs import configure_logs
 
 
 def run(

@@ -12,7 +12,7 @@ from daemon.cli.keys import Own, Server
 from daemon.client import ControlClient
 from daemon.config import ControlConfig
 from daemon.security.keys import load_client_keys
-from daemon.status import Status
+from daemon.watching.status import Status
 
 REFRESH_S = 1.0
 

@@ -10,10 +10,11 @@ from rich.table import Table
 
 from calib.calling.quality import NO_CALL
 from calib.runfolder import RunInfo
-from daemon.ledger import CycleStatus, Ledger
-from daemon.runfiles import RunFiles
-from daemon.status import Status
-from daemon.tilefile import read_cycles
+from daemon.record.ledger import Ledger
+from daemon.record.runfiles import RunFiles
+from daemon.record.tilefile import read_cycles
+from daemon.states import CycleStatus
+from daemon.watching.status import Status
 
 
 def show_summary(console: Console, run_folder: Path, info: RunInfo, last: Status | None) -> None:

@@ -9,9 +9,9 @@ import typer
 from daemon.cli.keys import Own, Server
 from daemon.client import CallsStream, ControlClient
 from daemon.config import ControlConfig, StreamConfig
-from daemon.locs import encode_locs
+from daemon.record.locs import encode_locs
+from daemon.record.tilefile import HEADER
 from daemon.security.keys import load_client_keys
-from daemon.tilefile import HEADER
 from daemon.wire.messages import Calls, Event, Message, Template
 
 SHOWN = 40

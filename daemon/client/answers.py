@@ -3,7 +3,7 @@
 from pydantic import ValidationError
 
 from daemon.errors import UnreachableError
-from daemon.status import Status
+from daemon.watching.status import Status
 from daemon.wire.codec import WireError, decode
 from daemon.wire.messages import Calls, Event, Message, StatusAnswer, Template
 

@@ -11,7 +11,7 @@ from daemon.client.connection import POLL_S, REPEAT_S, given_up, no_answer, open
 from daemon.client.following import Following
 from daemon.errors import UnreachableError
 from daemon.security.keys import ClientKeys
-from daemon.status import Status
+from daemon.watching.status import Status
 from daemon.wire.codec import encode
 from daemon.wire.messages import Message, Refused, StatusQuery
 

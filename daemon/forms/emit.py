@@ -16,9 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from calib.runfolder import RunInfo, TileId, read_frames
+from daemon.calling.engine import select_configured
 from daemon.config import EngineConfig
-from daemon.durable import write_durably
-from daemon.engine import select_configured
 from daemon.errors import OutputError
 from daemon.forms.coordinates import coordinates
 from daemon.forms.form import Form
@@ -26,10 +25,11 @@ from daemon.forms.image import CalledImage
 from daemon.forms.marked import marked
 from daemon.forms.probabilities import probabilities
 from daemon.forms.superresolved import superresolved
-from daemon.ledger import Ledger
-from daemon.runfiles import RunFiles
-from daemon.templates import load_template
-from daemon.tilefile import read_cycles
+from daemon.record.durable import write_durably
+from daemon.record.ledger import Ledger
+from daemon.record.runfiles import RunFiles
+from daemon.record.templates import load_template
+from daemon.record.tilefile import read_cycles
 from engines.architecture import CHANNELS
 from engines.bundle import load_bundle
 from engines.contract import Engine, Request

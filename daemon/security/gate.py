@@ -8,10 +8,10 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from daemon.config import SecurityConfig
-from daemon.progress import Progress
 from daemon.security.keys import load_client_keys, load_server_keys
 from daemon.security.zap import let_in
-from daemon.sparinglog import SparingLog
+from daemon.watching.progress import Progress
+from daemon.watching.sparinglog import SparingLog
 
 FAILURES: dict[int, str] = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "its key is not on the list",

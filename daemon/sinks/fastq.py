@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from calib.calling.quality import NO_CALL
 from calib.runfolder import Read, RunInfo, TileId
-from daemon.durable import write_durably
 from daemon.errors import OutputError
-from daemon.filter import passing as passing_filter
-from daemon.locs import read_locs
-from daemon.runfiles import RunFiles
+from daemon.record.durable import write_durably
+from daemon.record.filter import passing as passing_filter
+from daemon.record.locs import read_locs
+from daemon.record.runfiles import RunFiles
+from daemon.record.tilefile import HEADER
 from daemon.sinks.sinkfile import SinkFile, gzipped
-from daemon.tilefile import HEADER
 
 NO_CALL_QUALITY = 2
 """Phred score a no-call is written with."""
@@ -29,7 +29,7 @@ def write_fastq(files: RunFiles, info: RunInfo, tile: TileId, read: Read, *, pas
 
     Parameters
     ----------
-    passing : (n,) from :func:`daemon.filter.passing`.
+    passing : (n,) from :func:`daemon.record.filter.passing`.
     """
     write_durably(files.fastq_of(tile, read), gzipped(fastq_records(files, info, tile, read, passing=passing)))
 
@@ -57,7 +57,7 @@ def fastq_records(
 
     Parameters
     ----------
-    passing : (n,) from :func:`daemon.filter.passing`.
+    passing : (n,) from :func:`daemon.record.filter.passing`.
 
     Raises
     ------

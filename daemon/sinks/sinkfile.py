@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calib.runfolder import RunInfo, TileId
-from daemon.runfiles import RunFiles
+from daemon.record.runfiles import RunFiles
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,28 @@
 """The ledger's books: what it says of every tile and cycle, and whether that can be."""
 
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from calib.runfolder import RunInfo, TileId
 from daemon.errors import OutputError, storage_error
-from daemon.filter import filter_cycles
-from daemon.ledger import SCHEMA_VERSION, CycleStatus
+from daemon.record.filter import filter_cycles
+from daemon.record.ledger import SCHEMA_VERSION
+from daemon.states import CycleStatus
 from daemon.verification.findings import Findings
 from engines.architecture import CHANNELS
 
-LOCKED_S = 5.0
-"""Time that a locked ledger is waited for."""
+CHANGING_S = 10.0
+"""Time in which a copy has to succeed."""
+
+LOG_HEADER = 32
+"""Bytes of the header of SQLite's write-ahead log."""
 
 MOST_CLUSTERS = 2**32 - 1
 """The number that a tile file's header can hold."""
@@ -32,7 +38,7 @@ class Template:
 
 @dataclass(frozen=True)
 class Row:
-    """What the ledger says of a tile-cycle, as :class:`daemon.ledger.CycleRow`; in the order it is asked for."""
+    """What the ledger says of a tile-cycle, as :class:`daemon.record.ledger.CycleRow`; in the order it is asked for."""
 
     cycle: int
     status: str
@@ -43,7 +49,7 @@ class Row:
 
 
 class Books:
-    """A ledger as it stood when it was opened, in a temporary file: neither disturbed by a daemon nor disturbing it."""
+    """A ledger as it stood when it was opened."""
 
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
         self.path = path
@@ -108,7 +114,8 @@ class Books:
         """Expected and found, of a row that cannot be."""
         if row.status not in set(CycleStatus):
             yield f"status {', '.join(CycleStatus)}", repr(row.status)
-        elif row.status == CycleStatus.MISSING and row.frames not in range(len(CHANNELS)):
+            return
+        if row.status == CycleStatus.MISSING and row.frames not in range(len(CHANNELS)):
             yield f"fewer than {len(CHANNELS)} frames of a missing tile-cycle", f"{row.frames}"
         elif row.status != CycleStatus.MISSING and row.frames != len(CHANNELS):
             yield f"{len(CHANNELS)} frames of a {row.status} tile-cycle", f"{row.frames}"
@@ -125,17 +132,20 @@ class Books:
 
 @contextmanager
 def open_books(path: Path) -> Iterator[Books]:
-    """Read a ledger without writing beside it.
+    """Read a ledger as it stands, in a copy: no file beside it is written, no lock of it taken.
 
     Raises
     ------
     OutputError : it is not a ledger, or of another version, or damaged beyond reading.
     """
-    try:
-        with closing(_copied(path)) as database:
-            yield _begun(path, database)
-    except sqlite3.Error as error:
-        raise storage_error(f"ledger {path}", error) from error
+    with TemporaryDirectory(prefix="seqd-") as folder:
+        copy = Path(folder) / path.name
+        copy_ledger(path, copy)
+        try:
+            with closing(sqlite3.connect(copy)) as database:
+                yield _begun(path, database)
+        except sqlite3.Error as error:
+            raise storage_error(f"ledger {path}", error) from error
 
 
 def _begun(path: Path, database: sqlite3.Connection) -> Books:
@@ -147,24 +157,47 @@ def _begun(path: Path, database: sqlite3.Connection) -> Books:
 
 def is_open(path: Path) -> bool:
     """Whether a daemon has the ledger open, or was killed while it had."""
-    return path.with_name(f"{path.name}-wal").exists()
+    return _log(path).exists()
 
 
-def _copied(path: Path) -> sqlite3.Connection:
-    """A copy of the database in one consistent state; a transaction left open would let the log grow."""
-    # SQLite would leave its log beside a database that has none, owned by whoever reads.
-    mode = "mode=ro" if is_open(path) else "mode=ro&immutable=1"
-    deadline = time.monotonic() + LOCKED_S
+def _log(path: Path) -> Path:
+    """The write-ahead log; SQLite removes it when the last who writes the database closes it."""
+    return path.with_name(f"{path.name}-wal")
 
-    def wait(status: int, _remaining: int, _total: int) -> None:
-        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > deadline:
-            raise OutputError(f"ledger {path}: locked for {LOCKED_S:g} s by another program")
 
-    copy = sqlite3.connect("")
+def copy_ledger(path: Path, copy: Path) -> None:
+    """Copy a database and its log in one consistent state, without SQLite's locks.
+
+    A daemon that closes the ledger while another reads it would leave its log behind, and a reader that comes a
+    moment later would make another. The log holds all that a checkpoint may have moved into the database while that
+    was copied, as long as it was not begun anew meanwhile; then both are copied again.
+
+    Raises
+    ------
+    OutputError : it cannot be read, or the copy not be written.
+    """
+    deadline = time.monotonic() + CHANGING_S
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=LOCKED_S)) as database:
-            database.backup(copy, progress=wait)
-    except BaseException:
-        copy.close()
-        raise
-    return copy
+        while True:
+            before = _state(path)
+            shutil.copyfile(path, copy)
+            _log(copy).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                shutil.copyfile(_log(path), _log(copy))
+            if _state(path) == before:
+                return
+            if time.monotonic() > deadline:
+                raise OutputError(f"ledger {path}: changes faster than it can be copied, for {CHANGING_S:g} s")
+    except OSError as error:
+        raise storage_error(f"copy of ledger {path}", error) from error
+
+
+def _state(path: Path) -> tuple[int, int, bytes]:
+    """Differs once a checkpoint wrote the database, or the log was begun anew: its header has new salts then.
+
+    The log's layout: https://sqlite.org/fileformat2.html#walformat
+    """
+    stat, header = path.stat(), b""
+    with suppress(FileNotFoundError), _log(path).open("rb") as file:
+        header = file.read(LOG_HEADER)
+    return stat.st_mtime_ns, stat.st_size, header

@@ -12,13 +12,13 @@ import numpy as np
 from calib.calling.chastity import UNKNOWN
 from calib.calling.quality import NO_CALL
 from calib.runfolder import RunInfo, TileId
-from daemon import locs
 from daemon.errors import OutputError
-from daemon.filter import filter_cycles
-from daemon.ledger import CycleStatus
-from daemon.runfiles import RunFiles
-from daemon.templates import load_template
-from daemon.tilefile import HEADER
+from daemon.record import locs
+from daemon.record.filter import filter_cycles
+from daemon.record.runfiles import RunFiles
+from daemon.record.templates import load_template
+from daemon.record.tilefile import HEADER
+from daemon.states import CycleStatus
 from daemon.verification.books import Row, Template
 from daemon.verification.findings import Findings
 
@@ -66,7 +66,7 @@ def check_template(files: RunFiles, info: RunInfo, tile: TileId, template: Templ
 
 
 def _fill(row: Row, nothing: int) -> int | None:
-    return None if row.status == CycleStatus.CALLED else nothing
+    return nothing if row.status in (CycleStatus.MISSING, CycleStatus.FAILED) else None
 
 
 def _check_growing(

@@ -11,8 +11,7 @@ from random import Random
 from typing import Any
 
 from calib.runfolder import read_run_info
-from daemon.ledger import CycleStatus
-from daemon.states import RunState
+from daemon.states import CycleStatus, RunState
 from tests.chaos.checks import (
     Finding,
     Reference,

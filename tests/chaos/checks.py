@@ -9,9 +9,8 @@ from typing import Any
 
 from calib.calling.inphase import AHEAD
 from calib.runfolder import RunInfo, TileId
-from daemon.ledger import CycleStatus
-from daemon.runfiles import RunFiles
-from daemon.states import RunState, StopReason
+from daemon.record.runfiles import RunFiles
+from daemon.states import CycleStatus, RunState, StopReason
 from daemon.verification import verify_run
 from engines.errors import SeqdError
 from tests.chaos.ledger import Key, Row, read_ledger

@@ -23,8 +23,8 @@ with atheris.instrument_imports(include=["daemon.wire", "daemon.control", "calib
 
     from daemon.config import ControlConfig, SecurityConfig
     from daemon.control import Control
-    from daemon.progress import Progress
     from daemon.security.gate import Gate
+    from daemon.watching.progress import Progress
     from daemon.wire.codec import WireError, decode, encode
     from daemon.wire.messages import MESSAGES
 

@@ -7,8 +7,8 @@ from typing import TypeVar
 import structlog
 
 from daemon.errors import OutputError, storage_error
-from daemon.progress import Progress
 from daemon.states import Phase, StopReason
+from daemon.watching.progress import Progress
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0

@@ -9,7 +9,7 @@ from calib.jointfit.scene import Scene
 from calib.normalisation import Normalisation
 from calib.registration import draw_reference
 from calib.template.tile import TileTemplate
-from daemon.durable import read_sealed, write_sealed
+from daemon.record.durable import read_sealed, write_sealed
 
 SCENE = ("positions", "brightness", "channel_shift_px", "sigma_px", "noise", "crosstalk")
 """Fields of a scene, stored under their names with ``scene_`` before them."""

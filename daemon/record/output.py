@@ -17,18 +17,19 @@ from calib.calling.quality import NO_CALL
 from calib.phasing import NeighbourLight
 from calib.runfolder import RUN_INFO, RunInfo, TileId, run_info_xml
 from calib.template.tile import TileTemplate
-from daemon.durable import write_durably
 from daemon.errors import RunError
-from daemon.filter import filter_cycles, passing
-from daemon.ledger import CycleRow, CycleStatus, Ledger
-from daemon.locs import encode_locs
-from daemon.patience import Patience
-from daemon.progress import Progress
-from daemon.runfiles import RunFiles
-from daemon.spool import Spool
+from daemon.record.durable import write_durably
+from daemon.record.filter import filter_cycles, passing
+from daemon.record.ledger import CycleRow, Ledger
+from daemon.record.locs import encode_locs
+from daemon.record.patience import Patience
+from daemon.record.runfiles import RunFiles
+from daemon.record.spool import Spool
+from daemon.record.templates import load_template, save_template
+from daemon.record.tilefile import TileFile, open_tile_file, read_cycles
+from daemon.states import CycleStatus
 from daemon.stream import Stream
-from daemon.templates import load_template, save_template
-from daemon.tilefile import TileFile, open_tile_file, read_cycles
+from daemon.watching.progress import Progress
 from daemon.wire.messages import Calls, Template
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calib.runfolder import Read, TileId
-from daemon.durable import sync_folder
 from daemon.errors import RunError
+from daemon.record.durable import sync_folder
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ import queue
 from types import TracebackType
 
 from calib.runfolder import TileId
-from daemon.assembler import TileImage
 from daemon.errors import OutputError
-from daemon.patience import Patience
-from daemon.spool import Spool
+from daemon.intake.assembler import TileImage
+from daemon.record.patience import Patience
+from daemon.record.spool import Spool
 from daemon.worker import Worker
 
 POLL_S = 0.05

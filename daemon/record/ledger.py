@@ -11,7 +11,6 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,9 @@ from numpy.typing import NDArray
 
 from calib.phasing import NeighbourLight
 from calib.runfolder import TileId
-from daemon.durable import sync_folder
 from daemon.errors import RunError, storage_error
+from daemon.record.durable import sync_folder
+from daemon.states import CycleStatus
 
 SCHEMA_VERSION = 4
 
@@ -41,17 +41,6 @@ CREATE TABLE IF NOT EXISTS tile_cycle (
     engine INTEGER REFERENCES engine (id),
     PRIMARY KEY (lane, tile, cycle)) STRICT;
 """
-
-
-class CycleStatus(StrEnum):
-    """What became of a tile-cycle."""
-
-    CALLED = "called"
-    """Its images came and were called."""
-    MISSING = "missing"
-    """Its images did not come; all no-calls."""
-    FAILED = "failed"
-    """Its images came and could not be called; all no-calls."""
 
 
 @dataclass(frozen=True)

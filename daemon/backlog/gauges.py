@@ -4,8 +4,8 @@ import shutil
 import time
 from pathlib import Path
 
-from daemon.forecast import Forecast
-from daemon.status import DiskStatus, SpoolStatus
+from daemon.backlog.forecast import Forecast
+from daemon.watching.status import DiskStatus, SpoolStatus
 
 
 class Gauges:

@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from calib.calling.chastity import CYCLES, passes
 from calib.runfolder import RunInfo, TileId
-from daemon.runfiles import RunFiles
-from daemon.tilefile import read_cycles
+from daemon.record.runfiles import RunFiles
+from daemon.record.tilefile import read_cycles
 
 
 def filter_cycles(info: RunInfo) -> int:

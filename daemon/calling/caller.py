@@ -15,12 +15,12 @@ from calib.normalisation import Normalisation
 from calib.registration import RegistrationError
 from calib.runfolder import TileId
 from calib.template.tile import MapOf, TileTemplate, make_template
-from daemon.assembler import Item, MissingImage, SpooledImage, TileImage
-from daemon.ledger import CycleStatus
-from daemon.output import RunOutput
-from daemon.progress import Progress
-from daemon.reopening import FAULTS, LastingEngine, told
-from daemon.sequencer import ReadCycle, Sequencer
+from daemon.calling.reopening import FAULTS, LastingEngine, told
+from daemon.calling.sequencer import ReadCycle, Sequencer
+from daemon.intake.assembler import Item, MissingImage, SpooledImage, TileImage
+from daemon.record.output import RunOutput
+from daemon.states import CycleStatus
+from daemon.watching.progress import Progress
 from engines.architecture import CHANNELS
 from engines.bundle import QualityTable, Readout
 from engines.contract import Request, Slot

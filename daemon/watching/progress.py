@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 
 from calib.runfolder import TileId
-from daemon.ledger import CycleStatus
-from daemon.states import ENDED, Phase, RunState, StopReason
-from daemon.status import DiskStatus, EngineStatus, FitStatus, Lag, SpoolStatus, Status, Trouble
+from daemon.states import ENDED, CycleStatus, Phase, RunState, StopReason
+from daemon.watching.status import DiskStatus, EngineStatus, FitStatus, Lag, SpoolStatus, Status, Trouble
 from engines.architecture import CHANNELS
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import structlog
 
 from calib.jointfit.place import Place
+from daemon.calling.engine import Chosen
 from daemon.config import FaultsConfig
-from daemon.engine import Chosen
-from daemon.progress import Progress
 from daemon.states import Phase
+from daemon.watching.progress import Progress
 from daemon.worker import Worker
 from engines.contract import Engine
 from engines.errors import EngineError, EngineLostError, SeqdError, first_line

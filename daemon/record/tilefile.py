@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.durable import sync_folder, write_fully
 from daemon.errors import OutputError
+from daemon.record.durable import sync_folder, write_fully
 
 HEADER = struct.Struct("<I")
 

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.runfolder import RunInfo, TileId
-from daemon.durable import read_sealed, write_sealed
 from daemon.errors import OutputError
-from daemon.runfiles import RunFiles
+from daemon.record.durable import read_sealed, write_sealed
+from daemon.record.runfiles import RunFiles
 
 NAME = re.compile(r"s_(\d+)_(\d+)_C(\d+)\.image")
 

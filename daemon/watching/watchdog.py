@@ -4,8 +4,8 @@ import time
 
 import structlog
 
-from daemon.notify import Notifier
-from daemon.progress import Progress
+from daemon.watching.notify import Notifier
+from daemon.watching.progress import Progress
 
 FEED_S = 5.0
 """How often systemd is told at most."""

@@ -8,10 +8,10 @@ from types import TracebackType
 import zmq
 
 from daemon.config import ControllerConfig
-from daemon.progress import Progress
 from daemon.security.gate import Gate
 from daemon.sockets import connect
-from daemon.sparinglog import SparingLog
+from daemon.watching.progress import Progress
+from daemon.watching.sparinglog import SparingLog
 from daemon.wire.codec import Refusal, WireError, decode, encode
 from daemon.wire.messages import (
     CycleEnd,

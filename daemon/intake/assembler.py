@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.runfolder import RunInfo, TileId
-from daemon.imaging import ImagingTime
+from daemon.intake.imaging import ImagingTime
 from daemon.wire.codec import Refusal, WireError
 from daemon.wire.messages import Frame, Gone
 from engines.architecture import CHANNELS, Channel

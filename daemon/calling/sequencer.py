@@ -12,9 +12,9 @@ from calib.calling.reading import Reading
 from calib.calling.sequence import call_cycle
 from calib.phasing import NeighbourLight, estimate_phasing
 from calib.runfolder import TileId
-from daemon.ledger import CycleStatus
-from daemon.output import CycleResult, RunOutput
-from daemon.tilefile import read_cycles
+from daemon.record.output import CycleResult, RunOutput
+from daemon.record.tilefile import read_cycles
+from daemon.states import CycleStatus
 from engines.bundle import QualityTable
 
 log = structlog.get_logger()

@@ -1,0 +1,1 @@
+"""What operators, systemd and logs are told."""
