@@ -3,6 +3,7 @@ import os
 import socket as sockets
 import stat
 import subprocess
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,7 @@ from calib.runfolder import Read, RunInfo, TileId
 from daemon.cli.keys import keys as make_keys
 from daemon.client import ControlClient
 from daemon.config import ConfigError, ControlConfig, SecurityConfig, load_config
-from daemon.control import Control
+from daemon.control import SHARE, Control
 from daemon.errors import RunError, UnreachableError
 from daemon.security.gate import Gate
 from daemon.security.keys import ServerKeys, load_allowed, load_certificate, load_client_keys, load_public
@@ -240,7 +241,8 @@ def test_client_without_keys_is_shut_out_and_counted(guarded, progress):
         plain.send_multipart(encode(StatusQuery()))
         assert set(shut_out(progress)) == {"control"}
         assert not plain.poll(200)
-    assert progress.snapshot().frames.refused == {}
+    # Nothing of it came as far as the thread that answers.
+    assert progress.snapshot().requests_refused == {}
 
 
 def test_others_are_served_while_one_is_shut_out(keys, guarded, progress):
@@ -457,6 +459,8 @@ def modes(folder):
 @pytest.mark.parametrize("mask", [0, 0o077])
 def test_socket_file_is_for_owner_and_group_from_its_first_moment(tmp_path, mask):
     class Looking(zmq.Socket):
+        seen = 0
+
         def bind(self, address):
             super().bind(address)
             self.seen = stat.S_IMODE((tmp_path / "control").stat().st_mode)
@@ -523,6 +527,46 @@ def test_flood_of_requests_neither_grows_the_daemon_nor_keeps_others_out(tmp_pat
         assert {"control_garbage", "control_topic"} <= set(status.requests_refused)
         assert operator.ask(Drain())[0] == Accepted()
         assert finish(daemon) == 0
+
+
+FLOOD = """
+import sys
+import zmq
+from daemon.wire.codec import encode
+from daemon.wire.messages import StatusQuery
+
+sockets = [zmq.Context.instance().socket(zmq.DEALER) for _ in range(4)]
+poller = zmq.Poller()
+for socket in sockets:
+    socket.connect(sys.argv[1])
+    poller.register(socket, zmq.POLLIN | zmq.POLLOUT)
+while True:
+    for socket, event in poller.poll():
+        if event & zmq.POLLIN:
+            socket.recv_multipart()
+        if event & zmq.POLLOUT:
+            socket.send_multipart(encode(StatusQuery()))
+"""
+
+
+def test_flood_that_takes_its_answers_gets_its_share_of_a_processor_and_no_more(progress, tmp_path):
+    config = ControlConfig(endpoint=f"ipc://{tmp_path}/control", command=f"ipc://{tmp_path}/command")
+    with (
+        zmq.Context() as context,
+        Gate(context, SecurityConfig(), progress) as gate,
+        Control(context, config, progress, lambda: None, gate),
+        process([SEQD[0], "-c", FLOOD, config.endpoint], tmp_path / "flood.log", None),
+    ):
+        (thread,) = [thread for thread in threading.enumerate() if thread.name == "control"]
+        clock = time.pthread_getcpuclockid(thread.ident)
+        deadline = time.monotonic() + PATIENCE_S
+        while progress.snapshot().slowed < 10 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        slowed, spent_s, begun_s = progress.snapshot().slowed, time.clock_gettime(clock), time.monotonic()
+        time.sleep(4)
+        spent_s, passed_s = time.clock_gettime(clock) - spent_s, time.monotonic() - begun_s
+        assert progress.snapshot().slowed > slowed
+    assert 0 < spent_s < 1.5 * SHARE * passed_s
 
 
 def test_answers_that_are_not_taken_are_dropped_and_counted(progress, tmp_path):
