@@ -20,10 +20,12 @@ from daemon.errors import OutputError
 from daemon.record.durable import write_sealed
 from daemon.record.runfiles import RunFiles
 from daemon.sinks.fastq import fastq_records
-from daemon.sinks.sinkfile import gzipped
+from daemon.sinks.sinkfile import SinkFile, gzipped
 from daemon.states import RunState
 from daemon.verification import verify_run
 from daemon.verification.books import copy_ledger
+from daemon.verification.findings import Findings
+from daemon.verification.sinkfiles import check_sink_file
 from tests.processes import SEQD, bench, finish
 
 RUN = "VERIFIED"
@@ -403,6 +405,36 @@ def test_fastq_filtered_otherwise_is_found(files):
         assert f"found '{'N' if passing else 'Y'}:0:" in line
 
 
+def differences_of(path, content, pieces):
+    """Of a sink's file that holds some content, and should hold other pieces."""
+    path.write_bytes(gzipped([content]))
+    findings = Findings(path.parent)
+    check_sink_file(SinkFile(path, FIRST, 1, content=lambda: iter(pieces)), findings, compared=True)
+    return [(difference.expected, difference.found) for difference in findings.differences]
+
+
+def test_file_of_many_pieces_is_compared_to_the_last_byte(tmp_path):
+    content = np.random.default_rng(3).integers(0, 4, 5_000_000, np.uint8).tobytes()
+    pieces = [content[at : at + 700_001] for at in range(0, len(content), 700_001)]
+    path = tmp_path / "made.gz"
+    assert differences_of(path, content, pieces) == []
+    for at in (0, 700_001, 3 * 2**20, len(content) - 1):
+        changed = content[:at] + b"!" + content[at + 1 :]
+        ((expected, found),) = differences_of(path, changed, pieces)
+        assert expected.endswith(f" at byte {at}")
+        assert found.startswith("'!")
+        assert found.endswith(f" at byte {at}")
+    assert differences_of(path, content[:-1], pieces)[0][1] == f"its end at byte {len(content) - 1}"
+    assert differences_of(path, content + b"!", pieces) == [
+        (f"its end at byte {len(content)}", f"'!' at byte {len(content)}")
+    ]
+
+
+def test_file_of_nothing_is_compared(tmp_path):
+    assert differences_of(tmp_path / "made.gz", b"", []) == []
+    assert differences_of(tmp_path / "made.gz", b"!", []) == [("its end at byte 0", "'!' at byte 0")]
+
+
 # Harm to the ledger.
 
 
@@ -469,18 +501,24 @@ def test_changed_ledger_is_found(statement, expected, files):
     assert lines(files.root) == expected
 
 
-def test_row_that_is_there_twice_is_found(files):
+@pytest.mark.parametrize(
+    ("table", "row", "expected"),
+    [
+        ("tile_cycle", "tile = 1102 AND cycle = 3", "run.db, tile 1_1102, cycle 3: expected one row, found another"),
+        ("tile", "tile = 1102", "run.db, tile 1_1102: expected one template, found 2"),
+    ],
+)
+def test_row_that_is_there_twice_is_found(table, row, expected, files):
     """No ledger of ours can hold one: its primary key is taken away first."""
-    change(files, "PRAGMA writable_schema = ON")
     with closing(sqlite3.connect(files.ledger, isolation_level=None)) as database:
-        (made,) = database.execute("SELECT sql FROM sqlite_master WHERE name = 'tile_cycle'").fetchone()
-        start, _, rest = made.partition("PRIMARY KEY")
-        database.execute("ALTER TABLE tile_cycle RENAME TO original")
-        database.execute(f"{start.rstrip().rstrip(',')}{rest.partition(')')[2]}")
-        database.execute("INSERT INTO tile_cycle SELECT * FROM original")
+        (made,) = database.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        columns, _, rest = made.rpartition("PRIMARY KEY")
+        database.execute(f"ALTER TABLE {table} RENAME TO original")
+        database.execute(f"{columns.rstrip().rstrip(',')}{rest.partition(')')[2]}")
+        database.execute(f"INSERT INTO {table} SELECT * FROM original")
         database.execute("DROP TABLE original")
-        database.execute("INSERT INTO tile_cycle SELECT * FROM tile_cycle WHERE tile = 1102 AND cycle = 3")
-    assert lines(files.root) == ["run.db, tile 1_1102, cycle 3: expected one row, found another"]
+        database.execute(f"INSERT INTO {table} SELECT * FROM {table} WHERE {row}")
+    assert lines(files.root) == [expected]
 
 
 def test_changed_checksums_of_the_ledger_are_found(files):
@@ -635,7 +673,6 @@ def test_ledger_is_copied_in_one_state_while_it_is_written(tmp_path):
     finally:
         stop.set()
         writer.join()
-    assert len(seen) > 1
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_bytes(b"")])
