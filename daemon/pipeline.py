@@ -27,6 +27,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import structlog
 
@@ -327,7 +328,8 @@ class Pipeline:
             # Looked at before the cycles are, so that the last ones are never missed.
             over = self._calling_over.wait(4 * POLL_S)
             for tile, read in [job for job in left if self._reached(job[0], self._info.cycles_of(job[1])[-1])]:
-                write_fastq(self._output.files, self._info, tile, read, passing=self._output.passing(tile))
+                write = partial(write_fastq, self._output.files, self._info, tile, read)
+                self._output.patience("FASTQ", partial(write, passing=self._output.passing(tile)))
                 self._progress.fastq_written()
                 left.remove((tile, read))
             if over:

@@ -13,7 +13,6 @@ from calib.calling.sequence import call_cycle
 from calib.phasing import NeighbourLight, estimate_phasing
 from calib.runfolder import TileId
 from daemon.record.output import CycleResult, RunOutput
-from daemon.record.tilefile import read_cycles
 from daemon.states import CycleStatus
 from engines.bundle import QualityTable
 
@@ -62,7 +61,7 @@ class Sequencer:
             here.waiting[0].cycle + AHEAD, self._cycles_with(here.waiting[0].cycle)[-1]
         ):
             self._output.commit(tile, self._result(tile, here))
-            self._output.files.spooled_reading(tile, here.waiting.popleft().cycle).unlink(missing_ok=True)
+            self._output.drop_reading(tile, here.waiting.popleft().cycle)
 
     def _cycles_with(self, cycle: int) -> range:
         """1-based cycles of the read that a cycle is in."""
@@ -76,7 +75,6 @@ class Sequencer:
             return CycleResult(read.cycle, read.status, read.frames, reason=read.reason)
         cycles = self._cycles_with(read.cycle)
         seen = {cycle - cycles.start + 1: light for cycle, light in here.neighbours.items() if cycle in cycles}
-        calls = self._output.files.calls_of(tile)
         called = call_cycle(
             self._reading(tile, read),
             [
@@ -84,7 +82,7 @@ class Sequencer:
                 for later in after
                 if later.cycle in cycles
             ],
-            read_cycles(calls, range(max(cycles.start, read.cycle - BACK), read.cycle)),
+            self._output.calls(tile, range(max(cycles.start, read.cycle - BACK), read.cycle)),
             cycle=read.cycle - cycles.start + 1,
             phasing=estimate_phasing(seen),
             purity=self._output.purity(tile, read.cycle - 1),
@@ -103,4 +101,4 @@ class Sequencer:
         )
 
     def _reading(self, tile: TileId, read: ReadCycle) -> Reading:
-        return Reading.unpacked(np.load(self._output.files.spooled_reading(tile, read.cycle)))
+        return Reading.unpacked(self._output.reading(tile, read.cycle))

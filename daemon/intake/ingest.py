@@ -64,15 +64,15 @@ class Ingest:
         self._poller.register(self._recovery, zmq.POLLIN)
         self._run = ""
         self._last_seq: int | None = None
-        self._lost = False
-        self._synced_s = 0.0
+        # A daemon that was started again joins in the middle of a run.
+        self._lost = True
+        self._synced_s = -SYNC_EVERY_S
 
     def receive(self, timeout_s: float) -> Iterator[tuple[Message, bytes]]:
         """Messages that came within the timeout, at most a batch of them."""
         unsure = self._lost or self._progress.silent_s > SYNC_EVERY_S
-        if unsure and time.monotonic() - self._synced_s > SYNC_EVERY_S:
+        if unsure and time.monotonic() - self._synced_s > SYNC_EVERY_S and self.send(Sync()):
             self._lost, self._synced_s = False, time.monotonic()
-            self.send(Sync())
         ready = dict(self._poller.poll(int(timeout_s * 1000)))
         for socket, allowed in ((self._recovery, ANSWERS), (self._frames, PUBLISHED)):
             if socket not in ready:

@@ -96,7 +96,7 @@ class RunOutput:
         shape = (self.info.height, self.info.width)
         return {tile: load_template(self.files.template_of(tile), shape) for tile in self._clusters}
 
-    def keep_reading(self, tile: TileId, cycle: int, reading: NDArray[np.generic]) -> None:
+    def keep_reading(self, tile: TileId, cycle: int, reading: NDArray[np.float16]) -> None:
         """Keep a reading until it is called or the run is taken up anew; not synced.
 
         Raises
@@ -106,13 +106,27 @@ class RunOutput:
         path = self.files.spooled_reading(tile, cycle)
         self.patience("spool", lambda: np.save(path, reading, allow_pickle=False))
 
+    def reading(self, tile: TileId, cycle: int) -> NDArray[np.float16]:
+        """What :meth:`keep_reading` kept."""
+        return self.patience("spool", lambda: np.load(self.files.spooled_reading(tile, cycle)))
+
+    def drop_reading(self, tile: TileId, cycle: int) -> None:
+        """Remove a reading, if there is one."""
+        self.patience("spool", lambda: self.files.spooled_reading(tile, cycle).unlink(missing_ok=True))
+
+    def calls(self, tile: TileId, cycles: range) -> NDArray[np.uint8]:
+        """(cycles, n) committed calls of consecutive 1-based cycles."""
+        return self.patience("tile files", lambda: read_cycles(self.files.calls_of(tile), cycles))
+
     def purity(self, tile: TileId, cycles: int) -> NDArray[np.uint8]:
         """(k, n) chastity of a tile's first cycles, at most those that decide about the filter."""
-        return read_cycles(self.files.chastity_of(tile), range(1, 1 + min(cycles, self._filter_cycles)))
+        first = range(1, 1 + min(cycles, self._filter_cycles))
+        return self.patience("tile files", lambda: read_cycles(self.files.chastity_of(tile), first))
 
     def passing(self, tile: TileId) -> NDArray[np.bool_]:
         """(n,) clusters of a tile that pass the filter, once its first cycles are committed."""
-        return passing(self.files, self.info, tile, failures_allowed=self._chastity_failures)
+        allowed = self._chastity_failures
+        return self.patience("tile files", lambda: passing(self.files, self.info, tile, failures_allowed=allowed))
 
     @property
     def passing_total(self) -> int:

@@ -20,8 +20,8 @@ from daemon.sinks.sinkfile import SinkFile, gzipped
 NO_CALL_QUALITY = 2
 """Phred score a no-call is written with."""
 
-CHUNK = 20_000
-"""Clusters formatted at a time."""
+CHUNK = 2_000_000
+"""Calls formatted at a time, however long the reads are."""
 
 
 def write_fastq(files: RunFiles, info: RunInfo, tile: TileId, read: Read, *, passing: NDArray[np.bool_]) -> None:
@@ -51,7 +51,7 @@ def fastq_files(files: RunFiles, info: RunInfo, chastity_failures: int) -> Itera
 def fastq_records(
     files: RunFiles, info: RunInfo, tile: TileId, read: Read, *, passing: NDArray[np.bool_]
 ) -> Iterator[bytes]:
-    """The records of all clusters in the order of the template, :data:`CHUNK` at a time.
+    """The records of all clusters in the order of the template, about :data:`CHUNK` calls at a time.
 
     Clusters that the chastity filter takes out are there too, marked ``Y`` (filtered) as Illumina marks them.
 
@@ -89,8 +89,9 @@ def _chunks(path: Path, cycles: range) -> Iterator[tuple[slice, NDArray[np.uint8
         if len(header) < HEADER.size:
             raise OutputError(f"tile file {path}: no header")
         (clusters,) = HEADER.unpack(header)
-        for start in range(0, clusters, CHUNK):
-            part = slice(start, min(start + CHUNK, clusters))
+        step = max(1, CHUNK // len(cycles))
+        for start in range(0, clusters, step):
+            part = slice(start, min(start + step, clusters))
             content = bytearray()
             for cycle in cycles:
                 file.seek(HEADER.size + clusters * (cycle - 1) + start)
