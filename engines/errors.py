@@ -25,9 +25,9 @@ class EngineError(SeqdError):
 
 
 class EngineLostError(SeqdError):
-    """An engine's device is gone: no tile is computed until the engine is opened anew, in a new process.
+    """An engine's device is gone: no tile is computed until the engine is opened anew, perhaps in a new process.
 
-    No :class:`EngineError`, which fails a tile and lets the next one be computed.
+    No :class:`EngineError`, after which the same engine may compute the next tile.
     """
 
     exit_code = 5

@@ -465,6 +465,10 @@ def test_file_of_nothing_is_compared(tmp_path):
             ],
         ),
         (
+            "UPDATE tile_cycle SET engine = 9 WHERE tile = 1101 AND cycle = 4",
+            ["run.db: expected an engine for every tile-cycle, found 1 of an engine that is not listed"],
+        ),
+        (
             "DELETE FROM tile_cycle WHERE tile = 1101 AND cycle = 4",
             ["run.db, tile 1_1101, cycle 4: expected a row, later cycles have one, found none"],
         ),

@@ -86,6 +86,10 @@ def _table(status: Status) -> RenderableType:
             "engine", f"{engine.backend} {engine.precision} on {engine.device}; at work {engine.busy:.0%} of the time"
         )
         table.add_row("chosen", engine.reason)
+        if engine.restarts:
+            table.add_row("opened again", f"{engine.restarts} times" + (", now as fallback" if engine.fallback else ""))
+        if engine.fallback:
+            table.add_row("falls back", engine.fallback)
         off = f"off by {engine.golden_difference:.2g} at {engine.golden_positions} positions, as allowed"
         table.add_row("golden tile", off if engine.golden_positions else "not held against it: tiles are too small")
         for backend, why in engine.passed_over.items():

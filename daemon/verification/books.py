@@ -68,6 +68,9 @@ class Books:
         for (text,) in self._database.execute("PRAGMA integrity_check"):
             if text != "ok":
                 findings.differs(self.path, "a whole database", str(text))
+        unknown = "SELECT count(*) FROM tile_cycle WHERE engine NOT IN (SELECT id FROM engine)"
+        if (number := self._database.execute(unknown).fetchone()[0]) > 0:
+            findings.differs(self.path, "an engine for every tile-cycle", f"{number} of an engine that is not listed")
         declared = {(tile.lane, tile.tile) for tile in self.info.tiles}
         for table in ("tile", "tile_cycle"):
             for lane, tile in self._database.execute(f"SELECT DISTINCT lane, tile FROM {table}"):
