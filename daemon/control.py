@@ -44,7 +44,10 @@ LARGEST_PART = 4096
 """Bytes of the largest part of a request."""
 
 SHARE = 0.1
-"""Of one processor core, that answering takes at most: under a flood requests wait, and calling does not."""
+"""Of one processor core, that answering takes in the long run: under a flood requests wait, and calling does not."""
+
+BURST_S = 0.5
+"""Seconds of a core that it may take at once after it was idle: who catches up for a while need not wait."""
 
 LONGEST_REST_S = 1.0
 
@@ -105,7 +108,7 @@ class Control:
         for door in self._doors:
             poller.register(door.socket, zmq.POLLIN)
         with self._opened:
-            rested = False
+            credit_s, looked_s, rested = BURST_S, time.monotonic(), False
             while not self._stop.is_set():
                 begun_s = time.thread_time()
                 ready = dict(poller.poll(0 if rested else POLL_MS))
@@ -114,10 +117,11 @@ class Control:
                         self._answer_one(door)
                 if rested:
                     self._progress.slowed(len(ready))
-                rested = bool(ready)
-                if ready:
-                    spent_s = time.thread_time() - begun_s
-                    self._stop.wait(min(spent_s * (1 / SHARE - 1), LONGEST_REST_S))
+                now_s, spent_s = time.monotonic(), time.thread_time() - begun_s
+                credit_s = min(BURST_S, credit_s + SHARE * (now_s - looked_s)) - spent_s
+                looked_s, rested = now_s, credit_s < 0
+                if rested:
+                    self._stop.wait(min(-credit_s / SHARE, LONGEST_REST_S))
 
     def _answer_one(self, door: _Door) -> None:
         """Answer one request, so that the other socket and other clients have their turn."""
