@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator
 from types import TracebackType
 
-import zmq
 import zmq.asyncio
 
 from daemon.client.answers import read_answer, read_published, read_status
@@ -23,8 +22,8 @@ class AsyncControlClient:
 
     def __init__(self, endpoint: str, *, timeout_s: float = 5.0, keys: ClientKeys | None = None) -> None:
         self._endpoint, self._timeout_s, self._keys = endpoint, timeout_s, keys
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = zmq.asyncio.Socket.from_socket(open_control(self._context, endpoint, keys))
+        self._context = zmq.asyncio.Context()
+        self._socket = open_control(self._context, endpoint, keys)
         self._asking = asyncio.Lock()
 
     async def ask(self, request: Message, *, timeout_s: float | None = None) -> tuple[Message, bytes]:
@@ -44,7 +43,7 @@ class AsyncControlClient:
             except BaseException:
                 # An answer that comes too late must not be taken for the next one.
                 self._socket.close()
-                self._socket = zmq.asyncio.Socket.from_socket(open_control(self._context, self._endpoint, self._keys))
+                self._socket = open_control(self._context, self._endpoint, self._keys)
                 raise
         return read_answer(self._endpoint, parts)
 
@@ -75,8 +74,8 @@ class AsyncCallsStream:
 
     def __init__(self, calls: str, control: AsyncControlClient, *, keys: ClientKeys | None = None) -> None:
         self._endpoint, self._control = calls, control
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = zmq.asyncio.Socket.from_socket(open_calls(self._context, calls, keys))
+        self._context = zmq.asyncio.Context()
+        self._socket = open_calls(self._context, calls, keys)
         self._following = Following()
 
     async def messages(self, *, timeout_s: float) -> AsyncIterator[tuple[Message, bytes]]:

@@ -1,5 +1,7 @@
 """The sockets of a client, and how patient it is with the daemon at the other end."""
 
+from typing import Any, TypeVar
+
 import zmq
 
 from daemon.errors import UnreachableError
@@ -13,8 +15,11 @@ POLL_S = 0.1
 REPEAT_S = 3.0
 """The stream repeats a request that was not answered for so long: a daemon that was killed took it along."""
 
+AnySocket = TypeVar("AnySocket", bound="zmq.Socket[Any]")
+"""A blocking socket or one for asyncio, as its context makes them."""
 
-def open_control(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, keys: ClientKeys | None) -> zmq.Socket[bytes]:
+
+def open_control(context: zmq.Context[AnySocket], endpoint: str, keys: ClientKeys | None) -> AnySocket:
     """A socket to a daemon's control endpoint.
 
     Raises
@@ -27,7 +32,7 @@ def open_control(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, keys: C
     return socket
 
 
-def open_calls(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, keys: ClientKeys | None) -> zmq.Socket[bytes]:
+def open_calls(context: zmq.Context[AnySocket], endpoint: str, keys: ClientKeys | None) -> AnySocket:
     """A socket to a daemon's stream of calls.
 
     Raises

@@ -33,6 +33,7 @@ class Following:
     def __init__(self) -> None:
         self.run = ""
         """The run that is followed; empty before the first."""
+        self._before = ""
         self._cycles = 0
         self._listed = False
         self._next: dict[TileId, int] = {}
@@ -69,16 +70,14 @@ class Following:
         self._ask_status = self._ask_tiles = True
 
     def published(self, message: Published) -> bool:
-        """Take a message of the stream; True if it is to be delivered.
-
-        Raises
-        ------
-        MissedError : the daemon went on to another run.
-        """
+        """Take a message of the stream; True if it is to be delivered."""
         gap = self._seq is None or message.seq != self._seq + 1
         self._seq = message.seq
-        if not self._belongs(message.run):
-            return False
+        if message.run not in ("", self.run):
+            # What waited in the stream may be older than an answer: only answers lead to another run.
+            if gap or message.run != self._before:
+                self.silent()
+            return isinstance(message, Event)
         self._ask_tiles |= gap
         match message:
             case Calls():
@@ -133,7 +132,7 @@ class Following:
         return every and all(cycle > self._cycles for cycle in self._next.values())
 
     def _belongs(self, run: str) -> bool:
-        """Whether a message is of the run that is followed; the next run is, when this one was delivered."""
+        """Whether an answer is of the run that is followed; the next run is, when this one was delivered."""
         if run in ("", self.run):
             return True
         if self.run and not self._over:
@@ -145,7 +144,8 @@ class Following:
                 f"run {self.run}: the daemon went on to run {run} before all calls were delivered; "
                 "what is missing is in the tile files"
             )
-        self.run, self._cycles, self._listed, self._state, self._over = run, 0, False, "", False
+        self._before, self.run = self.run, run
+        self._cycles, self._listed, self._state, self._over = 0, False, "", False
         self._next.clear()
         self._behind.clear()
         self.silent()
