@@ -12,7 +12,9 @@ guaranteed: anything about bytes that the ledger does not name; they are written
 
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,12 +87,37 @@ def read_cycles(path: Path, cycles: range) -> NDArray[np.uint8]:
     OutputError : the file does not hold them.
     """
     with path.open("rb") as file:
-        header = file.read(HEADER.size)
-        if len(header) < HEADER.size:
-            raise OutputError(f"tile file {path}: no header")
-        (clusters,) = HEADER.unpack(header)
+        clusters = _clusters(path, file)
         file.seek(HEADER.size + clusters * (cycles.start - 1))
         content = file.read(clusters * len(cycles))
     if len(content) < clusters * len(cycles):
         raise OutputError(f"tile file {path}: cycles {cycles.start}-{cycles.stop - 1} are not all there")
     return np.frombuffer(content, np.uint8).reshape(len(cycles), clusters)
+
+
+def read_chunks(path: Path, cycles: range, *, calls: int) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+    """Consecutive clusters and their (cycles, clusters) bytes, about so many calls at a time.
+
+    Raises
+    ------
+    OutputError : the file does not hold the cycles.
+    """
+    with path.open("rb") as file:
+        clusters = _clusters(path, file)
+        step = max(1, calls // len(cycles))
+        for start in range(0, clusters, step):
+            part = slice(start, min(start + step, clusters))
+            content = bytearray()
+            for cycle in cycles:
+                file.seek(HEADER.size + clusters * (cycle - 1) + start)
+                content += file.read(part.stop - start)
+            if len(content) < len(cycles) * (part.stop - start):
+                raise OutputError(f"tile file {path}: cycles {cycles.start}-{cycles.stop - 1} are not all there")
+            yield part, np.frombuffer(content, np.uint8).reshape(len(cycles), -1)
+
+
+def _clusters(path: Path, file: BinaryIO) -> int:
+    header = file.read(HEADER.size)
+    if len(header) < HEADER.size:
+        raise OutputError(f"tile file {path}: no header")
+    return int(HEADER.unpack(header)[0])

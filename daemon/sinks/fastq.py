@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calib.calling.quality import NO_CALL
 from calib.runfolder import Read, RunInfo, TileId
-from daemon.errors import OutputError
 from daemon.record.durable import write_durably
 from daemon.record.filter import passing as passing_filter
 from daemon.record.locs import read_locs
 from daemon.record.runfiles import RunFiles
-from daemon.record.tilefile import HEADER
+from daemon.record.tilefile import read_chunks
 from daemon.sinks.sinkfile import SinkFile, gzipped
 
 NO_CALL_QUALITY = 2
@@ -68,7 +66,7 @@ def fastq_records(
     coordinates = np.rint(positions.astype(np.float64) * 10 + 1000).astype(np.int64)
     prefix = f"@{info.instrument}:{info.number}:{info.flowcell}:{tile.lane}:{tile.tile}:"
     filtered = np.where(passing, "N", "Y").tolist()
-    for part, calls in _chunks(files.calls_of(tile), info.cycles_of(read)):
+    for part, calls in read_chunks(files.calls_of(tile), info.cycles_of(read), calls=CHUNK):
         letters = np.where(calls == NO_CALL, ord("N"), np.frombuffer(b"ACGT", np.uint8)[calls & 3]).astype(np.uint8)
         scores = (np.where(calls == NO_CALL, NO_CALL_QUALITY, calls >> 2) + 33).astype(np.uint8)
         bases, phreds = letters.T.tobytes().decode("ascii"), scores.T.tobytes().decode("ascii")
@@ -80,22 +78,3 @@ def fastq_records(
             )
         ]
         yield "".join(records).encode("ascii")
-
-
-def _chunks(path: Path, cycles: range) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-    """Consecutive clusters of a tile file and their (cycles, clusters) bytes; a read of all would not fit in memory."""
-    with path.open("rb") as file:
-        header = file.read(HEADER.size)
-        if len(header) < HEADER.size:
-            raise OutputError(f"tile file {path}: no header")
-        (clusters,) = HEADER.unpack(header)
-        step = max(1, CHUNK // len(cycles))
-        for start in range(0, clusters, step):
-            part = slice(start, min(start + step, clusters))
-            content = bytearray()
-            for cycle in cycles:
-                file.seek(HEADER.size + clusters * (cycle - 1) + start)
-                content += file.read(part.stop - start)
-            if len(content) < len(cycles) * (part.stop - start):
-                raise OutputError(f"tile file {path}: cycles {cycles.start}-{cycles.stop - 1} are not all there")
-            yield part, np.frombuffer(content, np.uint8).reshape(len(cycles), -1)
