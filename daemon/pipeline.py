@@ -37,7 +37,7 @@ from daemon.backlog.gauges import Gauges
 from daemon.backlog.spiller import Spiller
 from daemon.calling.caller import Caller, take_all
 from daemon.config import Config
-from daemon.errors import RunError
+from daemon.errors import OutputError, RunError
 from daemon.intake.assembler import Assembler, Item
 from daemon.intake.ingest import Ingest
 from daemon.record.output import RunOutput
@@ -68,7 +68,10 @@ WATCH_S = 0.2
 """How often numbers are looked at that need no haste."""
 
 HOLD_AGAIN_S = 5.0
-"""A hold is asked for again so often: a controller that was started anew knows nothing of it."""
+"""Whether the flow cell is to be held is said again so often: a controller that was started anew does not know."""
+
+UNHEARD_S = 5.0
+"""A controller that says nothing for so long, though it is asked where it is, hears nothing either."""
 
 SILENT_CYCLES, SILENT_S = 3, 30.0
 """A controller that says nothing for so many cycles' time, or so long, is told of."""
@@ -100,9 +103,8 @@ class Pipeline:
         self._calling_over = threading.Event()
         self._backpressure = Backpressure(config.memory, config.spool)
         self._gauges = Gauges(output.files.root, spool_limit=config.spool.limit)
-        self._watched_s, self._held_s = 0.0, 0.0
+        self._watched_s, self._held_s, self._unheard = 0.0, 0.0, False
         self._kept = 0
-        self._sink_failed = False
         self._shown_cycle = self._committed_by_all
 
     def run(self, stopping: Callable[[], bool], tick: Callable[[], None]) -> bool:
@@ -115,7 +117,7 @@ class Pipeline:
         calling = Worker("caller", self._call)
         writing = Worker("fastq", self._write_reads)
         try:
-            with Spiller(self._output.spool, self._output.patience) as spiller:
+            with Spiller(self._output.spool, self._output.committed, self._output.patience) as spiller:
                 while calling.alive and not stopping():
                     self._take_in()
                     self._hand_over()
@@ -124,7 +126,7 @@ class Pipeline:
                     tick()
             if stopping():
                 self._progress.set_state(RunState.DRAINING)
-                self._keep_what_is_whole()
+                self._keep_what_is_whole(tick)
         finally:
             self._no_more_tiles.set()
             stuck = self._left_working((calling, writing), tick)
@@ -162,11 +164,16 @@ class Pipeline:
                 self._ingest.refuse(error)
             except MemoryError:
                 self._ingest.refuse(WireError(Refusal.MEMORY, f"{message.topic}: the system gives no memory"))
+        silent = self._progress.silent_s > UNHEARD_S
+        if self._unheard and not silent:
+            self._assembler.ask_anew()
+        self._unheard = silent
         for key in self._assembler.requests(time.monotonic()):
             request = Resend(
                 run=self._info.run, lane=key.tile.lane, tile=key.tile.tile, cycle=key.cycle, channel=key.channel
             )
             if self._ingest.send(request):
+                self._assembler.sent(key, time.monotonic())
                 self._progress.asked("resend_requested")
 
     def _handle(self, message: Message, payload: bytes) -> None:
@@ -193,7 +200,7 @@ class Pipeline:
     def _hand_over(self) -> None:
         """Pass on images while there is room for them."""
         if not self._tiles.full():
-            for item in self._assembler.ready(time.monotonic()):
+            for item in self._assembler.ready(time.monotonic(), silent=self._unheard):
                 self._progress.received(item.tile, item.cycle)
                 self._tiles.put_nowait(item)
                 if self._tiles.full():
@@ -205,15 +212,12 @@ class Pipeline:
         """Move images to the spool while memory is above its mark."""
         if moved := spiller.moved():
             self._assembler.moved_to_spool(*moved)
-            tile, cycle = moved
-            if self._reached(tile, cycle):
-                self._output.spool.drop(tile, cycle)
         room = (self._assembler.spooled + 1) * self._assembler.image_bytes <= self._config.spool.limit
         if room and not spiller.busy and self._assembler.bytes_held > self._config.memory.spill_above:
             for image in self._assembler.whole[:1]:
                 spiller.give(image)
 
-    def _keep_what_is_whole(self) -> None:
+    def _keep_what_is_whole(self, tick: Callable[[], None]) -> None:
         """Before the daemon stops: what is here and will not be called now need not be sent again."""
         images = self._assembler.whole[::-1]
         for number, image in enumerate(images):
@@ -223,6 +227,7 @@ class Pipeline:
                 log.warning("images not kept", images=len(images) - number, error=error.strerror)
                 return
             self._progress.worked()
+            tick()
 
     def _watch(self, writing: Worker) -> None:
         """Ask for a hold or a release, and keep the numbers of the status."""
@@ -236,15 +241,12 @@ class Pipeline:
         lag = Lag(
             bytes=self._assembler.bytes_held,
             cycle_s=imaging.cycle_s,
-            holding=self._backpressure.holding,
+            holding=bool(self._backpressure.holding),
             headroom_s=spool.full_in_s,
         )
         self._progress.lag(newest_cycle=self._assembler.newest_cycle, lag=lag, spool=spool, disk=self._gauges.disk())
-        if writing.error is not None and not self._sink_failed:
-            # Calling goes on: FASTQ can be written again from what is committed.
-            self._sink_failed = True
-            self._progress.trouble("FASTQ", Phase.STORAGE_FAILED, str(writing.error))
-            log.error("FASTQ failed", run=self._info.run, error=str(writing.error))
+        # A defect ends the run now, and not at its end.
+        writing.check()
         self._listen_for_silence()
         self._tell_what_is_kept()
         self._show_cycle()
@@ -252,16 +254,18 @@ class Pipeline:
     def _press(self, spooled_bytes: int, now_s: float) -> None:
         pressure, run = self._backpressure, self._info.run
         change = pressure.change(waiting_bytes=self._assembler.bytes_waiting, spooled_bytes=spooled_bytes)
-        if change is None and pressure.holding and now_s - self._held_s > HOLD_AGAIN_S:
-            self._ingest.send(Hold(run=run))
-            self._held_s = now_s
-        elif change is not None and self._ingest.send(Hold(run=run) if change else Release(run=run)):
-            pressure.holding, self._held_s = change, now_s
-            log.info("hold" if change else "release", run=run, spooled_bytes=spooled_bytes)
+        holding = pressure.holding if change is None else change
+        if change is None and now_s - self._held_s < HOLD_AGAIN_S:
+            return
+        if self._ingest.send(Hold(run=run) if holding else Release(run=run)):
+            pressure.holding, self._held_s = holding, now_s
+            if change is not None:
+                log.info("hold" if holding else "release", run=run, spooled_bytes=spooled_bytes)
 
     def _listen_for_silence(self) -> None:
         silent_s, settings = self._progress.silent_s, self._config.controller
         if self._assembler.finished:
+            self._progress.over("controller")
             return
         if silent_s > settings.silent_after_s:
             raise RunError(
@@ -326,13 +330,21 @@ class Pipeline:
         ]
         while left:
             # Looked at before the cycles are, so that the last ones are never missed.
-            over = self._calling_over.wait(4 * POLL_S)
+            over, failure = self._calling_over.wait(4 * POLL_S), None
             for tile, read in [job for job in left if self._reached(job[0], self._info.cycles_of(job[1])[-1])]:
                 write = partial(write_fastq, self._output.files, self._info, tile, read)
-                self._output.patience("FASTQ", partial(write, passing=self._output.passing(tile)))
+                try:
+                    self._output.patience("FASTQ", partial(write, passing=self._output.passing(tile)))
+                except OutputError as error:
+                    # Calling goes on: it is written from what is committed, and tried again as long as that lasts.
+                    failure = error
+                    log.error("FASTQ not written", tile=str(tile), read=read.number, error=str(error))
+                    continue
                 self._progress.fastq_written()
                 left.remove((tile, read))
             if over:
+                if failure is not None:
+                    raise failure
                 return
 
     def _reached(self, tile: TileId, cycle: int) -> bool:

@@ -109,43 +109,18 @@ class Service:
         ------
         SeqdError : it cannot go on; state and stop reason are set.
         """
-        config = self._config
         self.progress.take_up(info.run)
         try:
             with ExitStack() as stack:
-                quality = bundle.quality(config.calling.readout)
-                files = RunFiles(config.output / info.run)
-                patience = Patience(
-                    self.progress, stream.event, self._stop.is_set, retry_for_s=config.faults.retry_for_s
-                )
-                output = RunOutput(
-                    files,
-                    info,
-                    self._facts(info, bundle),
-                    self.progress,
-                    stream,
-                    patience,
-                    chastity_failures=config.calling.chastity_failures,
-                )
-                stack.callback(output.close)
-                engine = self._open(bundle, info, output, stream)
-                stack.callback(engine.close)
-                control.serve_run(info.run, files)
-                self._begin(info, engine, output)
+                with ThreadPoolExecutor(1, thread_name_prefix="take-up") as pool:
+                    # A plan may be built for minutes, a spool read, a full disk waited for: systemd is told of life.
+                    taken = pool.submit(self._take_up, info, bundle, stream, stack)
+                    while not wait([taken], WAIT_S).done:
+                        self._watchdog.tick()
+                output, caller = taken.result()
+                control.serve_run(info.run, output.files)
                 ingest.follow(info.run)
-                if config.calling.binned_quality:
-                    quality = binned(quality)
-                caller = Caller(
-                    engine,
-                    output,
-                    self.progress,
-                    readout=config.calling.readout,
-                    quality=quality,
-                    template_cycles=config.calling.template_cycles,
-                    timeout_s=config.engine.timeout_s,
-                )
-                self._announce(engine, output, stream)
-                finished = Pipeline(config, info, output, caller, ingest, self.progress).run(
+                finished = Pipeline(self._config, info, output, caller, ingest, self.progress).run(
                     self._stop.is_set, self._watchdog.tick
                 )
         except Exception as error:
@@ -158,14 +133,39 @@ class Service:
             self._end(RunState.STOPPED, StopReason.ASKED, "asked to stop", info, stream)
         return finished
 
+    def _take_up(self, info: RunInfo, bundle: Bundle, stream: Stream, opened: ExitStack) -> tuple[RunOutput, Caller]:
+        """Open the run's files and its engine; the stack closes them."""
+        config = self._config
+        quality = bundle.quality(config.calling.readout)
+        output = RunOutput(
+            RunFiles(config.output / info.run),
+            info,
+            self._facts(info, bundle),
+            self.progress,
+            stream,
+            Patience(self.progress, stream.event, self._stop.is_set, retry_for_s=config.faults.retry_for_s),
+            chastity_failures=config.calling.chastity_failures,
+        )
+        opened.callback(output.close)
+        engine = self._open(bundle, info, output, stream)
+        opened.callback(engine.close)
+        self._begin(info, engine, output)
+        caller = Caller(
+            engine,
+            output,
+            self.progress,
+            readout=config.calling.readout,
+            quality=binned(quality) if config.calling.binned_quality else quality,
+            template_cycles=config.calling.template_cycles,
+            timeout_s=config.engine.timeout_s,
+        )
+        self._announce(engine, output, stream)
+        return output, caller
+
     def _open(self, bundle: Bundle, info: RunInfo, output: RunOutput, stream: Stream) -> LastingEngine:
-        """The run's engine; a plan may be built for minutes, and systemd is told of life."""
+        """The run's engine."""
         self.progress.trouble("engine", Phase.OPENING, f"bundle {bundle.model.name}")
-        with ThreadPoolExecutor(1, thread_name_prefix="choice") as pool:
-            chosen = pool.submit(self._choose, bundle, info, output.ledger.engines())
-            while not wait([chosen], WAIT_S).done:
-                self._watchdog.tick()
-        first, fallen_back = chosen.result()
+        first, fallen_back = self._choose(bundle, info, output.ledger.engines())
         self.progress.over("engine")
         settings = self._config.engine
         fallback = partial(choose_fallback, bundle, settings, info)

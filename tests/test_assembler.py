@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from calib.runfolder import Read, RunInfo, TileId
-from daemon.intake.assembler import REQUEST_WINDOW, Assembler, ChannelKey, MissingImage, Outcome, TileImage
+from daemon.intake.assembler import (
+    REQUEST_WINDOW,
+    Assembler,
+    ChannelKey,
+    MissingImage,
+    Outcome,
+    SpooledImage,
+    TileImage,
+)
 from daemon.wire.codec import Refusal, WireError
 from daemon.wire.messages import Frame, Gone
 
@@ -14,7 +22,7 @@ IMAGE = 4 * 8 * 10 * 2
 """Bytes of a tile image."""
 
 
-def assembler(*, tiles=(FIRST,), cycles=3, next_cycle=None, images=100):
+def assembler(*, tiles=(FIRST,), cycles=3, next_cycle=None, spooled=(), images=100):
     info = RunInfo(
         run="R1",
         flowcell="FC",
@@ -25,7 +33,12 @@ def assembler(*, tiles=(FIRST,), cycles=3, next_cycle=None, images=100):
         width=10,
     )
     return Assembler(
-        info, next_cycle=next_cycle or {}, refuse_above=images * IMAGE, resend_after_s=1, missing_after_s=30
+        info,
+        next_cycle=next_cycle or {},
+        spooled=spooled,
+        refuse_above=images * IMAGE,
+        resend_after_s=1,
+        missing_after_s=30,
     )
 
 
@@ -61,6 +74,14 @@ def refusal_of(assembler, cycle=1, tile=FIRST, **changes):
     with pytest.raises(WireError) as caught:
         assembler.add(*frame(cycle, "A", tile, **changes), 0)
     return caught.value.refusal
+
+
+def asked_for(assembler, now):
+    """What is asked for, and sent."""
+    keys = assembler.requests(now)
+    for key in keys:
+        assembler.sent(key, now)
+    return keys
 
 
 def gone(assembler, cycle, channel, tile=FIRST):
@@ -127,7 +148,7 @@ def test_committed_cycles_are_late_and_the_next_one_is_awaited():
     assert add(waiting, 2, "A") == [Outcome.LATE]
     add(waiting, 3)
     assert ready(waiting) == [(FIRST, 3, True)]
-    asked = {key.tile for key in waiting.requests(100)} | {key.tile for key in waiting.requests(102)}
+    asked = {key.tile for key in asked_for(waiting, 100)} | {key.tile for key in asked_for(waiting, 102)}
     assert asked == {SECOND}
 
 
@@ -160,7 +181,7 @@ def test_refusal_names_what_came_and_what_is_declared():
 def test_nothing_is_asked_for_before_a_cycle_is_due():
     waiting = assembler()
     add(waiting, 1, "AC")
-    assert waiting.requests(1000) == []
+    assert asked_for(waiting, 1000) == []
 
 
 @pytest.mark.parametrize("how", ["cycle_end", "later frame"])
@@ -173,12 +194,12 @@ def test_lacking_channel_of_a_due_cycle_is_asked_for_after_the_delay_and_again(h
         add(waiting, 2, "A", now=10)
     lacking = [ChannelKey(FIRST, 1, "T")]
     assert waiting.newest_cycle == 1
-    assert waiting.requests(10.9) == []
-    assert waiting.requests(11) == lacking
-    assert waiting.requests(11.9) == []
-    assert waiting.requests(12) == lacking
+    assert asked_for(waiting, 10.9) == []
+    assert asked_for(waiting, 11) == lacking
+    assert asked_for(waiting, 11.9) == []
+    assert asked_for(waiting, 12) == lacking
     add(waiting, 1, "T", now=12.5)
-    assert waiting.requests(20) == []
+    assert asked_for(waiting, 20) == []
     assert ready(waiting, 20) == [(FIRST, 1, True)]
 
 
@@ -187,7 +208,7 @@ def test_frame_that_stays_away_makes_its_cycle_missing_and_the_next_goes_on():
     add(waiting, 1, "AG")
     add(waiting, 2)
     waiting.mark_due(2, 0)
-    waiting.requests(1)
+    asked_for(waiting, 1)
     assert ready(waiting, 30.9) == []
     missing, image = waiting.ready(31)
     assert missing == MissingImage(FIRST, 1, "channel C,T: not sent within 30 s", 2)
@@ -205,9 +226,9 @@ def test_frame_that_is_gone_makes_its_cycle_missing_at_once():
     waiting = assembler()
     add(waiting, 1, "ACT")
     waiting.mark_due(1, 0)
-    waiting.requests(1)
+    asked_for(waiting, 1)
     gone(waiting, 1, "G")
-    assert waiting.requests(5) == []
+    assert asked_for(waiting, 5) == []
     assert list(waiting.ready(1.1)) == [MissingImage(FIRST, 1, "channel G: gone at the controller", 3)]
 
 
@@ -224,7 +245,7 @@ def test_frame_that_comes_after_gone_still_counts():
     waiting = assembler()
     add(waiting, 1, "ACG")
     waiting.mark_due(1, 0)
-    waiting.requests(1)
+    asked_for(waiting, 1)
     gone(waiting, 1, "T")
     assert add(waiting, 1, "T", now=1.1) == [Outcome.ACCEPTED]
     assert ready(waiting, 1.2) == [(FIRST, 1, True)]
@@ -234,21 +255,21 @@ def test_end_of_the_run_is_not_past_its_last_cycle():
     waiting = assembler()
     waiting.mark_due(5000, 0)
     assert waiting.newest_cycle == 3
-    assert {key.cycle for key in waiting.requests(1)} == {1, 2, 3}
+    assert {key.cycle for key in asked_for(waiting, 1)} == {1, 2, 3}
 
 
 def test_requests_at_once_are_bounded_and_the_oldest_cycles_come_first():
     tiles = tuple(TileId(lane=1, tile=number) for number in range(1, 6))
     waiting = assembler(tiles=tiles, cycles=4)
     waiting.mark_due(4, 0)
-    asked = waiting.requests(1)
+    asked = asked_for(waiting, 1)
     assert len(asked) == REQUEST_WINDOW
     assert [key.cycle for key in asked] == [1] * 20 + [2] * 12
-    assert waiting.requests(1.5) == []
+    assert asked_for(waiting, 1.5) == []
     for key in asked[:8]:
         add(waiting, key.cycle, key.channel, tile=key.tile, now=1.5)
-    assert [key.cycle for key in waiting.requests(1.6)] == [2] * 8
-    assert len(waiting.requests(2.7)) == REQUEST_WINDOW
+    assert [key.cycle for key in asked_for(waiting, 1.6)] == [2] * 8
+    assert len(asked_for(waiting, 2.7)) == REQUEST_WINDOW
 
 
 def test_without_memory_later_cycles_are_refused_and_the_awaited_one_is_let_in():
@@ -270,23 +291,23 @@ def test_frame_that_is_refused_for_memory_is_asked_for_when_there_is_room():
         waiting.add(*frame(2, "A"), 0)
     assert caught.value.refusal is Refusal.MEMORY
     waiting.mark_due(2, 0)
-    assert waiting.requests(1) == [ChannelKey(FIRST, 1, "T")]
+    assert asked_for(waiting, 1) == [ChannelKey(FIRST, 1, "T")]
     add(waiting, 1, "T", now=1.5)
     assert ready(waiting, 1.5) == [(FIRST, 1, True)]
-    assert [(key.cycle, key.channel) for key in waiting.requests(1.6)] == [(2, channel) for channel in "ACGT"]
+    assert [(key.cycle, key.channel) for key in asked_for(waiting, 1.6)] == [(2, channel) for channel in "ACGT"]
 
 
 def test_cycle_that_was_refused_for_memory_does_not_grow_missing_meanwhile():
     waiting = assembler(images=2)
     add(waiting, 1, "ACG")
     waiting.mark_due(3, 0)
-    assert {key.cycle for key in waiting.requests(1)} == {1, 2, 3}
+    assert {key.cycle for key in asked_for(waiting, 1)} == {1, 2, 3}
     add(waiting, 2, now=2)
     with pytest.raises(WireError, match="bytes of frames are held"):
         waiting.add(*frame(3, "A"), 2)
-    waiting.requests(2)
+    asked_for(waiting, 2)
     assert ready(waiting, 31) == [(FIRST, 1, False), (FIRST, 2, True)]
-    assert {key.cycle for key in waiting.requests(31)} == {3}
+    assert {key.cycle for key in asked_for(waiting, 31)} == {3}
     add(waiting, 3, now=32)
     assert ready(waiting, 32) == [(FIRST, 3, True)]
 
@@ -312,7 +333,7 @@ def test_whatever_the_order_and_the_faults_nothing_is_lost(seed):
         step(*key, 0)
     waiting.mark_due(5, 0)
     for now in range(1, 20):
-        for key in waiting.requests(now):
+        for key in asked_for(waiting, now):
             step(key.tile, key.cycle, key.channel, now)
     assert left == {FIRST: [1, 2, 3, 4, 5], SECOND: [1, 2, 3, 4, 5]}
     assert waiting.finished
@@ -328,3 +349,48 @@ def test_a_cycle_that_is_still_imaged_does_not_count_as_waiting():
     assert collecting.bytes_waiting == IMAGE
     collecting.mark_due(1, 0.0)
     assert collecting.bytes_waiting == 2 * IMAGE
+
+
+def test_frame_that_could_not_be_asked_for_is_waited_for_longer():
+    waiting = assembler()
+    add(waiting, 1, "ACG")
+    waiting.mark_due(1, 0)
+    waiting.requests(1)
+    assert ready(waiting, 1 + 4 * 30 - 0.1) == []
+    (missing,) = waiting.ready(1 + 4 * 30)
+    assert missing.reason == "channel T: not sent within 120 s"
+
+
+def test_controller_that_is_silent_is_given_longer_and_asked_anew():
+    waiting = assembler()
+    add(waiting, 1, "ACG")
+    waiting.mark_due(1, 0)
+    asked_for(waiting, 1)
+    assert list(waiting.ready(60, silent=True)) == []
+    waiting.ask_anew()
+    assert ready(waiting, 61) == []
+    assert [key.channel for key in asked_for(waiting, 61)] == ["T"]
+    assert ready(waiting, 90) == []
+    assert ready(waiting, 91) == [(FIRST, 1, False)]
+
+
+def test_whole_images_move_to_the_spool_and_leave_in_their_turn():
+    waiting = assembler(cycles=4, images=3)
+    for cycle in (2, 3):
+        add(waiting, cycle)
+    assert [image.cycle for image in waiting.whole] == [3, 2]
+    waiting.moved_to_spool(FIRST, 3)
+    waiting.moved_to_spool(FIRST, 3)
+    assert (waiting.bytes_held, waiting.spooled) == (IMAGE, 1)
+    assert add(waiting, 3, "A") == [Outcome.DUPLICATE]
+    add(waiting, 1)
+    assert [type(item) for item in waiting.ready(0)] == [TileImage, TileImage, SpooledImage]
+    waiting.moved_to_spool(FIRST, 2)
+    assert (waiting.bytes_held, waiting.spooled) == (0, 0)
+
+
+def test_images_of_an_earlier_start_are_not_asked_for():
+    waiting = assembler(next_cycle={FIRST: 2}, spooled={(FIRST, 1), (FIRST, 2)})
+    waiting.mark_due(3, 0)
+    assert [key.cycle for key in asked_for(waiting, 1)] == [3] * 4
+    assert [(item.cycle, type(item)) for item in waiting.ready(0)] == [(2, SpooledImage)]

@@ -23,6 +23,8 @@ def changes(pressure, loads):
 
 def test_controller_is_released_when_a_run_is_taken_up():
     assert changes(Backpressure(MEMORY, SPOOL), [(0, 0), (0, 0)]) == [False, None]
+    assert changes(Backpressure(MEMORY, SPOOL), [(10, 40), (10, 40)]) == [False, None]
+    assert changes(Backpressure(MEMORY, SPOOL), [(10, 61), (10, 40)]) == [True, None]
 
 
 def test_hold_is_asked_for_above_the_high_mark_and_ended_below_the_low_one():

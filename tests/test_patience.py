@@ -1,6 +1,8 @@
 import errno
 import sqlite3
+import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -108,3 +110,35 @@ def test_full_disk_under_the_ledger_is_a_full_disk(tmp_path):
         database.executemany("INSERT INTO one VALUES (?)", [("x" * 1000,)] * 1000)
     database.close()
     assert storage_error("ledger", caught.value).reason is StopReason.DISK_FULL
+
+
+def test_one_thread_that_goes_on_does_not_hide_another_that_waits(progress):
+    stop = threading.Event()
+    patient = Patience(progress, lambda *_: None, stop.is_set, retry_for_s=3600)
+    full = OSError(errno.ENOSPC, "full")
+    other = threading.Thread(target=lambda: suppressed(patient, Failing([full] * 100_000, progress)))
+    other.start()
+    while not progress.snapshot().troubles:
+        time.sleep(0.01)
+    assert patient("ledger", Failing([full], progress)) == "done"
+    assert [trouble.phase for trouble in progress.snapshot().troubles] == [Phase.DISK_FULL]
+    stop.set()
+    other.join()
+    assert progress.snapshot().troubles == []
+
+
+def suppressed(patience, action):
+    with suppress(OutputError):
+        patience("ledger", action)
+
+
+def test_thread_that_waits_does_not_speak_for_the_one_that_calls(progress):
+    progress.set_working(True)
+    before = progress.stalled_s
+    waiting = threading.Thread(target=progress.waited)
+    waiting.start()
+    waiting.join()
+    assert progress.stalled_s > before
+    time.sleep(0.05)
+    progress.waited()
+    assert progress.stalled_s < 0.05

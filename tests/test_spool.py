@@ -1,3 +1,6 @@
+import errno
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -5,6 +8,7 @@ from calib.runfolder import Read, RunInfo, TileId
 from daemon.errors import OutputError
 from daemon.record.runfiles import RunFiles
 from daemon.record.spool import Spool
+from daemon.states import StopReason
 
 TILE, OTHER = TileId(lane=1, tile=1101), TileId(lane=2, tile=1101)
 INFO = RunInfo(
@@ -84,3 +88,21 @@ def test_what_is_kept_reaches_to_the_first_cycle_that_is_nowhere(spool):
     spool.drop(TILE, 3)
     assert spool.reaches(TILE, 2) == 2
     spool.drop(TILE, 3)
+
+
+def test_image_that_cannot_be_read_just_now_is_not_taken_for_damaged(spool, files, monkeypatch):
+    spool.put(TILE, 3, image(3))
+    errors = [OSError(errno.EIO, "Input/output error")]
+    read_bytes = Path.read_bytes
+
+    def failing(path):
+        if path.suffix == ".image" and errors:
+            raise errors.pop()
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    after = Spool(files, INFO)
+    with pytest.raises(OutputError) as caught:
+        after.recovered({})
+    assert caught.value.reason is StopReason.STORAGE_FAILED
+    assert after.recovered({}) == {(TILE, 3)}

@@ -11,8 +11,8 @@ class Backpressure:
 
     def __init__(self, memory: MemoryConfig, spool: SpoolConfig) -> None:
         self._memory, self._spool = memory, spool
-        self.holding = True
-        """Whether the controller may be holding: a daemon that was killed may have left it so."""
+        self.holding: bool | None = None
+        """What the controller was asked for; None before the first time: an earlier daemon may have left it holding."""
 
     def change(self, *, waiting_bytes: int, spooled_bytes: int) -> bool | None:
         """True where a hold is to be asked for, False for a release, None where nothing changes.
@@ -24,6 +24,6 @@ class Backpressure:
         memory, spool = self._memory, self._spool
         above = waiting_bytes > (memory.spill_above + memory.refuse_above) / 2 or spooled_bytes > spool.hold_above
         below = waiting_bytes <= memory.spill_above and spooled_bytes <= spool.release_below
-        if above and not self.holding:
-            return True
-        return False if below and self.holding else None
+        if above:
+            return None if self.holding else True
+        return False if self.holding is None or (self.holding and below) else None

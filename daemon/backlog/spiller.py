@@ -1,6 +1,9 @@
 """The thread that moves images to the spool, so that a slow disk delays no frame."""
 
 import queue
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
 
 from calib.runfolder import TileId
@@ -17,10 +20,15 @@ CLOSE_S = 10.0
 class Spiller:
     """Writes one image at a time; the images come from one thread, and it learns there when they are on the disk."""
 
-    def __init__(self, spool: Spool, patience: Patience) -> None:
-        self._spool, self._patience = spool, patience
+    def __init__(self, spool: Spool, committed: Mapping[TileId, int], patience: Patience) -> None:
+        """
+        Parameters
+        ----------
+        committed : last committed cycle of each tile, kept up to date by the caller's thread.
+        """
+        self._spool, self._committed, self._patience = spool, committed, patience
         self._given: queue.Queue[TileImage | None] = queue.Queue(1)
-        self._moved: queue.SimpleQueue[tuple[TileId, int]] = queue.SimpleQueue()
+        self._moved: queue.SimpleQueue[tuple[TileId, int] | None] = queue.SimpleQueue()
         self._worker = Worker("spool", self._write)
         self.busy = False
 
@@ -30,7 +38,7 @@ class Spiller:
         self._given.put_nowait(image)
 
     def moved(self) -> tuple[TileId, int] | None:
-        """The tile-cycle whose image has reached the disk, once."""
+        """The tile-cycle whose image has reached the disk, once; one that did not can be given again."""
         self._worker.check()
         try:
             done = self._moved.get_nowait()
@@ -45,15 +53,19 @@ class Spiller:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._given.put(None)
+        with suppress(queue.Full):
+            self._given.put(None, timeout=CLOSE_S)
         self._worker.join(CLOSE_S)
 
     def _write(self) -> None:
         while (image := self._given.get()) is not None:
-            tile, cycle, pixels = image.tile, image.cycle, image.pixels
             try:
-                self._patience("spool", lambda: self._spool.put(tile, cycle, pixels))  # noqa: B023 - called at once
+                self._patience("spool", partial(self._spool.put, image.tile, image.cycle, image.pixels))
+                if self._committed.get(image.tile, 0) >= image.cycle:
+                    # It was called meanwhile.
+                    self._patience("spool", partial(self._spool.drop, image.tile, image.cycle))
             except OutputError:
                 # It stays in memory, and the controller is asked to hold when that is full.
-                continue
-            self._moved.put((tile, cycle))
+                self._moved.put(None)
+            else:
+                self._moved.put((image.tile, image.cycle))

@@ -96,13 +96,14 @@ class LastingEngine:
                 pause_s = min(2 * pause_s, LONGEST_BACKOFF_S)
             self._give_way(error, text)
             try:
-                self._take(self._opened(self._same, error))
+                chosen = self._opened(self._same, error)
             except (SeqdError, OSError, MemoryError) as failure:
                 self._give_way(error, text)
                 text = f"{told(error)}; not opened again: {told(failure)}"
                 log.error("engine not opened again", attempt=attempt + 1, error=told(failure))
                 self._progress.trouble("engine", Phase.ENGINE_RESTARTING, text)
             else:
+                self._take(chosen)
                 return
         self._fall_back(error, text)
 

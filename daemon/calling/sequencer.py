@@ -49,7 +49,8 @@ class Sequencer:
 
     def begin(self, tile: TileId) -> None:
         """Take up a tile whose template stands."""
-        self._tiles[tile] = _Tile(self._output.ledger.neighbour_light(tile))
+        seen = self._output.patience("ledger", lambda: self._output.ledger.neighbour_light(tile))
+        self._tiles[tile] = _Tile(seen)
 
     def take(self, tile: TileId, read: ReadCycle, reading: Reading | None) -> None:
         """Take the next cycle of a tile; commits every cycle that has waited for it."""

@@ -19,6 +19,9 @@ from engines.architecture import CHANNELS, Channel
 REQUEST_WINDOW = 32
 """Frames that may be asked for again at once."""
 
+SILENT_FACTOR = 4
+"""How many times as long a frame is waited for while the controller cannot be asked for it, or says nothing."""
+
 OLDEST_RESERVE = 4
 """Tile images of the oldest cycle that is waited for that are held beyond the bound."""
 
@@ -90,10 +93,11 @@ class _Assembly:
 
 @dataclass
 class _Request:
-    """A frame that was asked for again."""
+    """A frame that is to be asked for again, and was if it is ``sent``."""
 
     first_s: float
     last_s: float
+    sent: bool = False
     gone: bool = False
 
 
@@ -229,8 +233,19 @@ class Assembler:
         if key in self._requests:
             self._requests[key].gone = True
 
+    def sent(self, key: ChannelKey, now_s: float) -> None:
+        """A frame was asked for; from the first time on it is waited for."""
+        request = self._requests[key]
+        if not request.sent:
+            request.sent, request.first_s = True, now_s
+        request.last_s = now_s
+
+    def ask_anew(self) -> None:
+        """The controller is heard again after a silence: what it was asked for meanwhile it may not have heard."""
+        self._requests = {key: request for key, request in self._requests.items() if request.gone}
+
     def requests(self, now_s: float) -> list[ChannelKey]:
-        """Frames to ask for now."""
+        """Frames to ask for now; :meth:`sent` says which of them were."""
         asked, oldest = [], self._oldest
         # What would be refused now is asked for afresh later; until then its time does not run.
         for key in [key for key in self._requests if not self._has_room(key.tile, key.cycle, oldest)]:
@@ -241,15 +256,19 @@ class Assembler:
                 self._requests[key] = _Request(now_s, now_s)
                 asked.append(key)
             elif not request.gone and now_s - request.last_s >= self._resend_after_s:
-                request.last_s = now_s
                 asked.append(key)
         return asked
 
-    def ready(self, now_s: float) -> Iterator[Item]:
-        """Tile images that can go on, each tile's in the order of its cycles."""
+    def ready(self, now_s: float, *, silent: bool = False) -> Iterator[Item]:
+        """Tile images that can go on, each tile's in the order of its cycles.
+
+        Parameters
+        ----------
+        silent : whether nothing is heard of the controller, which then is given longer to send a frame.
+        """
         for tile in self.info.tiles:
             while (cycle := self._next[tile]) <= self.info.cycles:
-                leaving = self._leaving(tile, cycle, now_s)
+                leaving = self._leaving(tile, cycle, now_s, silent)
                 if leaving is None:
                     break
                 self._next[tile] = cycle + 1
@@ -311,7 +330,7 @@ class Assembler:
         present = assembly.present if assembly else set()
         return [channel for channel in CHANNELS if channel not in present]
 
-    def _leaving(self, tile: TileId, cycle: int, now_s: float) -> Item | None:
+    def _leaving(self, tile: TileId, cycle: int, now_s: float, silent: bool) -> Item | None:
         assembly = self._assemblies.get((tile, cycle))
         if assembly and assembly.complete:
             if assembly.pixels is None:
@@ -323,6 +342,8 @@ class Assembler:
         if any(request and request.gone for request in requests):
             return MissingImage(tile, cycle, f"channel {names}: gone at the controller", frames)
         missing_after_s = self._missing_after_s or self.imaging.missing_after_s
-        if any(request and now_s - request.first_s >= missing_after_s for request in requests):
-            return MissingImage(tile, cycle, f"channel {names}: not sent within {missing_after_s:g} s", frames)
+        for request in filter(None, requests):
+            waited_s = missing_after_s if request.sent and not silent else SILENT_FACTOR * missing_after_s
+            if now_s - request.first_s >= waited_s:
+                return MissingImage(tile, cycle, f"channel {names}: not sent within {waited_s:g} s", frames)
         return None

@@ -111,6 +111,7 @@ class Ingest:
     def follow(self, run: str) -> None:
         """Watch the sequence numbers of this run."""
         self._run, self._last_seq, self._lost = run, None, False
+        self._progress.heard()
 
     def __enter__(self) -> "Ingest":
         return self

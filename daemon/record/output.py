@@ -82,19 +82,23 @@ class RunOutput:
             opened.callback(self.ledger.close)
             patience("ledger", lambda: self.ledger.begin(facts))
             patience("run folder", lambda: write_durably(files.root / RUN_INFO, run_info_xml(info)))
-            self.committed = self.ledger.committed_cycles()
+            self.committed = patience("ledger", self.ledger.committed_cycles)
             self.spool = Spool(files, info)
-            self.spooled = self.spool.recovered(self.committed)
+            self.spooled = patience("spool", lambda: self.spool.recovered(self.committed))
             """Images that an earlier start left in the spool."""
-            self._clusters = self.ledger.tiles()
+            self._clusters = patience("ledger", self.ledger.tiles)
             for tile, clusters in self._clusters.items():
-                self._open(opened, tile, clusters, self.committed.get(tile, 0))
+                cycles = self.committed.get(tile, 0)
+                patience("tile files", partial(self._open, opened, tile, clusters, cycles))
             self._opened = opened.pop_all()
 
     def templates(self) -> dict[TileId, TileTemplate]:
         """Templates that stand."""
         shape = (self.info.height, self.info.width)
-        return {tile: load_template(self.files.template_of(tile), shape) for tile in self._clusters}
+        return {
+            tile: self.patience("templates", partial(load_template, self.files.template_of(tile), shape))
+            for tile in self._clusters
+        }
 
     def keep_reading(self, tile: TileId, cycle: int, reading: NDArray[np.float16]) -> None:
         """Keep a reading until it is called or the run is taken up anew; not synced.
@@ -174,11 +178,12 @@ class RunOutput:
             committed_ns=time.time_ns(),
         )
         self.patience("ledger", lambda: self.ledger.commit(row))
-        self.patience("spool", lambda: self.spool.drop(tile, result.cycle))
         self._progress.committed(tile, result.cycle, result.status, frames=result.frames)
+        # Before its image is dropped: whoever puts one later sees that it is of no use.
+        self.committed[tile] = result.cycle
+        self.patience("spool", lambda: self.spool.drop(tile, result.cycle))
         if result.cycle == self._filter_cycles:
             self._progress.filtered(int(np.count_nonzero(self.passing(tile))))
-        self.committed[tile] = result.cycle
         header = Calls(run=self.info.run, seq=0, lane=tile.lane, tile=tile.tile, cycle=result.cycle, n=len(calls))
         self._stream.send(header, calls.tobytes())
 

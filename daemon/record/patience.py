@@ -92,8 +92,7 @@ class Patience:
         until = time.monotonic() + pause_s
         while not self._stopping() and (left := until - time.monotonic()) > 0:
             time.sleep(min(SLICE_S, left))
-        # Whoever waits with a reason is not stalled.
-        self._progress.worked()
+        self._progress.waited()
 
 
 def _failure(what: str, error: OSError | OutputError | MemoryError) -> OutputError:

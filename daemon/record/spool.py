@@ -20,6 +20,7 @@ from calib.runfolder import RunInfo, TileId
 from daemon.errors import OutputError
 from daemon.record.durable import read_sealed, write_sealed
 from daemon.record.runfiles import RunFiles
+from daemon.states import StopReason
 
 NAME = re.compile(r"s_(\d+)_(\d+)_C(\d+)\.image")
 
@@ -72,12 +73,16 @@ class Spool:
         Parameters
         ----------
         committed : last committed cycle of each tile.
+
+        Raises
+        ------
+        OSError, OutputError : the disk does not answer; may be tried again.
         """
         self._held.clear()
         for path in self._files.spool.iterdir():
             key = self._needed(path, committed)
             if key is None:
-                path.unlink()
+                path.unlink(missing_ok=True)
             else:
                 self._held.add(key)
         return set(self._held)
@@ -91,6 +96,10 @@ class Spool:
             if cycle <= committed.get(tile, 0):
                 return None
             self.get(tile, cycle)
-        except (OutputError, ValueError):
+        except ValueError:
+            return None
+        except OutputError as error:
+            if error.reason is not StopReason.OUTPUT_CHANGED:
+                raise
             return None
         return tile, cycle

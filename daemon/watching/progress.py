@@ -38,7 +38,10 @@ class Progress:
         self._pending: set[tuple[TileId, int]] = set()
         self._frames: Counter[tuple[TileId, int]] = Counter()
         """Of tile-cycles that are not committed."""
-        self._troubles: dict[str, tuple[Phase, str, float]] = {}
+        self._troubles: dict[tuple[str, int], tuple[Phase, str, float]] = {}
+        """By what it is, and the thread that waits for it."""
+        self._worker = 0
+        """The thread that calls."""
 
     def take_up(self, run: str) -> None:
         """A run is known; nothing of it is yet."""
@@ -102,13 +105,14 @@ class Progress:
     def trouble(self, what: str, phase: Phase, text: str) -> None:
         """Something hinders the run and is waited out."""
         with self._lock:
-            since = self._troubles[what][2] if what in self._troubles else time.monotonic()
-            self._troubles[what] = phase, text, since
+            key = what, threading.get_ident()
+            since = self._troubles[key][2] if key in self._troubles else time.monotonic()
+            self._troubles[key] = phase, text, since
 
     def over(self, what: str) -> None:
-        """What hindered the run is over."""
+        """What hindered the run is over, for the thread that says so."""
         with self._lock:
-            self._troubles.pop(what, None)
+            self._troubles.pop((what, threading.get_ident()), None)
 
     def heard(self) -> None:
         """A message of the controller came."""
@@ -202,7 +206,7 @@ class Progress:
         """A FASTQ file is in place."""
         with self._lock:
             self._status.fastq_files += 1
-            self._mark()
+            self._marks += 1
 
     def stream_dropped(self) -> None:
         """A message could not be queued for the stream."""
@@ -224,8 +228,16 @@ class Progress:
         self._marks += 1
         self._moved = time.monotonic()
 
+    def waited(self) -> None:
+        """A thread waits with a reason; that of the one that works is no stall."""
+        with self._lock:
+            self._marks += 1
+            if threading.get_ident() == self._worker:
+                self._moved = time.monotonic()
+
     def set_working(self, working: bool) -> None:
-        """Say whether there is anything to do."""
+        """Say whether there is anything to do; said by the thread that does it."""
+        self._worker = threading.get_ident()
         if working and not self._working:
             self._moved = time.monotonic()
         self._working = working
@@ -264,7 +276,7 @@ class Progress:
             status.cycle = min(self._committed.values(), default=0)
             status.troubles = [
                 Trouble(what=what, phase=phase, text=text, since_s=round(now - since, 1))
-                for what, (phase, text, since) in self._troubles.items()
+                for (what, _), (phase, text, since) in self._troubles.items()
             ]
             status.phase = self._phase(status) if status.state is RunState.RUNNING else None
             elapsed = now - self._since

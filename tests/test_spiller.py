@@ -1,0 +1,67 @@
+import errno
+import time
+
+import numpy as np
+import pytest
+
+from calib.runfolder import TileId
+from daemon.backlog.spiller import Spiller
+from daemon.intake.assembler import TileImage
+from daemon.record.patience import Patience
+from daemon.watching.progress import Progress
+
+TILE = TileId(lane=1, tile=1101)
+IMAGE = TileImage(TILE, 3, np.zeros((4, 8, 8), np.uint16))
+
+
+class Disk:
+    """A spool whose disk fails for a while."""
+
+    def __init__(self, failures):
+        self.failures, self.images = failures, set()
+
+    def put(self, tile, cycle, pixels):
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.images.add((tile, cycle))
+
+    def drop(self, tile, cycle):
+        self.images.discard((tile, cycle))
+
+
+def moved(spiller):
+    """What becomes of the image that was given."""
+    deadline = time.monotonic() + 10
+    while spiller.busy and time.monotonic() < deadline:
+        if (done := spiller.moved()) is not None:
+            return done
+        time.sleep(0.01)
+    return None
+
+
+@pytest.fixture
+def impatient():
+    return Patience(Progress("1"), lambda *_: None, lambda: False, retry_for_s=0)
+
+
+def test_image_that_could_not_be_moved_can_be_given_again(impatient):
+    disk = Disk(failures=2)
+    with Spiller(disk, {}, impatient) as spiller:
+        spiller.give(IMAGE)
+        assert moved(spiller) is None
+        assert not spiller.busy
+        while disk.failures:
+            spiller.give(IMAGE)
+            moved(spiller)
+        spiller.give(IMAGE)
+        assert moved(spiller) == (TILE, 3)
+    assert disk.images == {(TILE, 3)}
+
+
+def test_image_that_was_called_while_it_was_moved_is_not_left_behind(impatient):
+    disk = Disk(failures=0)
+    with Spiller(disk, {TILE: 3}, impatient) as spiller:
+        spiller.give(IMAGE)
+        assert moved(spiller) == (TILE, 3)
+    assert disk.images == set()
