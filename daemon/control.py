@@ -174,7 +174,7 @@ class Control:
                 payload = locs[:, ::-1].astype("<f4").tobytes()
                 return Template(run=run, seq=0, lane=tile.lane, tile=tile.tile, n=len(locs)), payload
             calls = read_cycles(files.calls_of(tile), range(request.cycle, request.cycle + 1))[0]
-        except (OSError, OutputError):
+        except (OSError, OutputError, MemoryError):
             return refused, b""
         answer = Calls(run=run, seq=0, lane=tile.lane, tile=tile.tile, cycle=request.cycle, n=len(calls))
         return answer, calls.tobytes()
