@@ -247,7 +247,7 @@ def test_an_empty_template_is_read_back(readout, tmp_path):
 
 
 def test_a_missing_template_is_refused(tmp_path):
-    with pytest.raises(OutputError, match=r"template .*gone\.npz: .*No such file.*; the file was changed from outside"):
+    with pytest.raises(OutputError, match=r"file .*gone\.npz: .*No such file.*; it was changed from outside"):
         load_template(tmp_path / "gone.npz", SHAPE)
 
 
@@ -257,7 +257,7 @@ def test_a_cut_template_is_refused(template, tmp_path):
     whole = path.read_bytes()
     for length in (0, 1, 10, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(OutputError, match=r"t\.npz: .*; the file was changed from outside$"):
+        with pytest.raises(OutputError, match=r"t\.npz: .*; it was changed from outside$"):
             load_template(path, SHAPE)
 
 
@@ -265,7 +265,7 @@ def test_a_cut_template_is_refused(template, tmp_path):
 def test_what_is_no_template_is_refused(content, tmp_path):
     path = tmp_path / "t.npz"
     path.write_bytes(content)
-    with pytest.raises(OutputError, match=r"t\.npz: its SHA-256 is not .*; the file was changed from outside$"):
+    with pytest.raises(OutputError, match=r"t\.npz: its SHA-256 is not .*; it was changed from outside$"):
         load_template(path, SHAPE)
 
 
