@@ -1,7 +1,7 @@
 """A long run of small tiles through the real daemon: what of its resources grows.
 
-Prints resident memory, threads, sockets and file descriptors after the first tile-cycles and at the end, and their
-ratio; ends with 1 where one grew by more than a twentieth.
+Prints resident memory, threads, sockets and file descriptors after the first tile-cycles and at the end, medians of
+some looks, and their ratio; ends with 1 where one grew by more than a twentieth.
 """
 
 import subprocess
@@ -10,6 +10,7 @@ import tempfile
 import time
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from statistics import median
 
 import tomli_w
 
@@ -21,6 +22,9 @@ from daemon.errors import UnreachableError
 RUN, TILES, CYCLES, SHAPE = "SOAK", 4, 500, (48, 48)
 SETTLED = 200
 """Tile-cycles after which the first look is taken."""
+
+LOOKS = 25
+"""Looks of which the median is taken: files are open for moments."""
 
 MOST = 1.05
 POLL_S = 0.2
@@ -92,12 +96,17 @@ def soak(folder: Path) -> list[Resources]:
     return looks
 
 
+def typical(looks: list[Resources]) -> Resources:
+    """Each resource's median."""
+    return Resources(*(int(median(values)) for values in zip(*map(astuple, looks), strict=True)))
+
+
 def main() -> None:
     """Soak and compare."""
     with tempfile.TemporaryDirectory() as scratch:
         began = time.monotonic()
         looks = soak(Path(scratch))
-    first, last = looks[0], looks[-1]
+    first, last = typical(looks[:LOOKS]), typical(looks[-LOOKS:])
     print(f"{TILES * CYCLES} tile-cycles of {SHAPE[0]}×{SHAPE[1]} px in {time.monotonic() - began:.0f} s")
     grown = False
     for field, before, after in zip(fields(Resources), astuple(first), astuple(last), strict=True):
