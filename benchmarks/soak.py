@@ -21,7 +21,7 @@ from daemon.errors import UnreachableError
 
 RUN, TILES, CYCLES, SHAPE = "SOAK", 4, 500, (48, 48)
 SETTLED = 200
-"""Tile-cycles after which the first look is taken."""
+"""Tile-cycles after which the first look is taken: those of every tile, whose files are open by then."""
 
 LOOKS = 25
 """Looks of which the median is taken: files are open for moments."""
@@ -85,10 +85,10 @@ def soak(folder: Path) -> list[Resources]:
         while daemon.poll() is None:
             time.sleep(POLL_S)
             try:
-                counts = client.status().tile_cycles
+                cycle = client.status().cycle
             except UnreachableError:
                 continue
-            if SETTLED <= counts.called < TILES * CYCLES:
+            if SETTLED // TILES <= cycle < CYCLES:
                 looks.append(resources(daemon.pid))
         controller.wait(60)
         if daemon.returncode or not looks:
