@@ -38,7 +38,7 @@ def images(tmp_path_factory):
     return root
 
 
-def workplace(folder, *, precision="f32", timeout_s=60.0, **faults):
+def faulty_bench(folder, *, precision="f32", timeout_s=60.0, **faults):
     return bench(
         folder,
         calling={"template_cycles": 3},
@@ -99,7 +99,7 @@ def image_of(images, tile, cycle):
 
 @pytest.fixture(scope="module")
 def undisturbed(images, tmp_path_factory):
-    here = workplace(tmp_path_factory.mktemp("undisturbed"))
+    here = faulty_bench(tmp_path_factory.mktemp("undisturbed"))
     status = finished(here, images)
     assert status.engine.restarts == 0
     assert statuses(here) == {}
@@ -121,7 +121,7 @@ def undisturbed(images, tmp_path_factory):
     ids=str,
 )
 def test_faults_that_pass_change_no_call(plan, restarts, images, undisturbed, tmp_path):
-    here = workplace(tmp_path)
+    here = faulty_bench(tmp_path)
     status = finished(here, images, **plan)
     assert statuses(here) == {}
     assert outputs(here.runs / RUN) == undisturbed
@@ -133,7 +133,7 @@ def test_faults_that_pass_change_no_call(plan, restarts, images, undisturbed, tm
 
 @pytest.mark.parametrize("number", [MAP, LATER])
 def test_engine_that_hangs_is_left_behind(number, images, undisturbed, tmp_path):
-    here = workplace(tmp_path, timeout_s=4.0)
+    here = faulty_bench(tmp_path, timeout_s=4.0)
     status = finished(here, images, tiles={number: "hang"})
     assert statuses(here) == {}
     assert outputs(here.runs / RUN) == undisturbed
@@ -143,7 +143,7 @@ def test_engine_that_hangs_is_left_behind(number, images, undisturbed, tmp_path)
 
 
 def test_tile_cycle_that_fails_every_engine_fails_alone(images, undisturbed, tmp_path):
-    here = workplace(tmp_path)
+    here = faulty_bench(tmp_path)
     status = finished(here, images, image=image_of(images, TILES[0], 5))
     assert statuses(here) == {(1101, 5): ("failed", "3 times: engine openvino: device: bad tile")}
     assert status.engine.restarts == 4
@@ -156,7 +156,7 @@ def test_tile_cycle_that_fails_every_engine_fails_alone(images, undisturbed, tmp
 
 
 def test_engine_that_fails_at_every_tile_ends_the_run_and_costs_nothing(images, undisturbed, tmp_path):
-    here = workplace(tmp_path)
+    here = faulty_bench(tmp_path)
     code, last = ended(here, images, **{"from": LATER})
     assert (code, last["stop_reason"], last["failed"]) == (5, "engine_failed", 0)
     finished(here, images)
@@ -164,7 +164,7 @@ def test_engine_that_fails_at_every_tile_ends_the_run_and_costs_nothing(images, 
 
 
 def test_template_that_no_engine_makes_ends_the_run(images, undisturbed, tmp_path):
-    here = workplace(tmp_path)
+    here = faulty_bench(tmp_path)
     code, last = ended(here, images, image=image_of(images, TILES[0], 2))
     assert (code, last["stop_reason"], last["failed"]) == (5, "engine_failed", 0)
     assert last["reason"] == "tile 1_1101: no template, 3 times: engine openvino: device: bad tile"
@@ -177,7 +177,7 @@ def test_template_that_no_engine_makes_ends_the_run(images, undisturbed, tmp_pat
 def test_engine_that_does_not_open_again_ends_the_run_and_the_next_start_goes_on(
     fault, reason, images, undisturbed, tmp_path
 ):
-    here = workplace(tmp_path, engine_restarts=3)
+    here = faulty_bench(tmp_path, engine_restarts=3)
     code, last = ended(here, images, tiles={LATER: fault}, closed=list(range(2, 99)))
     assert (code, last["stop_reason"], last["failed"]) == (5, reason, 0)
     assert "; not opened again: device: it does not open" in last["reason"]
@@ -188,7 +188,7 @@ def test_engine_that_does_not_open_again_ends_the_run_and_the_next_start_goes_on
 
 
 def test_status_says_that_the_engine_is_opened_again_and_a_stop_ends_the_waiting(images, undisturbed, tmp_path):
-    here = workplace(tmp_path, engine_backoff_s=600.0)
+    here = faulty_bench(tmp_path, engine_backoff_s=600.0)
     with here.camera(images), daemon(here, "--once", tiles={LATER: "lost"}, closed=[2]) as started:
         (before,) = here.wait_for(lambda status: "; not opened again" in str(status.troubles)).troubles
         status = here.wait_for(lambda status: status.troubles[0].since_s > before.since_s + 3)
@@ -208,7 +208,7 @@ def test_status_says_that_the_engine_is_opened_again_and_a_stop_ends_the_waiting
 
 
 def test_events_tell_of_the_fault_and_of_its_end(images, tmp_path):
-    here = workplace(tmp_path)
+    here = faulty_bench(tmp_path)
     with zmq.Context() as context, context.socket(zmq.SUB) as events:
         events.subscribe(b"event")
         events.connect(here.endpoint("calls"))
@@ -223,11 +223,11 @@ def test_events_tell_of_the_fault_and_of_its_end(images, tmp_path):
 
 
 def test_fallback_takes_over_and_is_kept_over_a_kill(images, tmp_path):
-    whole = workplace(tmp_path, precision="int8")
+    whole = faulty_bench(tmp_path, precision="int8")
     finished(whole, images)
     undisturbed = {tile: read_cycles(RunFiles(whole.runs / RUN).calls_of(tile), range(1, CYCLES + 1)) for tile in TILES}
     (tmp_path / "here").mkdir()
-    here = workplace(tmp_path / "here", precision="int8", fallback="cpu", engine_restarts=1)
+    here = faulty_bench(tmp_path / "here", precision="int8", fallback="cpu", engine_restarts=1)
     with here.camera(images, "--tile-seconds", "0.3"):
         plan = {"tiles": {LATER: "lost"}, "closed": [2], "precision": "int8"}
         with daemon(here, "--once", **plan) as started:
@@ -259,35 +259,35 @@ def test_fallback_takes_over_and_is_kept_over_a_kill(images, tmp_path):
 
 
 def test_fallback_takes_over_from_an_engine_that_opens_and_is_of_no_use(images, tmp_path):
-    here = workplace(tmp_path, precision="int8", fallback="cpu")
+    here = faulty_bench(tmp_path, precision="int8", fallback="cpu")
     status = finished(here, images, precision="int8", **{"from": LATER})
     assert (status.engine.reason, status.engine.fallback) == ("fallback", "engine openvino: device: bad tile")
     assert statuses(here) == {}
 
 
 def test_fallback_takes_over_where_the_engine_does_not_open_at_the_start(images, tmp_path):
-    here = workplace(tmp_path, precision="int8", fallback="cpu")
+    here = faulty_bench(tmp_path, precision="int8", fallback="cpu")
     status = finished(here, images, precision="int8", closed=[1])
     assert (status.engine.reason, status.engine.fallback) == ("fallback", "device: it does not open")
     assert statuses(here) == {}
 
 
 def test_no_engine_at_the_start_ends_the_run(images, tmp_path):
-    code, last = ended(workplace(tmp_path), images, closed=[1])
+    code, last = ended(faulty_bench(tmp_path), images, closed=[1])
     assert (code, last["stop_reason"], last["reason"]) == (5, "engine_failed", "device: it does not open")
 
 
 def test_run_that_another_engine_would_go_on_with_is_refused(images, tmp_path):
-    here = workplace(tmp_path)
+    here = faulty_bench(tmp_path)
     ended(here, images, tiles={LATER: "lost"}, closed=list(range(2, 99)))
-    other = workplace(tmp_path, precision="int8")
+    other = faulty_bench(tmp_path, precision="int8")
     code, last = ended(other, images)
     assert (code, last["stop_reason"]) == (8, "refused")
     assert 'begun with precision "f32", now it is "int8"' in last["reason"]
 
 
 def test_another_seqd_is_noted(images, undisturbed, tmp_path):
-    here = workplace(tmp_path, engine_restarts=0)
+    here = faulty_bench(tmp_path, engine_restarts=0)
     ended(here, images, tiles={LATER: "lost"})
     assert lines(here, "run goes on with another seqd") == []
     with closing(sqlite3.connect(here.runs / RUN / "run.db")) as database, database:
