@@ -22,8 +22,6 @@ from tests.chaos.plan import ENDINGS, FRAMES, STAGES, Blow, Case, Start, plan
 from tests.chaos.plan import Kind as Disturbance
 from tests.chaos.shim import Death, Error, build, environment
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the shim needs a C compiler")
-
 FORM_OF_FAULTS = {"delay_images", "clock_s", "pause_s", "crash_s", "seed"}
 """Fields of ``Faults`` that say how a fault is, not how often."""
 

@@ -1,6 +1,7 @@
 """Compiling the library that sees and disturbs what a daemon writes (``shim.c``), and what tells it what to do."""
 
 import errno
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ class Error:
 
 def build(folder: Path) -> Path:
     """Compile the library; its path."""
+    if shutil.which("cc") is None:
+        raise SystemExit("cc is not installed: the campaign needs a C compiler")
     library = folder / "shim.so"
     command = ["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden", "-o"]
     subprocess.run([*command, str(library), str(SOURCE), "-ldl", "-lpthread"], check=True)
