@@ -15,6 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from calib.flowcell import Naming, layout_of
 from engines.architecture import CHANNELS
 from engines.errors import SeqdError
 
@@ -73,6 +74,8 @@ class RunInfo(BaseModel):
     tiles: Annotated[tuple[TileId, ...], Field(min_length=1, max_length=100_000)]
     height: Pixels
     width: Pixels
+    pixel_um: Annotated[float, Field(gt=0, le=100)] | None = None
+    """Edge of a pixel on the flow cell; cluster densities are not known without it."""
 
     @model_validator(mode="after")
     def _unique(self) -> "RunInfo":
@@ -83,6 +86,11 @@ class RunInfo(BaseModel):
         if self.cycles > MOST_CYCLES:
             raise ValueError(f"{self.cycles} cycles, at most {MOST_CYCLES} are allowed")
         return self
+
+    def label(self, read: Read) -> str:
+        """``R1``, ``R2``, ... of reads of the template, ``I1``, ``I2``, ... of index reads, each counted for itself."""
+        alike = [other for other in self.reads if other.index == read.index]
+        return f"{'I' if read.index else 'R'}{1 + alike.index(read)}"
 
     @property
     def cycles(self) -> int:
@@ -181,19 +189,24 @@ def run_info_xml(info: RunInfo) -> bytes:
             NumCycles=str(read.cycles),
             IsIndexedRead="Y" if read.index else "N",
         )
-    lanes = {tile.lane for tile in info.tiles}
-    layout = ElementTree.SubElement(
+    layout = layout_of(info.tiles)
+    flowcell = ElementTree.SubElement(
         run,
         "FlowcellLayout",
-        LaneCount=str(len(lanes)),
-        SurfaceCount="1",
-        SwathCount="1",
-        TileCount=str(max(sum(tile.lane == lane for tile in info.tiles) for lane in lanes)),
+        LaneCount=str(layout.lanes),
+        SurfaceCount=str(layout.surfaces),
+        SwathCount=str(layout.swaths),
+        TileCount=str(layout.tiles),
     )
-    tiles = ElementTree.SubElement(ElementTree.SubElement(layout, "TileSet", TileNamingConvention="FourDigit"), "Tiles")
+    if layout.naming is Naming.FIVE_DIGIT:
+        flowcell.attrib |= {"SectionPerLane": str(layout.sections), "LanePerSection": "1"}
+    tile_set = ElementTree.SubElement(flowcell, "TileSet", TileNamingConvention=layout.naming)
+    tiles = ElementTree.SubElement(tile_set, "Tiles")
     for tile in info.tiles:
         ElementTree.SubElement(tiles, "Tile").text = str(tile)
-    ElementTree.SubElement(run, "ImageDimensions", Width=str(info.width), Height=str(info.height))
+    dimensions = ElementTree.SubElement(run, "ImageDimensions", Width=str(info.width), Height=str(info.height))
+    if info.pixel_um is not None:
+        dimensions.set("PixelSizeUm", f"{info.pixel_um:g}")
     channels = ElementTree.SubElement(run, "ImageChannels")
     for channel in CHANNELS:
         ElementTree.SubElement(channels, "Name").text = channel
@@ -205,6 +218,7 @@ def _parsed(document: ElementTree.Element, root: Path) -> RunInfo:
     run = _required(document, "Run")
     tiles = tuple(_tile(tile.text or "") for tile in run.iterfind("FlowcellLayout/TileSet/Tiles/Tile"))
     height, width = _dimensions(run, root)
+    pixel_um = run.find("ImageDimensions[@PixelSizeUm]")
     return RunInfo(
         run=run.get("Id", ""),
         number=int(run.get("Number", "1")),
@@ -222,6 +236,7 @@ def _parsed(document: ElementTree.Element, root: Path) -> RunInfo:
         tiles=tiles,
         height=height,
         width=width,
+        pixel_um=None if pixel_um is None else float(pixel_um.get("PixelSizeUm", "")),
     )
 
 

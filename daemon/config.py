@@ -1,5 +1,6 @@
 """The configuration: one TOML file, closed and bounded. ``systemd/seqd.toml`` is the commented example."""
 
+import hashlib
 import re
 import tomllib
 from ipaddress import ip_address
@@ -207,6 +208,11 @@ class Config(_Section):
     control: ControlConfig = ControlConfig()
     security: SecurityConfig = SecurityConfig()
     log: LogConfig = LogConfig()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all settings, as hexadecimal digits."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     @model_validator(mode="after")
     def _five_addresses(self) -> "Config":

@@ -25,7 +25,7 @@ from daemon.errors import RunError, stop_reason, storage_error
 from daemon.intake.ingest import Ingest
 from daemon.pipeline import Pipeline
 from daemon.record.durable import write_durably
-from daemon.record.ledger import EngineUse
+from daemon.record.ledgerreader import EngineUse, Start
 from daemon.record.output import RunOutput
 from daemon.record.patience import Patience
 from daemon.record.runfiles import RunFiles
@@ -205,8 +205,8 @@ class Service:
             fastq_files=len(list(output.files.fastq.glob("*.fastq.gz"))),
             spooled=output.spooled,
         )
-        began_ns = time.time_ns()
-        output.patience("ledger", lambda: output.ledger.start(__version__, began_ns))
+        start = Start(seqd=__version__, configuration=self._config.digest, began_ns=time.time_ns())
+        output.patience("ledger", lambda: output.ledger.start(start))
         self._use(engine, output)
         log.info("run", run=info.run, tiles=len(info.tiles), cycles=info.cycles, resumed_at=min(committed.values()) + 1)
 

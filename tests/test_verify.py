@@ -18,12 +18,12 @@ from calib.learning.simulation.folder import write_simulated_run
 from calib.runfolder import RUN_INFO, Read, RunFolderError, TileId, image_path, read_run_info, run_info_xml
 from daemon.errors import OutputError
 from daemon.record.durable import write_sealed
+from daemon.record.ledgercopy import copy_ledger
 from daemon.record.runfiles import RunFiles
 from daemon.sinks.fastq import fastq_records
 from daemon.sinks.sinkfile import SinkFile, gzipped
 from daemon.states import RunState
 from daemon.verification import verify_run
-from daemon.verification.books import copy_ledger
 from daemon.verification.findings import Findings
 from daemon.verification.sinkfiles import check_sink_file
 from tests.processes import SEQD, bench, finish

@@ -3,13 +3,14 @@
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
 from calib.calling.reading import Reading
+from calib.imagequality import image_quality
 from calib.jointfit.cycle import FittedCycle
 from calib.normalisation import Normalisation
 from calib.registration import RegistrationError
@@ -42,6 +43,7 @@ class _InFlight:
     read: ReadCycle | None = None
     slot: Slot | None = None
     fitted: FittedCycle | None = None
+    submitted_s: float = 0.0
 
 
 class Caller:
@@ -136,8 +138,10 @@ class Caller:
         except RegistrationError as error:
             flight.read = _failed(item, str(error))
             return
+        flight.submitted_s = time.monotonic()
         flight.slot, flight.fitted = self._computed(template, pixels, images, drift)
-        flight.read = ReadCycle(item.cycle, CycleStatus.CALLED, len(CHANNELS), drift_px=drift)
+        measured = image_quality(pixels, template.normalisation.offset, template.positions_in(drift))
+        flight.read = ReadCycle(item.cycle, CycleStatus.CALLED, len(CHANNELS), drift_px=drift, images=measured)
         self._progress.worked()
 
     def _computed(
@@ -160,6 +164,7 @@ class Caller:
         assert read is not None
         if flight.slot is not None:
             centres = self._lasting.engine.collect(flight.slot, self._timeout_s).centres
+            read = replace(read, engine_s=time.monotonic() - flight.submitted_s)
         if read.status is not CycleStatus.CALLED:
             return read, None
         assert read.drift_px is not None

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from calib.calling.inphase import AHEAD, BACK
 from calib.calling.reading import Reading
 from calib.calling.sequence import call_cycle
+from calib.imagequality import ImageQuality
 from calib.phasing import NeighbourLight, estimate_phasing
 from calib.runfolder import TileId
 from daemon.record.output import CycleResult, RunOutput
@@ -28,6 +29,8 @@ class ReadCycle:
     frames: int
     reason: str = ""
     drift_px: NDArray[np.float32] | None = None
+    images: ImageQuality | None = None
+    engine_s: float | None = None
 
 
 @dataclass
@@ -99,6 +102,8 @@ class Sequencer:
             chastity=called.chastity,
             drift_px=read.drift_px,
             neighbours=called.neighbours,
+            images=read.images,
+            engine_s=read.engine_s,
         )
 
     def _reading(self, tile: TileId, read: ReadCycle) -> Reading:

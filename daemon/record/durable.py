@@ -7,6 +7,7 @@ writer of the same name writes over it.
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from daemon.errors import OutputError, storage_error
@@ -38,6 +39,11 @@ def write_durably(path: Path, *content: bytes | memoryview) -> None:
     ------
     OSError : it is not there; what was there before still is. May be tried again.
     """
+    stream_durably(path, content)
+
+
+def stream_durably(path: Path, content: Iterable[bytes | memoryview]) -> None:
+    """As :func:`write_durably`, of content that need not be in memory at once; what it raises, this raises too."""
     temporary = path.with_name(f".{path.name}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
     try:

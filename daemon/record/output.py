@@ -5,7 +5,7 @@ import os
 import time
 import zlib
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from calib.calling.chastity import UNKNOWN
 from calib.calling.quality import NO_CALL
+from calib.imagequality import ImageQuality
 from calib.phasing import NeighbourLight
 from calib.runfolder import RUN_INFO, RunInfo, TileId, run_info_xml
 from calib.template.tile import TileTemplate
 from daemon.errors import RunError
 from daemon.record.durable import write_durably
 from daemon.record.filter import filter_cycles, passing
-from daemon.record.ledger import CycleRow, Ledger
+from daemon.record.ledger import Ledger
+from daemon.record.ledgerreader import CycleRow, ImageRow
 from daemon.record.locs import encode_locs
 from daemon.record.patience import Patience
 from daemon.record.runfiles import RunFiles
@@ -48,6 +50,9 @@ class CycleResult:
     """(n,) percent; None where nothing was read."""
     drift_px: NDArray[np.float32] | None = None
     neighbours: NeighbourLight | None = None
+    images: ImageQuality | None = None
+    engine_s: float | None = None
+    """From the image's submission to the engine's answer."""
 
 
 class RunOutput:
@@ -175,9 +180,11 @@ class RunOutput:
             light_own=light.own if light else None,
             light_behind=light.behind if light else None,
             light_ahead=light.ahead if light else None,
+            engine_s=result.engine_s,
             committed_ns=time.time_ns(),
         )
-        self.patience("ledger", lambda: self.ledger.commit(row))
+        images = _image_rows(tile, result)
+        self.patience("ledger", lambda: self.ledger.commit(row, images))
         self._progress.committed(tile, result.cycle, result.status, frames=result.frames)
         # Before its image is dropped: whoever puts one later sees that it is of no use.
         self.committed[tile] = result.cycle
@@ -203,6 +210,25 @@ class RunOutput:
     def close(self) -> None:
         """Close the files."""
         self._opened.close()
+
+
+def _image_rows(tile: TileId, result: CycleResult) -> list[ImageRow]:
+    if result.images is None:
+        return []
+    columns = astuple(result.images)
+    return [
+        ImageRow(
+            lane=tile.lane,
+            tile=tile.tile,
+            cycle=result.cycle,
+            channel=channel,
+            intensity=float(intensity),
+            called=float(called),
+            average=float(average),
+            focus_px=None if np.isnan(focus) else float(focus),
+        )
+        for channel, (intensity, called, average, focus) in enumerate(zip(*columns, strict=True))
+    ]
 
 
 def _locked(folder: Path) -> int:

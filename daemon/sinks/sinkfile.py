@@ -1,41 +1,66 @@
 """What a sink makes, so that it can be written, and held against its sources later."""
 
-import gzip
-import io
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
-from calib.runfolder import RunInfo, TileId
-from daemon.record.runfiles import RunFiles
+from isal import isal_zlib
+
+from calib.runfolder import TileId
+from daemon.record.durable import stream_durably, sync_folder
+
+GZIP_LEVEL = 1
+"""ISA-L's; on FASTQ 3.3 times smaller, at four times the speed of zlib's level 1."""
+
+
+class Encoding(StrEnum):
+    """How content lies in a file."""
+
+    PLAIN = "plain"
+    """As it is."""
+    GZIP = "gzip"
+    """One gzip member (RFC 1952) without name and time."""
 
 
 @dataclass(frozen=True)
 class SinkFile:
-    """A file made of one tile's committed cycles alone; the same calls make the same bytes."""
+    """A file made of what is committed alone; the same calls make the same content."""
 
     path: Path
-    tile: TileId
-    cycle: int
-    """Last cycle that it is made of; the file is due when this one is committed."""
-    content: Callable[[], Iterator[bytes]]
-    """Gives what the file holds before :func:`gzipped`, in pieces.
+    content: Callable[[], Iterable[bytes]]
+    """Gives what the file holds before it is encoded, in pieces.
 
-    Raises :class:`daemon.errors.OutputError` where the tile's files cannot be read.
+    Raises :class:`daemon.errors.OutputError` where the run's files cannot be read.
     """
+    encoding: Encoding = Encoding.PLAIN
+    tile: TileId | None = None
+    """That it is made of, where it is of one alone."""
+    cycle: int = 0
+    """Last cycle that it is made of."""
+
+    def write(self) -> None:
+        """Write it whole or not at all.
+
+        Raises
+        ------
+        OSError, OutputError : it is not there. May be tried again.
+        """
+        folder = self.path.parent
+        if not folder.is_dir():
+            folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+            sync_folder(folder.parent)
+        stream_durably(self.path, encoded(self.content(), self.encoding))
 
 
-Sink = Callable[[RunFiles, RunInfo, int], Iterator[SinkFile]]
-"""Gives every file that a finished run has of it; the number is ``chastity_failures`` of the configuration.
-
-Nothing else lies in the folders of these files.
-"""
-
-
-def gzipped(content: Iterable[bytes]) -> bytes:
-    """One gzip member (RFC 1952) without name and time."""
-    buffer = io.BytesIO()
-    with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=4, mtime=0, filename="") as file:
-        for piece in content:
-            file.write(piece)
-    return buffer.getvalue()
+def encoded(content: Iterable[bytes], encoding: Encoding) -> Iterator[bytes]:
+    """Content as it lies in a file, in pieces."""
+    match encoding:
+        case Encoding.PLAIN:
+            yield from content
+        case Encoding.GZIP:
+            deflate = isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+            for piece in content:
+                yield deflate.compress(piece)
+            yield deflate.flush()

@@ -1,28 +1,19 @@
 """The ledger's books: what it says of every tile and cycle, and whether that can be."""
 
-import json
-import shutil
 import sqlite3
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from calib.runfolder import RunInfo, TileId
-from daemon.errors import OutputError, storage_error
+from daemon.errors import OutputError
 from daemon.record.filter import filter_cycles
-from daemon.record.ledger import SCHEMA_VERSION
+from daemon.record.ledgercopy import copied
+from daemon.record.ledgerreader import LedgerReader
 from daemon.states import CycleStatus
 from daemon.verification.findings import Findings
 from engines.architecture import CHANNELS
-
-CHANGING_S = 10.0
-"""Time in which a copy has to succeed."""
-
-LOG_HEADER = 32
-"""Bytes of the header of SQLite's write-ahead log."""
 
 MOST_CLUSTERS = 2**32 - 1
 """The number that a tile file's header can hold."""
@@ -38,7 +29,7 @@ class Template:
 
 @dataclass(frozen=True)
 class Row:
-    """What the ledger says of a tile-cycle, as :class:`daemon.record.ledger.CycleRow`; in the order it is asked for."""
+    """What the ledger says of a tile-cycle, as :class:`daemon.record.ledgerreader.CycleRow`, in the order asked for."""
 
     cycle: int
     status: str
@@ -48,19 +39,16 @@ class Row:
     chastity_crc32: int | None
 
 
-class Books:
+class Books(LedgerReader):
     """A ledger as it stood when it was opened."""
 
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
-        self.path = path
-        self._database = database
-        facts = {key: json.loads(value) for key, value in database.execute("SELECT key, value FROM run")}
-        if facts.get("schema") != SCHEMA_VERSION:
-            raise OutputError(f"ledger {path}: schema {facts.get('schema')}, this seqd reads {SCHEMA_VERSION}")
+        super().__init__(path, database)
+        facts = self.facts()
         strict = {name for (name,) in database.execute("SELECT name FROM pragma_table_list WHERE strict")}
-        if altered := {"tile", "tile_cycle"} - strict:
+        if altered := {"tile", "tile_cycle", "image"} - strict:
             raise OutputError(f"ledger {path}: table {min(altered)} is not seqd's; it was changed from outside")
-        self.info = RunInfo.model_validate(facts["info"])
+        self.info: RunInfo = facts["info"]
         self.chastity_failures = int(facts["chastity_failures"])
 
     def check_whole(self, findings: Findings) -> None:
@@ -72,7 +60,7 @@ class Books:
         if (number := self._database.execute(unknown).fetchone()[0]) > 0:
             findings.differs(self.path, "an engine for every tile-cycle", f"{number} of an engine that is not listed")
         declared = {(tile.lane, tile.tile) for tile in self.info.tiles}
-        for table in ("tile", "tile_cycle"):
+        for table in ("tile", "tile_cycle", "image"):
             for lane, tile in self._database.execute(f"SELECT DISTINCT lane, tile FROM {table}"):
                 if (lane, tile) not in declared:
                     findings.differs(self.path, "tiles of the run", f"rows in {table}", tile=f"{lane}_{tile}")
@@ -135,72 +123,11 @@ class Books:
 
 @contextmanager
 def open_books(path: Path) -> Iterator[Books]:
-    """Read a ledger as it stands, in a copy: no file beside it is written, no lock of it taken.
+    """Read a ledger as it stands, in a copy.
 
     Raises
     ------
     OutputError : it is not a ledger, or of another version, or damaged beyond reading.
     """
-    with TemporaryDirectory(prefix="seqd-") as folder:
-        copy = Path(folder) / path.name
-        copy_ledger(path, copy)
-        try:
-            with closing(sqlite3.connect(copy)) as database:
-                yield _begun(path, database)
-        except sqlite3.Error as error:
-            raise storage_error(f"ledger {path}", error) from error
-
-
-def _begun(path: Path, database: sqlite3.Connection) -> Books:
-    try:
-        return Books(path, database)
-    except (KeyError, TypeError, ValueError) as error:
-        raise OutputError(f"ledger {path}: does not say which run it is of; it was changed from outside") from error
-
-
-def is_open(path: Path) -> bool:
-    """Whether a daemon has the ledger open, or was killed while it had."""
-    return _log(path).exists()
-
-
-def _log(path: Path) -> Path:
-    """The write-ahead log; SQLite removes it when the last who writes the database closes it."""
-    return path.with_name(f"{path.name}-wal")
-
-
-def copy_ledger(path: Path, copy: Path) -> None:
-    """Copy a database and its log in one consistent state, without SQLite's locks.
-
-    A daemon that closes the ledger while another reads it would leave its log behind, and a reader that comes a
-    moment later would make another. The log holds all that a checkpoint may have moved into the database while that
-    was copied, as long as it was not begun anew meanwhile; then both are copied again.
-
-    Raises
-    ------
-    OutputError : it cannot be read, or the copy not be written.
-    """
-    deadline = time.monotonic() + CHANGING_S
-    try:
-        while True:
-            before = _state(path)
-            shutil.copyfile(path, copy)
-            _log(copy).unlink(missing_ok=True)
-            with suppress(FileNotFoundError):
-                shutil.copyfile(_log(path), _log(copy))
-            if _state(path) == before:
-                return
-            if time.monotonic() > deadline:
-                raise OutputError(f"ledger {path}: changes faster than it can be copied, for {CHANGING_S:g} s")
-    except OSError as error:
-        raise storage_error(f"copy of ledger {path}", error) from error
-
-
-def _state(path: Path) -> tuple[int, int, bytes]:
-    """Differs once a checkpoint wrote the database, or the log was begun anew: its header has new salts then.
-
-    The log's layout: https://sqlite.org/fileformat2.html#walformat
-    """
-    stat, header = path.stat(), b""
-    with suppress(FileNotFoundError), _log(path).open("rb") as file:
-        header = file.read(LOG_HEADER)
-    return stat.st_mtime_ns, stat.st_size, header
+    with copied(path) as database:
+        yield Books(path, database)

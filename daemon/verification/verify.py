@@ -16,12 +16,13 @@ from pathlib import Path
 from calib.runfolder import RUN_INFO, RunFolderError, RunInfo, TileId, run_info_xml
 from daemon.errors import OutputError
 from daemon.record.durable import read_sealed
+from daemon.record.ledgercopy import is_open
 from daemon.record.runfiles import RunFiles
 from daemon.record.spool import NAME
 from daemon.sinks.fastq import fastq_files
 from daemon.sinks.sinkfile import Sink, SinkFile
 from daemon.states import CycleStatus
-from daemon.verification.books import Books, is_open, open_books
+from daemon.verification.books import Books, open_books
 from daemon.verification.findings import Findings
 from daemon.verification.sinkfiles import check_sink_file
 from daemon.verification.tilefiles import check_calls, check_template

@@ -1,0 +1,87 @@
+"""What the images of a cycle show, whatever is called on them: intensity and focus of each channel."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+PERCENTILE = 90
+"""Intensity is this percentile over the clusters, as Illumina's extraction metrics have it."""
+
+BRIGHTEST = 0.1
+"""Share of a channel's clusters that its focus is measured on."""
+
+FEWEST = 5
+"""Fewer spots that can be measured say nothing of focus."""
+
+FWHM = 2 * np.sqrt(2 * np.log(2))
+"""Full width at half maximum of a Gaussian, in units of its sigma."""
+
+
+@dataclass(frozen=True)
+class ImageQuality:
+    """Of the four images of a tile-cycle, (4,) each; intensities are camera counts above background."""
+
+    intensity: NDArray[np.float64]
+    """90th percentile over all clusters."""
+    called: NDArray[np.float64]
+    """Mean over the clusters that are brightest in the channel; 0 where there are none."""
+    average: NDArray[np.float64]
+    """Mean over all clusters."""
+    focus_px: NDArray[np.float64]
+    """Full width at half maximum of the channel's bright spots, median; NaN where too few can be measured."""
+
+
+def image_quality(
+    pixels: NDArray[np.uint16], offset: NDArray[np.float32], positions: NDArray[np.float32]
+) -> ImageQuality:
+    """Measure images at the pixels nearest to their clusters.
+
+    Parameters
+    ----------
+    pixels : (4, H, W) camera counts.
+    offset : (4,) background, counts.
+    positions : (4, n, 2) y and x of the clusters in each channel, pixels; those beyond the image are left out.
+    """
+    nearest = np.rint(positions).astype(np.int64)
+    inside = np.all((nearest >= 1) & (nearest < np.array(pixels.shape[1:]) - 1), axis=(0, 2))
+    nearest = nearest[:, inside]
+    if nearest.shape[1] == 0:
+        return ImageQuality(np.zeros(4), np.zeros(4), np.zeros(4), np.full(4, np.nan))
+    light = np.stack(
+        [_counts(image, where, 0, 0) - dark for image, where, dark in zip(pixels, nearest, offset, strict=True)]
+    )
+    brightest = np.argmax(light, axis=0)
+    return ImageQuality(
+        intensity=np.maximum(np.percentile(light, PERCENTILE, axis=1), 0),
+        called=np.array([_mean(light[channel, brightest == channel]) for channel in range(4)]),
+        average=np.maximum(light.mean(axis=1), 0),
+        focus_px=np.array([_focus(*one) for one in zip(pixels, nearest, offset, light, strict=True)]),
+    )
+
+
+def _mean(light: NDArray[np.float64]) -> float:
+    return max(0.0, float(light.mean())) if len(light) else 0.0
+
+
+def _focus(
+    image: NDArray[np.uint16], nearest: NDArray[np.int64], dark: np.float32, light: NDArray[np.float64]
+) -> float:
+    """Full width at half maximum, pixels: the second difference of a Gaussian's logarithm is -1 / sigma²
+    wherever on the pixels it lies.
+    """
+    bright = np.argsort(light, kind="stable")[-max(1, int(BRIGHTEST * len(light))) :]
+    where, centre = nearest[bright], light[bright]
+    curvatures = []
+    for y, x in ((1, 0), (0, 1)):
+        before, after = (_counts(image, where, sign * y, sign * x) - dark for sign in (-1, 1))
+        spot = (before > 0) & (after > 0) & (centre >= before) & (centre >= after)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            curvatures.append((2 * np.log(centre) - np.log(before) - np.log(after))[spot])
+    curved = np.concatenate(curvatures)
+    curved = curved[curved > 0]
+    return float(FWHM / np.sqrt(np.median(curved))) if len(curved) >= FEWEST else float("nan")
+
+
+def _counts(image: NDArray[np.uint16], nearest: NDArray[np.int64], y: int, x: int) -> NDArray[np.float64]:
+    return image[nearest[:, 0] + y, nearest[:, 1] + x].astype(np.float64)

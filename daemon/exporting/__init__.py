@@ -1,0 +1,1 @@
+"""Exporting a run: reads, samples and run folders, of what is committed at any time."""

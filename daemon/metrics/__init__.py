@@ -1,0 +1,1 @@
+"""Figures of a run, from its ledger and its calls."""

@@ -1,0 +1,106 @@
+"""A run as it is committed: all that a sink is made of."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.runfolder import RunFolderError, RunInfo, TileId
+from daemon.record.filter import filter_cycles, passing
+from daemon.record.ledgerreader import LedgerReader, follow_ledger, open_ledger
+from daemon.record.locs import read_locs
+from daemon.record.runfiles import RunFiles
+from daemon.record.tilefile import read_chunks, read_cycles
+
+
+class CommittedRun:
+    """What is committed of a run, to be read by one thread; nothing else of it can be seen from here.
+
+    It stands as it was when it was opened, or last refreshed.
+    """
+
+    def __init__(self, files: RunFiles, ledger: LedgerReader) -> None:
+        """
+        Raises
+        ------
+        OutputError : the ledger cannot be read, or is none.
+        """
+        self.files, self.ledger = files, ledger
+        self.facts = ledger.facts()
+        """What the run is made with."""
+        self.info: RunInfo = self.facts["info"]
+        self.filter_cycles = filter_cycles(self.info)
+        self._passing: dict[TileId, NDArray[np.uint8]] = {}
+        self.committed: dict[TileId, int] = {}
+        """Last committed cycle of each tile of the run, 0 where there is none."""
+        self.clusters: dict[TileId, int] = {}
+        """Of each tile that has a template."""
+        self.refresh()
+
+    def refresh(self, committed: Mapping[TileId, int] | None = None) -> None:
+        """Take in what was committed since.
+
+        Parameters
+        ----------
+        committed : last committed cycles, where they are known; else the ledger is asked, row by row.
+        """
+        # Cycles first: each is of a tile whose template stands.
+        committed = self.ledger.committed_cycles() if committed is None else dict(committed)
+        self.clusters = self.ledger.tiles()
+        self.committed = {tile: committed.get(tile, 0) for tile in self.info.tiles}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tile-cycle of the run is committed."""
+        return min(self.committed.values()) == self.info.cycles
+
+    def positions(self, tile: TileId) -> NDArray[np.float32]:
+        """(n, 2) y and x of a tile's clusters, pixels."""
+        return read_locs(self.files.locs_of(tile))
+
+    def filtered(self, tile: TileId) -> bool:
+        """Whether it is known which clusters of a tile pass the filter."""
+        return self.committed[tile] >= self.filter_cycles
+
+    def passing(self, tile: TileId) -> NDArray[np.bool_]:
+        """(n,) clusters of a tile that pass the chastity filter; all of them as long as that is not known."""
+        if not self.filtered(tile):
+            return np.ones(self.clusters.get(tile, 0), np.bool_)
+        if tile not in self._passing:
+            allowed = int(self.facts["chastity_failures"])
+            self._passing[tile] = np.packbits(passing(self.files, self.info, tile, failures_allowed=allowed))
+        passes: NDArray[np.uint8] = np.unpackbits(self._passing[tile], count=self.clusters[tile])
+        return passes.astype(np.bool_)
+
+    def calls(self, tile: TileId, cycle: int) -> NDArray[np.uint8]:
+        """(n,) bytes of one committed cycle."""
+        return read_cycles(self.files.calls_of(tile), range(cycle, cycle + 1))[0]
+
+    def chunks(self, tile: TileId, cycles: range, *, calls: int) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+        """Consecutive clusters and their (cycles, clusters) bytes, about so many calls at a time."""
+        return read_chunks(self.files.calls_of(tile), cycles, calls=calls)
+
+
+@contextmanager
+def open_run(folder: Path) -> Iterator[CommittedRun]:
+    """A run folder as it stands; nothing is written to it, and who writes it is not disturbed.
+
+    Raises
+    ------
+    RunFolderError : seqd wrote no run to the folder.
+    OutputError : its ledger cannot be read.
+    """
+    files = RunFiles(folder)
+    if not files.ledger.is_file():
+        raise RunFolderError(f"run folder {folder}: there is no {files.ledger.name}; seqd did not write a run to it")
+    with open_ledger(files.ledger) as ledger:
+        yield CommittedRun(files, ledger)
+
+
+@contextmanager
+def follow_run(files: RunFiles) -> Iterator[CommittedRun]:
+    """A run that goes on, for a thread of the daemon that writes it."""
+    with closing(follow_ledger(files.ledger)) as ledger:
+        yield CommittedRun(files, ledger)
