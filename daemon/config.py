@@ -148,6 +148,23 @@ class CallingConfig(_Section):
     """Whether scores are 2, 12, 24 and 40 only; earlier calls are then believed by these where phasing is corrected."""
 
 
+class SinksConfig(_Section):
+    """What is made of committed calls while the run goes on, and by ``seqd export`` at any time later."""
+
+    folder: Path | None = None
+    """Folder that run folders of sinks are written to; without it they lie in the run's own."""
+    fastq: bool = True
+    """FASTQ of each tile and read, at the end of the read."""
+    bcl: Literal["off", "plain", "gzip"] = "plain"
+    """An Illumina run folder, cycle by cycle; ``gzip`` makes it smaller, and some readers do not follow it."""
+    interop: bool = True
+    """InterOp files of quality, tiles, intensities and errors."""
+    report: bool = True
+    """A page of figures and pictures."""
+    control: Path | None = None
+    """FASTA of a control that is spiked in; its reads show the error rate."""
+
+
 class StreamConfig(_Section):
     """The stream of committed calls."""
 
@@ -204,6 +221,7 @@ class Config(_Section):
     faults: FaultsConfig = FaultsConfig()
     engine: EngineConfig = EngineConfig()
     calling: CallingConfig = CallingConfig()
+    sinks: SinksConfig = SinksConfig()
     stream: StreamConfig = StreamConfig()
     control: ControlConfig = ControlConfig()
     security: SecurityConfig = SecurityConfig()

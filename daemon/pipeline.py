@@ -2,8 +2,8 @@
 
 ::
 
-    controller ──frames──▶ Ingest ──▶ Assembler ──▶ [tiles] ──▶ Caller ──▶ RunOutput ──▶ [reads] ──▶ FASTQ
-                            main thread   │    ▲                caller thread   commit       sink thread
+    controller ──frames──▶ Ingest ──▶ Assembler ──▶ [tiles] ──▶ Caller ──▶ RunOutput ┄┄▶ sinks: FASTQ, BCL, views
+                            main thread   │    ▲                caller thread   commit    threads of their own
                                           ▼    │
                                           Spool   spool thread
 
@@ -18,7 +18,7 @@ spool      spool.hold_above      the controller is asked to hold the flow cell, 
                                  spool.release_below
 spool      spool.limit           images stay in the assembler
 tiles      ``TILE_QUEUE``        images stay in the assembler
-reads      tiles × reads         never full
+sinks      none                  they follow what is committed at their own pace
 stream     ``stream.queue``      dropped for that consumer, which sees the gap and asks for a replay
 =========  ====================  ==========================================================================
 """
@@ -27,7 +27,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 import structlog
 
@@ -37,11 +36,11 @@ from daemon.backlog.gauges import Gauges
 from daemon.backlog.spiller import Spiller
 from daemon.calling.caller import Caller, take_all
 from daemon.config import Config
-from daemon.errors import OutputError, RunError
+from daemon.errors import RunError
 from daemon.intake.assembler import Assembler, Item
 from daemon.intake.ingest import Ingest
 from daemon.record.output import RunOutput
-from daemon.sinks.fastq import write_fastq
+from daemon.sinks.live import LiveSinks
 from daemon.states import Phase, RunState, StopReason
 from daemon.watching.progress import Progress
 from daemon.watching.status import Lag
@@ -83,7 +82,7 @@ log = structlog.get_logger()
 
 
 class Pipeline:
-    """Carries one run from frames to FASTQ."""
+    """Carries one run from frames to its outputs."""
 
     def __init__(
         self, config: Config, info: RunInfo, output: RunOutput, caller: Caller, ingest: Ingest, progress: Progress
@@ -101,6 +100,7 @@ class Pipeline:
         self._tiles: queue.Queue[Item] = queue.Queue(TILE_QUEUE)
         self._no_more_tiles = threading.Event()
         self._calling_over = threading.Event()
+        self._sinks = LiveSinks(config.sinks, output, progress, self._calling_over)
         self._backpressure = Backpressure(config.memory, config.spool)
         self._gauges = Gauges(output.files.root, spool_limit=config.spool.limit)
         self._watched_s, self._held_s, self._unheard = 0.0, 0.0, False
@@ -115,32 +115,37 @@ class Pipeline:
         Raises whatever ended a worker, and :class:`RunError` when the controller went silent.
         """
         calling = Worker("caller", self._call)
-        writing = Worker("fastq", self._write_reads)
+        writing = self._sinks.start()
         try:
             with Spiller(self._output.spool, self._output.committed, self._output.patience) as spiller:
                 while calling.alive and not stopping():
                     self._take_in()
                     self._hand_over()
                     self._spill(spiller)
-                    self._watch(writing)
+                    self._watch()
                     tick()
             if stopping():
                 self._progress.set_state(RunState.DRAINING)
                 self._keep_what_is_whole(tick)
         finally:
             self._no_more_tiles.set()
-            stuck = self._left_working((calling, writing), tick)
-        for worker in (calling, writing):
+            self._join([calling, *writing], tick)
+        finished = self._assembler.finished and self._committed_by_all == self._info.cycles
+        if finished:
+            self._join(self._sinks.finish(), tick)
+            self._ingest.send(Done(run=self._info.run))
+        return finished
+
+    def _join(self, workers: Sequence[Worker], tick: Callable[[], None]) -> None:
+        """Wait for workers to end; raises what one of them ended with."""
+        stuck = self._left_working(workers, tick)
+        for worker in workers:
             worker.check()
         if stuck:
             raise RunError(
                 f"run {self._info.run}: {', '.join(stuck)} did nothing for {DRAIN_S:g} s and is given up",
                 reason=StopReason.STUCK,
             )
-        finished = self._assembler.finished and self._committed_by_all == self._info.cycles
-        if finished:
-            self._ingest.send(Done(run=self._info.run))
-        return finished
 
     def _left_working(self, workers: Sequence[Worker], tick: Callable[[], None]) -> list[str]:
         """Wait for workers as long as they get anything done; names of those given up."""
@@ -229,7 +234,7 @@ class Pipeline:
             self._progress.worked()
             tick()
 
-    def _watch(self, writing: Worker) -> None:
+    def _watch(self) -> None:
         """Ask for a hold or a release, and keep the numbers of the status."""
         now = time.monotonic()
         if now - self._watched_s < WATCH_S:
@@ -245,8 +250,6 @@ class Pipeline:
             headroom_s=spool.full_in_s,
         )
         self._progress.lag(newest_cycle=self._assembler.newest_cycle, lag=lag, spool=spool, disk=self._gauges.disk())
-        # A defect ends the run now, and not at its end.
-        writing.check()
         self._listen_for_silence()
         self._tell_what_is_kept()
         self._show_cycle()
@@ -319,36 +322,6 @@ class Pipeline:
                 if self._no_more_tiles.is_set() and self._tiles.empty():
                     return
                 yield None
-
-    def _write_reads(self) -> None:
-        """FASTQ of each tile at the end of each read, and of what an earlier start left unwritten."""
-        left = [
-            (tile, read)
-            for read in self._info.reads
-            for tile in self._info.tiles
-            if not self._output.files.fastq_of(tile, read).exists()
-        ]
-        while left:
-            # Looked at before the cycles are, so that the last ones are never missed.
-            over, failure = self._calling_over.wait(4 * POLL_S), None
-            for tile, read in [job for job in left if self._reached(job[0], self._info.cycles_of(job[1])[-1])]:
-                write = partial(write_fastq, self._output.files, self._info, tile, read)
-                try:
-                    self._output.patience("FASTQ", partial(write, passing=self._output.passing(tile)))
-                except OutputError as error:
-                    # Calling goes on: it is written from what is committed, and tried again as long as that lasts.
-                    failure = error
-                    log.error("FASTQ not written", tile=str(tile), read=read.number, error=str(error))
-                    continue
-                self._progress.fastq_written()
-                left.remove((tile, read))
-            if over:
-                if failure is not None:
-                    raise failure
-                return
-
-    def _reached(self, tile: TileId, cycle: int) -> bool:
-        return self._output.committed.get(tile, 0) >= cycle
 
     @property
     def _committed_by_all(self) -> int:

@@ -28,6 +28,7 @@ from daemon.record.durable import write_durably
 from daemon.record.ledgerreader import EngineUse, Start
 from daemon.record.output import RunOutput
 from daemon.record.patience import Patience
+from daemon.record.provenance import provenance_of
 from daemon.record.runfiles import RunFiles
 from daemon.security.gate import Gate
 from daemon.states import Phase, RunState, StopReason
@@ -202,7 +203,6 @@ class Service:
             totals=output.ledger.totals(),
             clusters=sum(output.ledger.tiles().values()),
             passing_filter=output.passing_total,
-            fastq_files=len(list(output.files.fastq.glob("*.fastq.gz"))),
             spooled=output.spooled,
         )
         start = Start(seqd=__version__, configuration=self._config.digest, began_ns=time.time_ns())
@@ -228,6 +228,7 @@ class Service:
         output.patience("ledger", lambda: ledger.use_engine(chosen.facts, reason=engine.fallen_back, since_ns=since_ns))
         provenance = {
             "seqd": __version__,
+            "hashes": provenance_of(ledger).hashes,
             "starts": [asdict(start) for start in ledger.starts()],
             "engine": status.model_dump(exclude={"busy", "restarts"}),
             "engines": [asdict(use) for use in ledger.engines()],
@@ -273,6 +274,7 @@ class Service:
             "model": bundle.hash,
             "threads": self._config.engine.threads,
             **self._config.calling.model_dump(mode="json"),
+            "sinks": self._config.sinks.model_dump(mode="json"),
         }
 
     def _end(self, state: RunState, stop: StopReason, reason: str, info: RunInfo, stream: Stream) -> None:

@@ -80,7 +80,9 @@ def _table(status: Status) -> RenderableType:
         f"{_counts(status.requests_refused)}; slowed: {status.slowed}",
     )
     table.add_row("clusters", f"{status.clusters}, {status.passing_filter} known to pass the filter")
-    table.add_row("FASTQ files", f"{status.fastq_files}")
+    for name, sink in status.sinks.items():
+        behind = f", {sink.behind} tile-cycles behind" if sink.behind else ""
+        table.add_row(name, f"{sink.files} files{behind}")
     if engine := status.engine:
         table.add_row(
             "engine", f"{engine.backend} {engine.precision} on {engine.device}; at work {engine.busy:.0%} of the time"

@@ -10,9 +10,13 @@ from rich.table import Table
 
 from calib.calling.quality import NO_CALL
 from calib.runfolder import RunInfo
+from daemon.config import SinksConfig
+from daemon.record.committed import open_run
 from daemon.record.ledger import Ledger
 from daemon.record.runfiles import RunFiles
 from daemon.record.tilefile import read_cycles
+from daemon.sinks.configured import root_of
+from daemon.sinks.fastq import fastq_path
 from daemon.states import CycleStatus
 from daemon.watching.status import Status
 
@@ -46,7 +50,10 @@ def show_summary(console: Console, run_folder: Path, info: RunInfo, last: Status
         + (f"; at work {last.engine.busy:.0%} of the time" if last and last.engine else ""),
         soft_wrap=True,
     )
-    console.print("FASTQ:")
-    for read in info.reads:
-        for tile in info.tiles:
-            console.print(f"  {files.fastq_of(tile, read)}", soft_wrap=True, highlight=False)
+    with open_run(run_folder) as run:
+        root = root_of(SinksConfig.model_validate(run.facts["sinks"]), files)
+    if (root / "fastq").is_dir():
+        console.print("FASTQ:")
+        for read in info.reads:
+            for tile in info.tiles:
+                console.print(f"  {fastq_path(root, info, tile, read)}", soft_wrap=True, highlight=False)

@@ -18,7 +18,7 @@ from daemon.record.tilefile import read_chunks, read_cycles
 class CommittedRun:
     """What is committed of a run, to be read by one thread; nothing else of it can be seen from here.
 
-    It stands as it was when it was opened, or last refreshed.
+    It stands as it was when it was last refreshed.
     """
 
     def __init__(self, files: RunFiles, ledger: LedgerReader) -> None:
@@ -33,11 +33,11 @@ class CommittedRun:
         self.info: RunInfo = self.facts["info"]
         self.filter_cycles = filter_cycles(self.info)
         self._passing: dict[TileId, NDArray[np.uint8]] = {}
+        """Eight clusters a byte."""
         self.committed: dict[TileId, int] = {}
         """Last committed cycle of each tile of the run, 0 where there is none."""
         self.clusters: dict[TileId, int] = {}
         """Of each tile that has a template."""
-        self.refresh()
 
     def refresh(self, committed: Mapping[TileId, int] | None = None) -> None:
         """Take in what was committed since.
@@ -71,12 +71,12 @@ class CommittedRun:
         if tile not in self._passing:
             allowed = int(self.facts["chastity_failures"])
             self._passing[tile] = np.packbits(passing(self.files, self.info, tile, failures_allowed=allowed))
-        passes: NDArray[np.uint8] = np.unpackbits(self._passing[tile], count=self.clusters[tile])
-        return passes.astype(np.bool_)
+        bits: NDArray[np.uint8] = np.unpackbits(self._passing[tile], count=self.clusters[tile])
+        return bits.view(np.bool_)
 
     def calls(self, tile: TileId, cycle: int) -> NDArray[np.uint8]:
         """(n,) bytes of one committed cycle."""
-        return read_cycles(self.files.calls_of(tile), range(cycle, cycle + 1))[0]
+        return read_cycles(self.files.calls_of(tile), range(cycle, cycle + 1)).reshape(-1)
 
     def chunks(self, tile: TileId, cycles: range, *, calls: int) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
         """Consecutive clusters and their (cycles, clusters) bytes, about so many calls at a time."""
@@ -96,11 +96,15 @@ def open_run(folder: Path) -> Iterator[CommittedRun]:
     if not files.ledger.is_file():
         raise RunFolderError(f"run folder {folder}: there is no {files.ledger.name}; seqd did not write a run to it")
     with open_ledger(files.ledger) as ledger:
-        yield CommittedRun(files, ledger)
+        run = CommittedRun(files, ledger)
+        run.refresh()
+        yield run
 
 
 @contextmanager
 def follow_run(files: RunFiles) -> Iterator[CommittedRun]:
     """A run that goes on, for a thread of the daemon that writes it."""
     with closing(follow_ledger(files.ledger)) as ledger:
-        yield CommittedRun(files, ledger)
+        run = CommittedRun(files, ledger)
+        run.refresh()
+        yield run

@@ -32,6 +32,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; their names are on the disk when this returns."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(mode=0o750, exist_ok=True)
+        sync_folder(folder.parent)
+
+
 def write_durably(path: Path, *content: bytes | memoryview) -> None:
     """Write a file whole or not at all: under another name, synced, renamed, folder synced.
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from calib.runfolder import Read, TileId
+from calib.runfolder import TileId
 from daemon.errors import RunError
 from daemon.record.durable import sync_folder
 
@@ -21,7 +21,7 @@ class RunFiles:
         ------
         RunError : one of them is a link, and what is written there would lie elsewhere.
         """
-        for folder in (self.root, self.tiles, self.fastq, self.spool):
+        for folder in (self.root, self.tiles, self.spool):
             if folder.is_symlink():
                 raise RunError(f"run folder {folder}: a link to {folder.readlink()}; a folder of its own is needed")
             folder.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -40,10 +40,6 @@ class RunFiles:
         return self.root / "tiles"
 
     @property
-    def fastq(self) -> Path:
-        return self.root / "fastq"
-
-    @property
     def spool(self) -> Path:
         """Images until their calls are committed, where they had to wait; readings until they are called."""
         return self.root / "spool"
@@ -59,9 +55,6 @@ class RunFiles:
 
     def template_of(self, tile: TileId) -> Path:
         return self.tiles / f"s_{tile}.template.npz"
-
-    def fastq_of(self, tile: TileId, read: Read) -> Path:
-        return self.fastq / f"s_{tile}_R{read.number}.fastq.gz"
 
     def spooled(self, tile: TileId, cycle: int) -> Path:
         return self.spool / f"s_{tile}_C{cycle}.image"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from calib.calling.quality import NO_CALL
-from calib.runfolder import Read, TileId
+from calib.runfolder import Read, RunInfo, TileId
 from daemon.record.committed import CommittedRun
 from daemon.sinks.sinkfile import Encoding, SinkFile
 
@@ -16,6 +16,11 @@ NO_CALL_QUALITY = 2
 
 CHUNK = 2_000_000
 """Calls formatted at a time, however long the reads are."""
+
+
+def fastq_path(root: Path, info: RunInfo, tile: TileId, read: Read) -> Path:
+    """Where a tile's read lies under the folder of a run's outputs."""
+    return root / "fastq" / f"s_{tile}_{info.label(read)}.fastq.gz"
 
 
 class Fastq:
@@ -28,7 +33,7 @@ class Fastq:
         for read in run.info.reads:
             if run.info.cycles_of(read)[-1] == cycle:
                 yield SinkFile(
-                    root / "fastq" / f"s_{tile}_{run.info.label(read)}.fastq.gz",
+                    fastq_path(root, run.info, tile, read),
                     partial(fastq_records, run, tile, read),
                     Encoding.GZIP,
                     tile,

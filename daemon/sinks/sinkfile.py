@@ -9,7 +9,7 @@ from pathlib import Path
 from isal import isal_zlib
 
 from calib.runfolder import TileId
-from daemon.record.durable import stream_durably, sync_folder
+from daemon.record.durable import make_folder, stream_durably
 
 GZIP_LEVEL = 1
 """ISA-L's; on FASTQ 3.3 times smaller, at four times the speed of zlib's level 1."""
@@ -47,10 +47,7 @@ class SinkFile:
         ------
         OSError, OutputError : it is not there. May be tried again.
         """
-        folder = self.path.parent
-        if not folder.is_dir():
-            folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-            sync_folder(folder.parent)
+        make_folder(self.path.parent)
         stream_durably(self.path, encoded(self.content(), self.encoding))
 
 

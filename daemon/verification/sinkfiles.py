@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from daemon.errors import OutputError
-from daemon.sinks.sinkfile import SinkFile, gzipped
+from daemon.sinks.sinkfile import Encoding, SinkFile, encoded
 from daemon.verification.findings import Findings
 
 PIECE = 2**20
 """Bytes handled at a time."""
 
-HEADER = gzipped(())[:10]
+HEADER = b"".join(encoded((), Encoding.GZIP))[:10]
 """What every file begins with; RFC 1952, 2.3."""
 
 EXCERPT = 16
@@ -22,14 +22,14 @@ EXCERPT = 16
 
 
 def check_sink_file(made: SinkFile, findings: Findings, *, compared: bool) -> None:
-    """A file is one whole gzip member of the content that the sink gives.
+    """A file is whole, and of the content that the sink gives.
 
     Parameters
     ----------
-    compared : whether the calls that it is made of are as committed; if not, only the member is looked at.
+    compared : whether the calls that it is made of are as committed; if not, only its encoding is looked at.
     """
     with findings.reading(made.path, made.tile):
-        found = _inflated(made.path)
+        found = _plain(made.path) if made.encoding is Encoding.PLAIN else _inflated(made.path)
         if compared:
             _check_same(made, found, findings)
         # To the end, where the member's own checksum is.
@@ -66,6 +66,12 @@ def _shown(content: bytes | bytearray, at: int, same: int) -> str:
     """Some of what follows in the content, and where."""
     excerpt = bytes(content[same : same + EXCERPT])
     return f"{excerpt.decode('latin-1')!r} at byte {at + same}" if excerpt else f"its end at byte {at + same}"
+
+
+def _plain(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            yield piece
 
 
 def _inflated(path: Path) -> Iterator[bytes]:

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calib.runfolder import RUN_INFO, RunFolderError, RunInfo, TileId, run_info_xml
+from daemon.config import SinksConfig
 from daemon.errors import OutputError
+from daemon.record.committed import CommittedRun
 from daemon.record.durable import read_sealed
 from daemon.record.ledgercopy import is_open
 from daemon.record.runfiles import RunFiles
 from daemon.record.spool import NAME
-from daemon.sinks.fastq import fastq_files
-from daemon.sinks.sinkfile import Sink, SinkFile
+from daemon.sinks.configured import root_of, sinks_of
+from daemon.sinks.sinkfile import SinkFile
 from daemon.states import CycleStatus
 from daemon.verification.books import Books, open_books
 from daemon.verification.findings import Findings
@@ -28,8 +30,6 @@ from daemon.verification.sinkfiles import check_sink_file
 from daemon.verification.tilefiles import check_calls, check_template
 from daemon.verification.verification import Verification
 from engines.architecture import CHANNELS
-
-SINKS: tuple[Sink, ...] = (fastq_files,)
 
 
 def verify_run(folder: Path, *, progress: Callable[[int, int], None]) -> Verification:
@@ -52,18 +52,28 @@ def verify_run(folder: Path, *, progress: Callable[[int, int], None]) -> Verific
     closed = not is_open(files.ledger)
     there = set(folder.rglob("*"))
     with open_books(files.ledger) as books:
-        info = books.info
-        made = [file for sink in SINKS for file in sink(files, info, books.chastity_failures)]
+        info, run, settings = books.info, CommittedRun(files, books), SinksConfig.model_validate(books.facts()["sinks"])
+        root = root_of(settings, files)
+        there |= set(root.rglob("*"))
+        made = [
+            file
+            for sink in sinks_of(settings)
+            for cycle in range(1, 1 + info.cycles)
+            for tile in info.tiles
+            for file in sink.due(run, root, tile, cycle)
+        ]
         steps = len(info.tiles) + len(made)
         books.check_whole(findings)
         tiles: dict[TileId, _Tile] = {}
         for tile in info.tiles:
             tiles[tile] = _check_tile(files, books, tile, findings)
+            run.committed[tile], run.clusters[tile] = tiles[tile].committed, tiles[tile].clusters
             progress(len(tiles), steps)
     totals = sum((tile.totals for tile in tiles.values()), Counter[str]())
     complete = sum(totals[status] for status in CycleStatus) == info.cycles * len(info.tiles)
     finished = complete and (closed or all(file.path.exists() for file in made))
     for done, file in enumerate(made, len(tiles) + 1):
+        assert file.tile is not None
         _check_made(file, file.path in there, tiles[file.tile], findings, finished=finished)
         progress(done, steps)
     _check_strays(files, info, made, there, findings)
@@ -93,6 +103,7 @@ def verify_run(folder: Path, *, progress: Callable[[int, int], None]) -> Verific
 class _Tile:
     template: bool
     """Whether it has one."""
+    clusters: int
     committed: int
     """Last committed cycle."""
     totals: Counter[str]
@@ -111,7 +122,13 @@ def _check_tile(files: RunFiles, books: Books, tile: TileId, findings: Findings)
     sound = len(findings.differences) == before
     if template is not None:
         check_template(files, books.info, tile, template, findings)
-    return _Tile(template is not None, max(rows, default=0), Counter(row.status for row in rows.values()), sound)
+    return _Tile(
+        template is not None,
+        template.clusters if template else 0,
+        max(rows, default=0),
+        Counter(row.status for row in rows.values()),
+        sound,
+    )
 
 
 def _check_made(file: SinkFile, there: bool, tile: _Tile, findings: Findings, *, finished: bool) -> None:

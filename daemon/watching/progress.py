@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from calib.runfolder import TileId
 from daemon.states import ENDED, CycleStatus, Phase, RunState, StopReason
-from daemon.watching.status import DiskStatus, EngineStatus, FitStatus, Lag, SpoolStatus, Status, Trouble
+from daemon.watching.status import DiskStatus, EngineStatus, FitStatus, Lag, SinkStatus, SpoolStatus, Status, Trouble
 from engines.architecture import CHANNELS
 
 
@@ -60,7 +60,6 @@ class Progress:
         totals: Mapping[CycleStatus, int],
         clusters: int,
         passing_filter: int,
-        fastq_files: int,
         spooled: Collection[tuple[TileId, int]],
     ) -> None:
         """Begin the run that was taken up, or go on where its ledger ends.
@@ -76,7 +75,6 @@ class Progress:
             self._status.frames.restored = len(CHANNELS) * len(spooled)
             self._committed = dict(committed)
             self._status.clusters, self._status.passing_filter = clusters, passing_filter
-            self._status.fastq_files = fastq_files
             counts = self._status.tile_cycles
             counts.expected = cycles * len(committed)
             counts.called = totals[CycleStatus.CALLED]
@@ -202,11 +200,16 @@ class Progress:
         with self._lock:
             self._status.passing_filter += passing
 
-    def fastq_written(self) -> None:
-        """A FASTQ file is in place."""
+    def sink_written(self, name: str) -> None:
+        """A file of a sink is in place."""
         with self._lock:
-            self._status.fastq_files += 1
+            self._status.sinks.setdefault(name, SinkStatus()).files += 1
             self._marks += 1
+
+    def sink_behind(self, name: str, tile_cycles: int) -> None:
+        """So many committed tile-cycles are not in a sink's files."""
+        with self._lock:
+            self._status.sinks.setdefault(name, SinkStatus()).behind = tile_cycles
 
     def stream_dropped(self) -> None:
         """A message could not be queued for the stream."""

@@ -98,6 +98,17 @@ class DiskStatus(BaseModel):
     """At the present rate; None while it does not fill."""
 
 
+class SinkStatus(BaseModel):
+    """Files that are made of committed calls."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    files: int = 0
+    """In place."""
+    behind: int = 0
+    """Tile-cycles that are committed and not yet in them."""
+
+
 class Trouble(BaseModel):
     """What hinders a run and is waited out."""
 
@@ -185,8 +196,8 @@ class Status(BaseModel):
     """In the templates that stand."""
     passing_filter: int = 0
     """Of them, those known to pass the chastity filter."""
-    fastq_files: int = 0
-    """Written."""
+    sinks: dict[str, SinkStatus] = {}
+    """What is made of the calls, by name."""
     shut_out: dict[str, int] = {}
     """Connections refused since the daemon started, by socket: frames, recovery, calls, control, command."""
     requests_refused: dict[str, int] = {}
