@@ -1,0 +1,1 @@
+"""InterOp files: the figures of a run as Illumina's viewers and libraries read them."""

@@ -1,0 +1,63 @@
+"""The folder ``InterOp``, made anew as a run goes on."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+from daemon.metrics.control import ControlErrors
+from daemon.metrics.run import RunMetrics
+from daemon.sinks.interop import records
+from daemon.sinks.interop.layout import ERROR, EXTRACTION, INTENSITY, QUALITY, TILE, Layout, Records
+from daemon.sinks.sinkfile import SinkFile
+from engines.errors import SeqdError
+
+FOLDER = "InterOp"
+
+HIGHEST_TILE = 65_535
+"""Records have 16 bits for it."""
+
+
+class InterOpError(SeqdError):
+    """A run has what InterOp files have no room for."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class InterOp:
+    """A :class:`daemon.sinks.sink.View`; the same committed cycles make the same bytes."""
+
+    name = "InterOp files"
+
+    def __init__(self, metrics: RunMetrics, errors: ControlErrors | None = None) -> None:
+        """
+        Parameters
+        ----------
+        metrics, errors : as they are when the files are asked for; without errors the run has no control.
+
+        Raises
+        ------
+        InterOpError : a tile's number is above :data:`HIGHEST_TILE`.
+        """
+        for tile in metrics.info.tiles:
+            if tile.tile > HIGHEST_TILE:
+                raise InterOpError(f"tile {tile}: InterOp files hold tile numbers up to {HIGHEST_TILE}")
+        self._metrics, self._errors = metrics, errors
+
+    def files(self, root: Path) -> Iterator[SinkFile]:
+        """Every file that has a record; savR stops at one without."""
+        for layout, known in self._records():
+            if len(known):
+                yield SinkFile(root / FOLDER / layout.name, partial(_content, layout, known))
+
+    def _records(self) -> Iterator[tuple[Layout, Records]]:
+        yield EXTRACTION, records.extraction(self._metrics)
+        yield INTENSITY, records.intensity(self._metrics)
+        yield QUALITY, records.quality(self._metrics)
+        yield TILE, records.tile(self._metrics, self._errors)
+        if self._errors is not None:
+            yield ERROR, records.error(self._metrics, self._errors)
+
+
+def _content(layout: Layout, known: Records) -> list[bytes]:
+    return [layout.encode(known)]
