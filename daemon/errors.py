@@ -18,6 +18,12 @@ class OutputError(SeqdError):
         self.reason = reason
 
 
+class ExportError(SeqdError):
+    """A run cannot be exported as asked."""
+
+    exit_code: ClassVar[int] = 2
+
+
 class RunError(SeqdError):
     """The run cannot go on."""
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from calib.phasing import NeighbourLight
 from calib.runfolder import RUN_INFO, Read, RunInfo, TileId, run_info_xml
+from daemon.config import SinksConfig
 from daemon.record.durable import write_durably
 from daemon.record.filter import filter_cycles
 from daemon.record.ledger import Ledger
@@ -20,6 +21,7 @@ from daemon.record.tilefile import open_tile_file
 from daemon.states import CycleStatus
 
 FACTS: dict[str, object] = {
+    "sinks": SinksConfig().model_dump(mode="json"),
     "model": "8097c1aa953d" + 52 * "0",
     "threads": 0,
     "template_cycles": 10,
@@ -77,6 +79,7 @@ def write_run(
     cycles: int | None = None,
     seed: int = 7,
     failing: float = 0.2,
+    lost: Callable[[TileId, int], tuple[CycleStatus, str] | None] = lambda tile, cycle: None,
 ) -> RunFiles:
     """Write a run folder, every row and byte as the daemon would.
 
@@ -86,6 +89,7 @@ def write_run(
     calls : (n,) bytes of a tile's 1-based cycle; random ones where there is none.
     cycles : that are committed, of every tile; all of them where it is not said.
     failing : share of the clusters whose chastity is low.
+    lost : status and reason of a tile's cycle that is not called.
     """
     files = RunFiles(root)
     files.create()
@@ -97,13 +101,12 @@ def write_run(
         for number, tile in enumerate(info.tiles):
             rng = np.random.default_rng((seed, number))
             there = clusters if isinstance(clusters, int) else clusters(tile)
-            _write_tile(
-                files, ledger, info, tile, there, calls, info.cycles if cycles is None else cycles, rng, failing
-            )
+            last = info.cycles if cycles is None else cycles
+            _write_tile(files, ledger, info, tile, there, calls, last, rng, failing, lost)
     return files
 
 
-def _write_tile(files, ledger, info, tile, clusters, calls, cycles, rng, failing) -> None:
+def _write_tile(files, ledger, info, tile, clusters, calls, cycles, rng, failing, lost) -> None:
     positions = (rng.random((clusters, 2)) * (info.height - 1, info.width - 1)).astype(np.float32)
     locs = encode_locs(positions)
     write_durably(files.locs_of(tile), locs)
@@ -115,10 +118,14 @@ def _write_tile(files, ledger, info, tile, clusters, calls, cycles, rng, failing
     ):
         for cycle in range(1, cycles + 1):
             content = random_calls(rng, clusters) if calls is None else calls(tile, cycle)
+            status, reason = lost(tile, cycle) or (CycleStatus.CALLED, "")
+            seen = status is CycleStatus.CALLED
+            if not seen:
+                content = np.zeros(clusters, np.uint8)
             called.put(cycle, content)
             crc32 = None
             if cycle <= filter_cycles(info):
-                chastity = np.where(low, 40, 90).astype(np.uint8)
+                chastity = np.where(low, 40, 90).astype(np.uint8) if seen else np.full(clusters, 255, np.uint8)
                 pure.put(cycle, chastity)
                 crc32 = zlib.crc32(chastity.tobytes())
             light = NeighbourLight(1.0, 0.002 * cycle, 0.001 * cycle)
@@ -126,21 +133,21 @@ def _write_tile(files, ledger, info, tile, clusters, calls, cycles, rng, failing
                 lane=tile.lane,
                 tile=tile.tile,
                 cycle=cycle,
-                status=CycleStatus.CALLED,
-                reason="",
-                frames=4,
+                status=status,
+                reason=reason,
+                frames=0 if status is CycleStatus.MISSING else 4,
                 crc32=zlib.crc32(content.tobytes()),
                 chastity_crc32=crc32,
-                drift_y=0.1 * cycle,
-                drift_x=-0.05 * cycle,
-                light_own=light.own,
-                light_behind=light.behind,
-                light_ahead=light.ahead,
-                engine_s=0.2,
+                drift_y=0.1 * cycle if seen else None,
+                drift_x=-0.05 * cycle if seen else None,
+                light_own=light.own if seen else None,
+                light_behind=light.behind if seen else None,
+                light_ahead=light.ahead if seen else None,
+                engine_s=0.2 if seen else None,
                 committed_ns=NOON + cycle * 60_000_000_000 + tile.tile * 1_000_000,
             )
             images = [
                 ImageRow(tile.lane, tile.tile, cycle, channel, 900.0 - 2 * cycle + channel, 800.0 - cycle, 300.0, 2.8)
                 for channel in range(4)
             ]
-            ledger.commit(row, images)
+            ledger.commit(row, images if seen else [])

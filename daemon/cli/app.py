@@ -17,6 +17,7 @@ from daemon.cli.call import call
 from daemon.cli.camera import camera
 from daemon.cli.demo import demo
 from daemon.cli.drain import drain
+from daemon.cli.export import app as export
 from daemon.cli.keys import keys
 from daemon.cli.run import run
 from daemon.cli.status import status
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 for command in (run, camera, call, tail, status, drain, keys, verify, build, demo):
     app.command()(command)
+app.add_typer(export)
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,80 @@
+"""Exporting what the daemon's sinks write, of a run as it stands; and run folders of other kinds."""
+
+from collections.abc import Callable, Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from daemon.config import SinksConfig
+from daemon.errors import storage_error
+from daemon.exporting.cbcl import cbcl_files
+from daemon.record.committed import CommittedRun
+from daemon.sinks.configured import sinks_of, views_of
+from daemon.sinks.illumina.markers import markers
+from daemon.sinks.sinkfile import SinkFile
+
+
+class FolderKind(StrEnum):
+    """Base calls of an Illumina run folder."""
+
+    BCL = "bcl"
+    """A plain file a tile and cycle."""
+    BCL_GZ = "bcl.gz"
+    """The same, compressed."""
+    CBCL = "cbcl"
+    """A compressed file a surface and cycle, of the clusters that pass the filter, with three scores."""
+
+
+def sink_files(run: CommittedRun, root: Path, config: SinksConfig) -> Iterator[SinkFile]:
+    """Every file that sinks have made of what is committed, in an order in which readers may follow them."""
+    for view in views_of(config, run):
+        yield from view.files(root)
+    sinks = sinks_of(config)
+    for cycle in range(1, 1 + max(run.committed.values())):
+        for tile in (tile for tile, last in run.committed.items() if cycle <= last):
+            for sink in sinks:
+                yield from sink.due(run, root, tile, cycle)
+    if run.complete and config.bcl != "off":
+        yield from markers(run, root)
+
+
+def folder_files(run: CommittedRun, root: Path, kind: FolderKind, control: Path | None) -> Iterator[SinkFile]:
+    """An Illumina run folder.
+
+    Parameters
+    ----------
+    control : FASTA of a spiked-in control.
+
+    Raises
+    ------
+    ExportError : the run cannot be exported as CBCL.
+    """
+    encoding: Literal["plain", "gzip"] = "gzip" if kind is FolderKind.BCL_GZ else "plain"
+    config = SinksConfig(fastq=False, bcl=encoding, report=False, control=control)
+    if kind is not FolderKind.CBCL:
+        yield from sink_files(run, root, config)
+        return
+    for view in views_of(config, run):
+        yield from view.files(root)
+    yield from cbcl_files(run, root)
+    if run.complete:
+        yield from markers(run, root)
+
+
+def write_files(files: Iterable[SinkFile], *, written: Callable[[SinkFile], None]) -> None:
+    """Write files, each whole or not at all; what is there already is written anew.
+
+    Parameters
+    ----------
+    written : told of each.
+
+    Raises
+    ------
+    OutputError : one of them cannot be written, or not be made of the run's files.
+    """
+    for file in files:
+        try:
+            file.write()
+        except OSError as error:
+            raise storage_error(f"file {file.path}", error) from error
+        written(file)
