@@ -1,21 +1,33 @@
 """FASTQ of one tile and read, from its tile file and positions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calib.calling.quality import NO_CALL
 from calib.runfolder import Read, RunInfo, TileId
 from daemon.record.committed import CommittedRun
+from daemon.sinks.columns import Column, constant, laid_out
+from daemon.sinks.readnames import Clusters, ReadNames
 from daemon.sinks.sinkfile import Encoding, SinkFile
 
 NO_CALL_QUALITY = 2
 """Phred score a no-call is written with."""
 
-CHUNK = 2_000_000
-"""Calls formatted at a time, however long the reads are."""
+_LETTERS = bytes(ord("N") if call == NO_CALL else b"ACGT"[call & 3] for call in range(256))
+_PHREDS = bytes(33 + (NO_CALL_QUALITY if call == NO_CALL else call >> 2) for call in range(256))
+
+
+CALLS, CLUSTERS = 2_000_000, 50_000
+"""Most calls and most clusters that are made into records at a time."""
+
+
+def calls_at_a_time(cycles: int) -> int:
+    """Calls of a chunk of clusters with so many cycles, for :meth:`daemon.record.committed.CommittedRun.chunks`."""
+    return min(CALLS, CLUSTERS * cycles)
 
 
 def fastq_path(root: Path, info: RunInfo, tile: TileId, read: Read) -> Path:
@@ -42,7 +54,7 @@ class Fastq:
 
 
 def fastq_records(run: CommittedRun, tile: TileId, read: Read) -> Iterator[bytes]:
-    """The records of all clusters in the order of the template, about :data:`CHUNK` calls at a time.
+    """The records of all clusters in the order of the template, some at a time.
 
     Clusters that the chastity filter takes out are there too, marked ``Y`` (filtered) as Illumina marks them.
 
@@ -50,20 +62,67 @@ def fastq_records(run: CommittedRun, tile: TileId, read: Read) -> Iterator[bytes
     ------
     OutputError : the tile's files do not hold the read.
     """
-    info, positions, passing = run.info, run.positions(tile), run.passing(tile)
-    # Illumina's read-name coordinates: tenths of pixels from -100 px.
-    coordinates = np.rint(positions.astype(np.float64) * 10 + 1000).astype(np.int64)
-    prefix = f"@{info.instrument}:{info.number}:{info.flowcell}:{tile.lane}:{tile.tile}:"
-    filtered = np.where(passing, "N", "Y").tolist()
-    for part, calls in run.chunks(tile, info.cycles_of(read), calls=CHUNK):
-        letters = np.where(calls == NO_CALL, ord("N"), np.frombuffer(b"ACGT", np.uint8)[calls & 3]).astype(np.uint8)
-        scores = (np.where(calls == NO_CALL, NO_CALL_QUALITY, calls >> 2) + 33).astype(np.uint8)
-        bases, phreds = letters.T.tobytes().decode("ascii"), scores.T.tobytes().decode("ascii")
-        length = len(calls)
-        records = [
-            f"{prefix}{x}:{y} {read.number}:{mark}:0:\n{bases[at : at + length]}\n+\n{phreds[at : at + length]}\n"
-            for at, (y, x), mark in zip(
-                range(0, len(bases), length), coordinates[part].tolist(), filtered[part], strict=True
-            )
-        ]
-        yield "".join(records).encode("ascii")
+    names, cycles, label = ReadNames(run, tile), run.info.cycles_of(read), run.info.label(read)
+    for part, calls in run.chunks(tile, cycles, calls=calls_at_a_time(len(cycles))):
+        yield fastq_text(names, part, label, calls)[0].tobytes()
+
+
+def fastq_text(
+    names: ReadNames, clusters: Clusters, label: str, calls: NDArray[np.uint8], index: Sequence[NDArray[np.uint8]] = ()
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Records of some clusters of a tile: ``@<name> <1|2|...>:<N|Y>:0:<index>``, bases, ``+``, Phred scores + 33.
+
+    Parameters
+    ----------
+    label : of the read; its digits are the read's number, in files of index reads too.
+    calls : (cycles, n) bytes of the read.
+    index : (cycles, n) bytes of each index read, where their bases belong into the names; joined by ``+``.
+
+    Returns
+    -------
+    all bytes, and (n + 1,) where each record begins, and the last ends.
+    """
+    count = calls.shape[1]
+    marks = np.where(names.passing[clusters], np.uint8(ord("N")), np.uint8(ord("Y")))
+    tail = np.concatenate(
+        [
+            repeated(f" {label[1:]}:".encode(), count),
+            marks[:, None],
+            repeated(b":0:", count),
+            joined([letters(part) for part in index], b"+", count),
+            repeated(b"\n", count),
+            letters(calls).T,
+            repeated(b"\n+\n", count),
+            phreds(calls).T,
+            repeated(b"\n", count),
+        ],
+        axis=1,
+    )
+    return laid_out(count, [constant(b"@"), *names.columns(clusters), Column(tail)])
+
+
+def letters(calls: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Bases of calls, of any shape; N for a no-call."""
+    return translated(calls, _LETTERS)
+
+
+def phreds(calls: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Phred scores + 33 of calls, of any shape."""
+    return translated(calls, _PHREDS)
+
+
+def translated(calls: NDArray[np.uint8], table: bytes) -> NDArray[np.uint8]:
+    """Each byte of calls by a table of all 256."""
+    return np.frombuffer(calls.tobytes().translate(table), np.uint8).reshape(calls.shape)
+
+
+def joined(reads: Sequence[NDArray[np.uint8]], separator: bytes, count: int) -> NDArray[np.uint8]:
+    """(n, width) bytes of several reads of (cycles, n), with a separator between them."""
+    between = repeated(separator, count)
+    parts = [part for read in reads for part in (between, read.T)][1:]
+    return np.concatenate(parts, axis=1) if parts else np.empty((count, 0), np.uint8)
+
+
+def repeated(text: bytes, count: int) -> NDArray[np.uint8]:
+    """(n, width) the same bytes so many times."""
+    return np.broadcast_to(np.frombuffer(text, np.uint8), (count, len(text)))

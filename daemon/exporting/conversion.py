@@ -1,0 +1,269 @@
+"""Committed clusters made into files of records: read by one thread, formed by several, written in order."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import ClassVar, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.runfolder import Read, RunInfo, TileId
+from daemon.exporting.outputs import open_outputs
+from daemon.record.committed import CommittedRun
+from daemon.sinks.bgzf import END, blocks
+from daemon.sinks.fastq import calls_at_a_time
+from daemon.sinks.readnames import ReadNames
+from engines.errors import SeqdError
+
+Records = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""Bytes of records, and (n + 1,) where each begins and the last ends."""
+
+Progress = Callable[[int, int], None]
+"""Told how many clusters are done, and of how many."""
+
+Done = TypeVar("Done")
+
+
+class ExportError(SeqdError):
+    """What is asked for cannot be made of the run, or not yet."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class By(StrEnum):
+    """What has files of its own."""
+
+    TILE = "tile"
+    LANE = "lane"
+    RUN = "run"
+
+
+class Assignment(Protocol):
+    """Tells which sample a cluster is of."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The samples."""
+
+    def __call__(self, lane: int, calls: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """(n,) index into the names, -1 where undetermined, by (index cycles, n) calls of all index reads."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The committed cycles of a read."""
+
+    read: Read
+    label: str
+    """``R1``, ``I1``, ..."""
+    cycles: slice
+    """Places of its cycles among all cycles."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Whose clusters have files of their own."""
+
+    name: str
+    number: int
+    """From 1; 0 for what is undetermined."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tiles whose clusters go to the same files."""
+
+    by: By
+    tiles: tuple[TileId, ...]
+    name: str
+    """Of the tile or lane, ``s_1_1101`` or ``L001``; empty for all of the run."""
+    parts: tuple[Part, ...]
+    """Reads that have cycles which all of the tiles have committed."""
+    index: tuple[Part, ...]
+    """Index reads, once all of them are committed; none before."""
+
+    @property
+    def cycles(self) -> range:
+        """That are read, 1-based."""
+        return range(1, 1 + self.parts[-1].cycles.stop)
+
+    def stem(self, run: str, sample: Sample | None) -> str:
+        """What the names of its files begin with, or those of a sample's: as bcl-convert has it."""
+        if self.by is By.TILE:
+            return self.name
+        whose = run if sample is None else f"{sample.name}_S{sample.number}"
+        return f"{whose}_{self.name}" if self.name else whose
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some clusters of a tile in the order in which they are written: sample by sample, each as in the template."""
+
+    names: ReadNames
+    clusters: NDArray[np.intp]
+    """(n,) places in the tile's template."""
+    calls: NDArray[np.uint8]
+    """(cycles, n) bytes of all cycles of the group."""
+
+
+class Form(Protocol):
+    """Kinds of files, and the records in them."""
+
+    def paths(self, group: Group, sample: Sample | None) -> Sequence[Path]:
+        """A file of each kind, for all clusters of a group or one sample's."""
+
+    def head(self, group: Group, sample: Sample | None) -> bytes:
+        """What each file begins with."""
+
+    def records(self, group: Group, chunk: Chunk) -> Sequence[Records]:
+        """Of each kind the records of a chunk; called by several threads."""
+
+
+def convert(
+    run: CommittedRun,
+    form: Form,
+    *,
+    by: By,
+    assign: Assignment | None,
+    passing_only: bool,
+    compress: bool,
+    threads: int,
+    progress: Progress,
+) -> list[Path]:
+    """Write what is committed of a run; a tile, lane or run of which no cycle is committed throughout has no files.
+
+    Parameters
+    ----------
+    assign : tells samples apart; called by this thread, in the order of tiles and templates.
+    passing_only : leave out clusters that the chastity filter takes out.
+    compress : into BGZF.
+    threads : that form and compress records.
+
+    Returns
+    -------
+    the files, each whole.
+
+    Raises
+    ------
+    ExportError : nothing that was asked for is committed yet; or samples are asked for tile by tile.
+    OutputError : the run's files cannot be read, or those cannot be written.
+    """
+    groups = _groups(run, by)
+    samples = _samples(run, groups, by, assign)
+    done, of = 0, sum(run.clusters[tile] for group in groups for tile in group.tiles)
+    written: list[Path] = []
+    for group in groups:
+        kinds = zip(*(form.paths(group, sample) for sample in samples), strict=True)
+        paths = [path for kind in kinds for path in kind]
+        chunks = _chunks(run, group, assign, passing_only=passing_only)
+        jobs = (partial(_contents, form, group, *chunk, compress=compress) for chunk in chunks)
+        with open_outputs(paths) as outputs, closing(in_order(jobs, threads=threads)) as made:
+            for file, sample in enumerate(samples * (len(paths) // len(samples))):
+                outputs.append(file, _encoded(memoryview(form.head(group, sample)), compress=compress))
+            for clusters, contents in made:
+                for file, content in enumerate(contents):
+                    if len(content):
+                        outputs.append(file, content)
+                done += clusters
+                progress(done, of)
+            for file in range(len(paths)) if compress else ():
+                outputs.append(file, END)
+        written += paths
+    return written
+
+
+def _groups(run: CommittedRun, by: By) -> list[Group]:
+    """Of the tiles of a run, those that have anything to write."""
+    tiles: dict[str, list[TileId]] = {}
+    for tile in run.info.tiles:
+        name = {By.TILE: f"s_{tile}", By.LANE: f"L{tile.lane:03d}", By.RUN: ""}[by]
+        tiles.setdefault(name, []).append(tile)
+    groups = []
+    for name, alike in tiles.items():
+        cycles = min(run.committed[tile] for tile in alike)
+        if cycles:
+            parts = _parts(run.info, cycles)
+            index = tuple(part for part in parts if part.read.index)
+            whole = [read for read in run.info.reads if read.index and run.info.cycles_of(read)[-1] <= cycles]
+            every = len(whole) == sum(read.index for read in run.info.reads)
+            groups.append(Group(by, tuple(alike), name, parts, index if every else ()))
+    if not groups:
+        raise ExportError(f"run {run.info.run}: no cycle is committed of a whole {by}, at least one is needed")
+    return groups
+
+
+def _parts(info: RunInfo, cycles: int) -> tuple[Part, ...]:
+    """Reads that have cycles among the first ones of a run."""
+    parts = []
+    for read in info.reads:
+        first, stop = info.cycles_of(read).start - 1, min(info.cycles_of(read).stop - 1, cycles)
+        if first < stop:
+            parts.append(Part(read, info.label(read), slice(first, stop)))
+    return tuple(parts)
+
+
+def _samples(run: CommittedRun, groups: list[Group], by: By, assign: Assignment | None) -> list[Sample | None]:
+    if assign is None:
+        return [None]
+    if by is By.TILE:
+        raise ExportError("samples by tile: they are written by lane or by run")
+    for group in groups:
+        if not group.index:
+            raise ExportError(
+                f"run {run.info.run} {group.name}: samples are told apart by whole index reads, the run "
+                + (f"is at cycle {group.cycles[-1]}" if any(read.index for read in run.info.reads) else "has none")
+            )
+    return [Sample("Undetermined", 0), *(Sample(name, at) for at, name in enumerate(assign.names, 1))]
+
+
+def _chunks(
+    run: CommittedRun, group: Group, assign: Assignment | None, *, passing_only: bool
+) -> Iterator[tuple[Chunk, NDArray[np.int64]]]:
+    """Chunks, and (samples + 1,) where in each a sample's clusters begin, and the last one's end."""
+    for tile in group.tiles:
+        names = ReadNames(run, tile)
+        for part, calls in run.chunks(tile, group.cycles, calls=calls_at_a_time(len(group.cycles))):
+            chosen = np.flatnonzero(names.passing[part]) if passing_only else np.arange(calls.shape[1])
+            bounds = np.array((0, len(chosen)))
+            if assign is not None:
+                index = np.concatenate([calls[read.cycles] for read in group.index])
+                numbers = 1 + assign(tile.lane, index)[chosen]
+                chosen = chosen[np.argsort(numbers, kind="stable")]
+                bounds = np.append(0, np.cumsum(np.bincount(numbers, minlength=1 + len(assign.names))))
+            if len(chosen) < calls.shape[1] or assign is not None:
+                calls = calls[:, chosen]
+            yield Chunk(names, part.start + chosen, calls), bounds
+
+
+def _contents(
+    form: Form, group: Group, chunk: Chunk, bounds: NDArray[np.int64], *, compress: bool
+) -> tuple[int, list[bytes | memoryview]]:
+    """Number of a chunk's clusters, and what is appended to each file."""
+    contents = []
+    for laid, starts in form.records(group, chunk):
+        at = starts[bounds]
+        contents += [_encoded(laid.data[begin:end], compress=compress) for begin, end in pairwise(at)]
+    return len(chunk.clusters), contents
+
+
+def _encoded(content: memoryview, *, compress: bool) -> bytes | memoryview:
+    return blocks(content) if compress else content
+
+
+def in_order(jobs: Iterable[Callable[[], Done]], *, threads: int) -> Generator[Done]:
+    """What jobs return, in their order; so many are done at once, and one more waits."""
+    with ThreadPoolExecutor(threads) as pool:
+        begun: deque[Future[Done]] = deque()
+        for job in jobs:
+            begun.append(pool.submit(job))
+            if len(begun) > threads:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()

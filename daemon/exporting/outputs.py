@@ -1,0 +1,74 @@
+"""Files that grow side by side; each is whole or not there.
+
+Guaranteed: no name stands before all its bytes are on the disk, and an error or an interrupt removes what was begun.
+Not guaranteed: that a kill leaves no ``.<name>.tmp`` behind; the next writer of the same name begins it anew.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from daemon.errors import storage_error
+from daemon.record.durable import make_folder, sync_folder
+
+
+class Outputs:
+    """Files being written. None is held open: there may be more of them than a process may open."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def append(self, file: int, content: bytes | memoryview) -> None:
+        """Add to a file, by its place among the paths.
+
+        Raises
+        ------
+        OutputError : it cannot be written.
+        """
+        path = self.paths[file]
+        with storing(path), temporary(path).open("ab", buffering=0) as growing:
+            view = memoryview(content)
+            while view:
+                view = view[growing.write(view) :]
+
+
+@contextmanager
+def open_outputs(paths: Sequence[Path]) -> Iterator[Outputs]:
+    """Empty files to append to, that get their names when this ends well.
+
+    Raises
+    ------
+    OutputError : one of them cannot be written, or named.
+    """
+    try:
+        for path in paths:
+            with storing(path):
+                make_folder(path.parent)
+                temporary(path).unlink(missing_ok=True)
+                temporary(path).touch(mode=0o640, exist_ok=False)
+        yield Outputs(paths)
+        for path in paths:
+            with storing(path):
+                with temporary(path).open("rb+") as whole:
+                    os.fsync(whole.fileno())
+                temporary(path).replace(path)
+                sync_folder(path.parent)
+    except BaseException:
+        for path in paths:
+            temporary(path).unlink(missing_ok=True)
+        raise
+
+
+def temporary(path: Path) -> Path:
+    """Where a file lies until it is whole."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into ours."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(f"file {path}", error) from error

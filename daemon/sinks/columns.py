@@ -1,0 +1,54 @@
+"""Records laid out from columns of bytes, one after the other, without a loop over records."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Column:
+    """The same part of every record."""
+
+    content: NDArray[np.uint8]
+    """(n, width) bytes, or (width,) where all records have the same."""
+    lengths: NDArray[np.int64] | None = None
+    """(n,) bytes of each that count; all of them where there is none."""
+
+    @property
+    def width(self) -> int:
+        """Most bytes of a record."""
+        return int(self.content.shape[-1])
+
+
+def constant(text: bytes) -> Column:
+    """A part that is the same in all records."""
+    return Column(np.frombuffer(text, np.uint8))
+
+
+def laid_out(records: int, columns: Sequence[Column]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The columns of the first record, then those of the second, and so on.
+
+    Parameters
+    ----------
+    columns : those that follow one with lengths are, together, as wide as what does not count of it.
+
+    Returns
+    -------
+    all bytes, and (n + 1,) where each record begins, and the last ends.
+    """
+    lengths = np.full(records, sum(column.width for column in columns if column.lengths is None), np.int64)
+    for column in columns:
+        if column.lengths is not None:
+            lengths += column.lengths
+    starts = np.zeros(records + 1, np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    laid = np.empty(starts[-1] + max(column.width for column in columns), np.uint8)
+    at = starts[:-1].copy()
+    for column in columns:
+        # What does not count lies where the columns that follow are written next.
+        sliding_window_view(laid, column.width, writeable=True)[at] = column.content
+        at += column.width if column.lengths is None else column.lengths
+    return laid[: starts[-1]], starts
