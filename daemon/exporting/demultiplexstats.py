@@ -1,0 +1,124 @@
+"""What demultiplexing comes to: clusters, mismatches, yield and quality of every sample, and barcodes of no sample."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.calling.quality import NO_CALL
+from calib.runfolder import RunFolderError, RunInfo, TileId
+from daemon.exporting.barcodes import Demultiplexer, Match
+from daemon.record.committed import CommittedRun
+from daemon.sinks.fastq import NO_CALL_QUALITY
+
+CHUNK = 16_000_000
+"""Calls read at a time."""
+
+GOOD = 30
+"""Phred score from which on a call counts as good."""
+
+MISMATCHES = 4
+"""0, 1, 2 and more are counted apart."""
+
+MOST_UNKNOWN = 200_000
+"""Barcodes of no sample that are kept in mind of a lane: beyond, the rarer half of them is forgotten."""
+
+
+class DemultiplexStats:
+    """Counts of a run; the last sample is the one of clusters that are of none."""
+
+    def __init__(self, info: RunInfo, demultiplexer: Demultiplexer) -> None:
+        self.info, self.demultiplexer = info, demultiplexer
+        self.lanes = sorted({tile.lane for tile in info.tiles})
+        self.reads = [read for read in info.reads if not read.index]
+        size = len(self.lanes), len(demultiplexer.names) + 1
+        self.clusters = np.zeros((*size, 2, MISMATCHES), np.int64)
+        """(lanes, samples, filter failed or passed, mismatches); those of no sample are counted under 0 mismatches."""
+        self.bases = np.zeros((*size, len(self.reads)), np.int64)
+        """(lanes, samples, template reads) calls of clusters that pass, no-calls among them."""
+        self.good = np.zeros_like(self.bases)
+        """Those of at least Q30."""
+        self.scores = np.zeros_like(self.bases)
+        """Sum of their Phred scores; a no-call has the one that it is written with."""
+        self.unknown: dict[int, Counter[bytes]] = {lane: Counter() for lane in self.lanes}
+        """Letters of barcodes of no sample, of clusters that pass, by lane."""
+
+    def count(self, lane: int, calls: NDArray[np.uint8], passing: NDArray[np.bool_]) -> Match:
+        """Match clusters of a lane with the samples, and count them.
+
+        Parameters
+        ----------
+        calls : (cycles, n) bytes of the run's first cycles, all index reads among them.
+        passing : (n,) whether they pass the chastity filter.
+        """
+        match = self.demultiplexer.match(lane, calls[index_cycles(self.info) - 1])
+        at = self.lanes.index(lane)
+        self._count_clusters(self.clusters[at], match, passing)
+        sample, calls = match.sample[passing], calls[:, passing]
+        for index, read in enumerate(self.reads):
+            cycles = self.info.cycles_of(read)
+            self._count_scores(at, index, sample, calls[cycles.start - 1 : cycles.stop - 1])
+        self._count_unknown(lane, calls[index_cycles(self.info) - 1][:, sample < 0])
+        return match
+
+    def _count_clusters(self, clusters: NDArray[np.int64], match: Match, passing: NDArray[np.bool_]) -> None:
+        # An index of -1 is the last sample's.
+        sample, mismatches = match.sample % len(clusters), np.minimum(match.mismatches, MISMATCHES - 1)
+        cell = np.ravel_multi_index((sample, passing.astype(np.int32), mismatches), clusters.shape)
+        clusters += np.bincount(cell, minlength=clusters.size).reshape(clusters.shape)
+
+    def _count_scores(self, lane: int, read: int, sample: NDArray[np.int32], calls: NDArray[np.uint8]) -> None:
+        good = np.zeros(len(sample), np.int64)
+        scores = np.zeros(len(sample), np.int64)
+        for cycle in calls:
+            good += cycle >= GOOD << 2
+            scores += np.where(cycle == NO_CALL, NO_CALL_QUALITY, cycle >> 2)
+        samples = self.bases.shape[1]
+        for counted, each in (
+            (self.bases, np.full(len(sample), len(calls))),
+            (self.good, good),
+            (self.scores, scores),
+        ):
+            # Sums stay below 2⁵³: doubles are exact.
+            counted[lane, :, read] += np.bincount(sample % samples, weights=each, minlength=samples).astype(np.int64)
+
+    def _count_unknown(self, lane: int, calls: NDArray[np.uint8]) -> None:
+        letters = np.where(calls == NO_CALL, np.uint8(ord("N")), np.frombuffer(b"ACGT", np.uint8)[calls & 3])
+        compared = np.concatenate([letters[part] for part in self.demultiplexer.compared(lane)])
+        barcodes, counts = np.unique(
+            np.ascontiguousarray(compared.T).view(f"S{len(compared)}").ravel(), return_counts=True
+        )
+        unknown = self.unknown[lane]
+        unknown.update(dict(zip(barcodes.tolist(), counts.tolist(), strict=True)))
+        if len(unknown) > MOST_UNKNOWN:
+            self.unknown[lane] = Counter(dict(unknown.most_common(MOST_UNKNOWN // 2)))
+
+
+def count_samples(run: CommittedRun, demultiplexer: Demultiplexer) -> DemultiplexStats:
+    """Count what is committed of a run, tile by tile.
+
+    Raises
+    ------
+    RunFolderError : a tile's index reads are not committed.
+    OutputError : its files cannot be read.
+    """
+    stats = DemultiplexStats(run.info, demultiplexer)
+    for tile in run.info.tiles:
+        for calls, passing in _chunks(run, tile):
+            stats.count(tile.lane, calls, passing)
+    return stats
+
+
+def index_cycles(info: RunInfo) -> NDArray[np.int64]:
+    """The 1-based cycles of all index reads, in the run's order."""
+    return np.array([cycle for read in info.reads if read.index for cycle in info.cycles_of(read)], np.int64)
+
+
+def _chunks(run: CommittedRun, tile: TileId) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
+    committed, needed = run.committed[tile], int(index_cycles(run.info)[-1])
+    if committed < needed:
+        raise RunFolderError(f"tile {tile}: {committed} cycles are committed, index reads end with cycle {needed}")
+    passing = run.passing(tile)
+    for part, calls in run.chunks(tile, range(1, committed + 1), calls=CHUNK):
+        yield calls, passing[part]
