@@ -115,6 +115,6 @@ def finish(started: subprocess.Popen) -> int:
 
 def outputs(run_folder: Path) -> dict[str, bytes]:
     """Bytes of everything that must be the same however a run went."""
-    patterns = ("fastq/*.fastq.gz", "tiles/*.bcls", "tiles/*.locs", "tiles/*.chastity")
+    patterns = ("fastq/*.fastq.gz", "tiles/*.bcls", "tiles/*.locs", "tiles/*.chastity", "Data/**/s_*")
     files = [path for pattern in patterns for path in run_folder.glob(pattern)]
     return {str(path.relative_to(run_folder)): path.read_bytes() for path in sorted(files)}

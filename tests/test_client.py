@@ -383,7 +383,6 @@ class Instrument:
             totals=totals,
             clusters=0,
             passing_filter=0,
-            fastq_files=0,
             spooled=(),
         )
         self.stream.event("info", "taken up")

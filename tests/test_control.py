@@ -81,7 +81,6 @@ def run(control, progress, tmp_path):
         totals=dict.fromkeys(CycleStatus, 0),
         clusters=3,
         passing_filter=0,
-        fastq_files=0,
         spooled=(),
     )
     control.serve_run("R1", files)

@@ -98,7 +98,7 @@ def test_what_was_not_called_is_skipped_and_counted(run):
 
 @pytest.mark.parametrize("cycle", CYCLES)
 def test_coordinates_are_those_of_the_fastq_moved_with_the_stage(run, cycle):
-    reads = read_fastq(run.files.fastq / f"s_{TILE}_R1.fastq.gz")
+    reads = read_fastq(run.files.root / "fastq" / f"s_{TILE}_R1.fastq.gz")
     called = reads.sequences[:, cycle - 1] != ord("N")
     listed = rows(form_path(run.files, Form.COORDINATES, TILE, cycle, None))
     assert len(listed) > 60

@@ -8,7 +8,7 @@ from calib.phasing import NeighbourLight
 from calib.runfolder import TileId
 from daemon.errors import OutputError, RunError
 from daemon.record.ledger import Ledger
-from daemon.record.ledgerreader import CycleRow
+from daemon.record.ledgerreader import CycleRow, Start
 from daemon.states import CycleStatus
 
 FIRST, SECOND = TileId(lane=1, tile=1101), TileId(lane=2, tile=1101)
@@ -17,7 +17,7 @@ FACTS = {"model": "abc", "template_cycles": 7, "info": {"reads": [100, 8], "run"
 
 def row(cycle, tile=FIRST, status=CycleStatus.CALLED, light=(None, None, None)):
     return CycleRow(
-        tile.lane, tile.tile, cycle, status, "", 4, 2**32 - 1, None, 0.5, None, *light, 1_700_000_000_000_000_000
+        tile.lane, tile.tile, cycle, status, "", 4, 2**32 - 1, None, 0.5, None, *light, 0.25, 1_700_000_000_000_000_000
     )
 
 

@@ -20,7 +20,6 @@ def started(**committed):
         totals={CycleStatus.CALLED: sum(committed.values()), CycleStatus.MISSING: 0, CycleStatus.FAILED: 0},
         clusters=0,
         passing_filter=0,
-        fastq_files=0,
         spooled=(),
     )
     return progress

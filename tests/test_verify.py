@@ -17,11 +17,12 @@ from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.folder import write_simulated_run
 from calib.runfolder import RUN_INFO, Read, RunFolderError, TileId, image_path, read_run_info, run_info_xml
 from daemon.errors import OutputError
+from daemon.record.committed import open_run
 from daemon.record.durable import write_sealed
 from daemon.record.ledgercopy import copy_ledger
 from daemon.record.runfiles import RunFiles
 from daemon.sinks.fastq import fastq_records
-from daemon.sinks.sinkfile import SinkFile, gzipped
+from daemon.sinks.sinkfile import Encoding, SinkFile, encoded
 from daemon.states import RunState
 from daemon.verification import verify_run
 from daemon.verification.findings import Findings
@@ -36,6 +37,7 @@ FILTERED = 6
 """Cycles that decide about the chastity filter: the first read's."""
 SIZE = 96
 CALLING = {"template_cycles": 3}
+SINKS = {"bcl": "off", "interop": False, "report": False}
 
 
 def verified(folder):
@@ -62,6 +64,14 @@ def state_of(folder):
     }
 
 
+def encode(pieces):
+    return b"".join(encoded(pieces, Encoding.BGZF))
+
+
+def fastq_of(files, tile, read):
+    return files.root / "fastq" / f"s_{tile}_R{read.number}.fastq.gz"
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
     root = tmp_path_factory.mktemp("verified_images")
@@ -82,7 +92,7 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="session")
 def finished(images, tmp_path_factory):
     """Output folder of a run in which nothing is missing; not to be changed."""
-    there = bench(tmp_path_factory.mktemp("verified"), calling=CALLING)
+    there = bench(tmp_path_factory.mktemp("verified"), calling=CALLING, sinks=SINKS)
     with there.camera(images), there.daemon("--once") as daemon:
         assert finish(daemon) == 0
     return there.runs / RUN
@@ -99,7 +109,7 @@ def mixed(images, tmp_path_factory):
         # Nothing to align: such a cycle fails.
         tifffile.imwrite(image_path(gappy, FIRST, 5, channel), np.zeros((SIZE, SIZE), np.uint16))
     image_path(gappy, SECOND, 8, "G").unlink()
-    there = bench(folder, calling=CALLING)
+    there = bench(folder, calling=CALLING, sinks=SINKS)
     with there.camera(gappy), there.daemon("--once") as daemon:
         assert finish(daemon) == 0
     return there.runs / RUN
@@ -245,7 +255,7 @@ def test_sealed_template_of_no_tile_is_found(files):
 
 @pytest.mark.parametrize("at", [*range(10), 10, 400, -9, -8, -5, -4, -1])
 def test_flipped_byte_of_fastq_is_found_wherever_it_is(at, files):
-    path = files.fastq_of(FIRST, READS[0])
+    path = fastq_of(files, FIRST, READS[0])
     assert path.stat().st_size > 500
     flip(path, at)
     found = lines(files.root)
@@ -299,7 +309,7 @@ def test_file_that_is_cut_to_nothing_is_found(files):
 
 @pytest.mark.parametrize("kept", [0, 5, 18, 700, -8, -1])
 def test_cut_fastq_is_found(kept, files):
-    path = files.fastq_of(SECOND, READS[1])
+    path = fastq_of(files, SECOND, READS[1])
     path.write_bytes(path.read_bytes()[:kept])
     found = lines(files.root)
     assert found
@@ -310,7 +320,7 @@ def test_cut_fastq_is_found(kept, files):
     "more", [b"\0", b"\0" * 3_000_000, b"x", gzip.compress(b""), gzip.compress(b"@more\nA\n+\nI\n")]
 )
 def test_grown_fastq_is_found(more, files):
-    with files.fastq_of(SECOND, READS[1]).open("ab") as file:
+    with fastq_of(files, SECOND, READS[1]).open("ab") as file:
         file.write(more)
     assert lines(files.root) == [
         "fastq/s_1_1102_R2.fastq.gz, tile 1_1102: expected a whole file, found something follows after the gzip member"
@@ -352,7 +362,7 @@ def test_stray_file_is_found(name, files):
 
 
 def test_what_a_killed_write_left_is_no_stray_file(files):
-    (files.fastq / ".s_1_1101_R1.fastq.gz.tmp").write_bytes(b"half")
+    (files.root / "fastq" / ".s_1_1101_R1.fastq.gz.tmp").write_bytes(b"half")
     assert lines(files.root) == []
 
 
@@ -368,7 +378,7 @@ def test_swapped_tiles_are_found(ending, files):
 
 
 def test_swapped_fastq_is_found_at_the_first_byte_that_differs(files):
-    first, second = (files.fastq_of(tile, READS[0]) for tile in (FIRST, SECOND))
+    first, second = (fastq_of(files, tile, READS[0]) for tile in (FIRST, SECOND))
     second.write_bytes(first.read_bytes())
     (line,) = lines(files.root)
     assert line.startswith("fastq/s_1_1102_R1.fastq.gz, tile 1_1102: expected '2:")
@@ -389,27 +399,28 @@ def test_swapped_fastq_is_found_at_the_first_byte_that_differs(files):
     ids=["another quality", "a read less", "a read more", "no reads"],
 )
 def test_fastq_of_other_content_is_found(edit, files):
-    path = files.fastq_of(FIRST, READS[1])
-    path.write_bytes(gzipped([edit(gzip.decompress(path.read_bytes()))]))
+    path = fastq_of(files, FIRST, READS[1])
+    path.write_bytes(encode([edit(gzip.decompress(path.read_bytes()))]))
     (line,) = lines(files.root)
     assert line.startswith("fastq/s_1_1101_R2.fastq.gz, tile 1_1101: expected ")
     assert " at byte " in line
 
 
 def test_fastq_filtered_otherwise_is_found(files):
-    info, read = read_run_info(files.root), READS[0]
+    read = READS[0]
     for passing in (True, False):
-        records = fastq_records(files, info, FIRST, read, passing=np.full(clusters_of(files, FIRST), passing))
-        files.fastq_of(FIRST, read).write_bytes(gzipped(records))
+        with open_run(files.root) as run:
+            run.passing = lambda tile, passing=passing: np.full(run.clusters[tile], passing)
+            fastq_of(files, FIRST, read).write_bytes(encode(fastq_records(run, FIRST, read)))
         (line,) = lines(files.root)
         assert f"found '{'N' if passing else 'Y'}:0:" in line
 
 
 def differences_of(path, content, pieces):
     """Of a sink's file that holds some content, and should hold other pieces."""
-    path.write_bytes(gzipped([content]))
+    path.write_bytes(encode([content]))
     findings = Findings(path.parent)
-    check_sink_file(SinkFile(path, FIRST, 1, content=lambda: iter(pieces)), findings, compared=True)
+    check_sink_file(SinkFile(path, lambda: iter(pieces), Encoding.BGZF, FIRST, 1), findings, compared=True)
     return [(difference.expected, difference.found) for difference in findings.differences]
 
 
@@ -746,7 +757,7 @@ def test_harm_to_an_unfinished_run_is_found(unfinished):
     last = committed(unfinished, FIRST)
     flip(unfinished.calls_of(FIRST), 4 + clusters_of(unfinished, FIRST) * (last - 1))
     os.truncate(unfinished.calls_of(SECOND), 4 + clusters_of(unfinished, SECOND) * 2)
-    unfinished.fastq_of(SECOND, READS[1]).write_bytes(b"")
+    fastq_of(unfinished, SECOND, READS[1]).write_bytes(b"")
     first, second, fastq = lines(unfinished.root)
     assert first.startswith(f"tiles/s_1_1101.bcls, tile 1_1101, cycle {last}: expected CRC-32 ")
     assert second.startswith("tiles/s_1_1102.bcls, tile 1_1102, cycle 3: expected ")
@@ -767,7 +778,7 @@ def test_spooled_images_are_whole(unfinished):
 
 def test_complete_run_whose_daemon_was_killed_before_fastq_is_not_finished(files):
     """A daemon leaves the database's log beside it until it has written everything."""
-    files.fastq_of(FIRST, READS[1]).unlink()
+    fastq_of(files, FIRST, READS[1]).unlink()
     database = sqlite3.connect(files.ledger, isolation_level=None)
     database.execute("UPDATE run SET value = value")
     shutil.copytree(files.root, files.root.with_name("killed"))

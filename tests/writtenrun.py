@@ -128,7 +128,9 @@ def _write_tile(files, ledger, info, tile, clusters, calls, cycles, rng, failing
                 chastity = np.where(low, 40, 90).astype(np.uint8) if seen else np.full(clusters, 255, np.uint8)
                 pure.put(cycle, chastity)
                 crc32 = zlib.crc32(chastity.tobytes())
-            light = NeighbourLight(1.0, 0.002 * cycle, 0.001 * cycle)
+            # Each tile is a little otherwise, as are channels.
+            other = (7 * tile.lane + tile.tile) % 11
+            light = NeighbourLight(1.0, (0.002 + 0.0002 * other) * cycle, 0.001 * cycle)
             row = CycleRow(
                 lane=tile.lane,
                 tile=tile.tile,
@@ -147,7 +149,16 @@ def _write_tile(files, ledger, info, tile, clusters, calls, cycles, rng, failing
                 committed_ns=NOON + cycle * 60_000_000_000 + tile.tile * 1_000_000,
             )
             images = [
-                ImageRow(tile.lane, tile.tile, cycle, channel, 900.0 - 2 * cycle + channel, 800.0 - cycle, 300.0, 2.8)
+                ImageRow(
+                    lane=tile.lane,
+                    tile=tile.tile,
+                    cycle=cycle,
+                    channel=channel,
+                    intensity=900.4 + 10 * other - 2 * cycle + channel,
+                    called=800.0 - cycle + 20 * channel,
+                    average=300.0 + 30 * channel,
+                    focus_px=2.8 + 0.1 * channel,
+                )
                 for channel in range(4)
             ]
             ledger.commit(row, images if seen else [])

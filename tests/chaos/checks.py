@@ -10,6 +10,7 @@ from typing import Any
 from calib.calling.inphase import AHEAD
 from calib.runfolder import RunInfo, TileId
 from daemon.record.runfiles import RunFiles
+from daemon.sinks.fastq import fastq_path
 from daemon.states import CycleStatus, RunState, StopReason
 from daemon.verification import verify_run
 from engines.errors import SeqdError
@@ -162,9 +163,9 @@ def _bytes_of_ledger(folder: Path, tile: TileId, rows: dict[Key, Row], info: Run
         if row and _crc32_of_bytes(folder, (tile.lane, tile.tile, cycle)) != row.crc32:
             found.append(Finding(Wrong.CHANGED, f"tile {tile}, cycle {cycle}: bytes are not those of the ledger"))
     return found + [
-        Finding(Wrong.LOST, f"{files.fastq_of(tile, read).name} is not there")
-        for read in info.reads
-        if not files.fastq_of(tile, read).exists()
+        Finding(Wrong.LOST, f"{path.name} is not there")
+        for path in (fastq_path(folder, info, tile, read) for read in info.reads)
+        if not path.exists()
     ]
 
 
