@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from daemon.exporting.barcodes import Demultiplexer
 from daemon.exporting.samples import BclConvert, Picard, Sample, SampleError
@@ -131,6 +133,7 @@ def overriding(override, barcodes):
         (b"name,barcode\n\xff\xfe,ACGT\n", "byte 13 is not UTF-8"),
         (b"name,barcode\n" + b"a" * MOST_BYTES, f"more than {MOST_BYTES} bytes, the most that is read"),
         ('name,barcode\n"alpha,ACGT\n', "not comma-separated: unexpected end of data"),
+        (f"name,barcode\n{'a' * 501},ACGT\n", "a cell of 501 letters, at most 500 are read"),
         ("name,barcode\n", f"0 barcodes, allowed are 1 to {MOST_BARCODES}"),
         (
             "name,barcode\n" + "".join(f"s{number},ACGT\n" for number in range(MOST_BARCODES + 1)),
@@ -177,3 +180,35 @@ def test_what_is_no_declaration_is_refused_in_a_line(declare, text, says):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(SampleError, match=r"none\.csv: No such file"):
         read_samples(tmp_path / "none.csv", DUAL)
+
+
+PIECES = [
+    "[Header]",
+    "FileFormatVersion,2",
+    "[BCLConvert_Settings]",
+    "OverrideCycles,Y151;I8;I8;Y151",
+    "[BCLConvert_Data]",
+]
+PIECES += [
+    "Lane,Sample_ID,Index,Index2",
+    "1,alpha,ACGTACGT,TTGGCCAA",
+    "name,barcode",
+    "alpha,ACGT",
+    ",",
+    '"',
+    "[",
+    "\t",
+    "\0",
+]
+LINES = st.lists(st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=3).map("".join), max_size=12)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(LINES.map("\n".join).map(str.encode) | st.binary(max_size=60))
+def test_whatever_a_file_holds_it_is_read_or_refused_in_a_line(declare, content):
+    refusal = ""
+    try:
+        assert read_samples(declare(content), DUAL).samples
+    except SampleError as refused:
+        refusal = str(refused)
+    assert "\n" not in refusal

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.calling.quality import NO_CALL
-from calib.runfolder import RunFolderError, RunInfo, TileId
-from daemon.exporting.barcodes import Demultiplexer, Match
+from calib.runfolder import RunInfo, TileId
+from daemon.errors import ExportError
+from daemon.exporting.barcodes import UNDETERMINED, Demultiplexer, Match
 from daemon.record.committed import CommittedRun
 from daemon.sinks.fastq import NO_CALL_QUALITY
 
@@ -52,14 +53,14 @@ class DemultiplexStats:
         calls : (cycles, n) bytes of the run's first cycles, all index reads among them.
         passing : (n,) whether they pass the chastity filter.
         """
-        match = self.demultiplexer.match(lane, calls[index_cycles(self.info) - 1])
+        index = calls[index_cycles(self.info) - 1]
+        match = self.demultiplexer.match(lane, index)
         at = self.lanes.index(lane)
         self._count_clusters(self.clusters[at], match, passing)
-        sample, calls = match.sample[passing], calls[:, passing]
-        for index, read in enumerate(self.reads):
-            cycles = self.info.cycles_of(read)
-            self._count_scores(at, index, sample, calls[cycles.start - 1 : cycles.stop - 1])
-        self._count_unknown(lane, calls[index_cycles(self.info) - 1][:, sample < 0])
+        for read, of in enumerate(self.reads):
+            cycles = self.info.cycles_of(of)
+            self._count_scores(at, read, match.sample, calls[cycles.start - 1 : cycles.stop - 1], passing)
+        self._count_unknown(lane, index[:, passing & (match.sample == UNDETERMINED)])
         return match
 
     def _count_clusters(self, clusters: NDArray[np.int64], match: Match, passing: NDArray[np.bool_]) -> None:
@@ -68,20 +69,19 @@ class DemultiplexStats:
         cell = np.ravel_multi_index((sample, passing.astype(np.int32), mismatches), clusters.shape)
         clusters += np.bincount(cell, minlength=clusters.size).reshape(clusters.shape)
 
-    def _count_scores(self, lane: int, read: int, sample: NDArray[np.int32], calls: NDArray[np.uint8]) -> None:
-        good = np.zeros(len(sample), np.int64)
-        scores = np.zeros(len(sample), np.int64)
-        for cycle in calls:
-            good += cycle >= GOOD << 2
-            scores += np.where(cycle == NO_CALL, NO_CALL_QUALITY, cycle >> 2)
+    def _count_scores(
+        self, lane: int, read: int, sample: NDArray[np.int32], calls: NDArray[np.uint8], passing: NDArray[np.bool_]
+    ) -> None:
+        # No-calls are 0, and so are their scores.
+        scores = np.sum(calls >> 2, axis=0, dtype=np.int32)
+        scores += NO_CALL_QUALITY * np.count_nonzero(calls == NO_CALL, axis=0).astype(np.int32)
+        good = np.count_nonzero(calls >= GOOD << 2, axis=0)
         samples = self.bases.shape[1]
-        for counted, each in (
-            (self.bases, np.full(len(sample), len(calls))),
-            (self.good, good),
-            (self.scores, scores),
-        ):
+        of = sample[passing] % samples
+        self.bases[lane, :, read] += len(calls) * np.bincount(of, minlength=samples)
+        for counted, each in ((self.good, good), (self.scores, scores)):
             # Sums stay below 2⁵³: doubles are exact.
-            counted[lane, :, read] += np.bincount(sample % samples, weights=each, minlength=samples).astype(np.int64)
+            counted[lane, :, read] += np.bincount(of, weights=each[passing], minlength=samples).astype(np.int64)
 
     def _count_unknown(self, lane: int, calls: NDArray[np.uint8]) -> None:
         letters = np.where(calls == NO_CALL, np.uint8(ord("N")), np.frombuffer(b"ACGT", np.uint8)[calls & 3])
@@ -100,7 +100,7 @@ def count_samples(run: CommittedRun, demultiplexer: Demultiplexer) -> Demultiple
 
     Raises
     ------
-    RunFolderError : a tile's index reads are not committed.
+    ExportError : a tile's index reads are not committed.
     OutputError : its files cannot be read.
     """
     stats = DemultiplexStats(run.info, demultiplexer)
@@ -118,7 +118,7 @@ def index_cycles(info: RunInfo) -> NDArray[np.int64]:
 def _chunks(run: CommittedRun, tile: TileId) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
     committed, needed = run.committed[tile], int(index_cycles(run.info)[-1])
     if committed < needed:
-        raise RunFolderError(f"tile {tile}: {committed} cycles are committed, index reads end with cycle {needed}")
+        raise ExportError(f"tile {tile}: {committed} cycles are committed, index reads end with cycle {needed}")
     passing = run.passing(tile)
     for part, calls in run.chunks(tile, range(1, committed + 1), calls=CHUNK):
         yield calls, passing[part]

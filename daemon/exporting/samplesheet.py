@@ -27,6 +27,8 @@ from daemon.exporting.samples import BclConvert, Picard, Sample, SampleError, Sa
 
 MOST_BYTES = 4 << 20
 MOST_BARCODES = 10_000
+MOST_LETTERS = 500
+"""Of a cell."""
 
 RESERVED = ("all", "default", "none", "undetermined", "unknown")
 """Names that bcl-convert keeps for itself."""
@@ -87,6 +89,8 @@ def _rows(path: Path) -> Rows:
     rows = [row for row in read if any(row)]
     if not rows:
         raise SampleError(f"samples {path}: the file is empty")
+    if (longest := max(len(cell) for row in rows for cell in row)) > MOST_LETTERS:
+        raise SampleError(f"samples {path}: a cell of {longest} letters, at most {MOST_LETTERS} are read")
     return rows
 
 
