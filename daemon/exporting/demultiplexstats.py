@@ -45,7 +45,7 @@ class DemultiplexStats:
         self.unknown: dict[int, Counter[bytes]] = {lane: Counter() for lane in self.lanes}
         """Letters of barcodes of no sample, of clusters that pass, by lane."""
 
-    def count(self, lane: int, calls: NDArray[np.uint8], passing: NDArray[np.bool_]) -> Match:
+    def count(self, lane: int, calls: NDArray[np.uint8], passing: NDArray[np.bool_]) -> None:
         """Match clusters of a lane with the samples, and count them.
 
         Parameters
@@ -61,7 +61,6 @@ class DemultiplexStats:
             cycles = self.info.cycles_of(of)
             self._count_scores(at, read, match.sample, calls[cycles.start - 1 : cycles.stop - 1], passing)
         self._count_unknown(lane, index[:, passing & (match.sample == UNDETERMINED)])
-        return match
 
     def _count_clusters(self, clusters: NDArray[np.int64], match: Match, passing: NDArray[np.bool_]) -> None:
         # An index of -1 is the last sample's.
