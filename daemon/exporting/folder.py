@@ -9,7 +9,7 @@ from daemon.config import SinksConfig
 from daemon.errors import storage_error
 from daemon.exporting.cbcl import cbcl_files
 from daemon.record.committed import CommittedRun
-from daemon.sinks.configured import sinks_of, views_of
+from daemon.sinks.configured import Views, sinks_of
 from daemon.sinks.illumina.markers import markers
 from daemon.sinks.sinkfile import SinkFile
 
@@ -27,7 +27,7 @@ class FolderKind(StrEnum):
 
 def sink_files(run: CommittedRun, root: Path, config: SinksConfig) -> Iterator[SinkFile]:
     """Every file that sinks have made of what is committed, in an order in which readers may follow them."""
-    for view in views_of(config, run):
+    for view in Views(config, run):
         yield from view.files(root)
     sinks = sinks_of(config)
     for cycle in range(1, 1 + max(run.committed.values())):
@@ -54,7 +54,7 @@ def folder_files(run: CommittedRun, root: Path, kind: FolderKind, control: Path 
     if kind is not FolderKind.CBCL:
         yield from sink_files(run, root, config)
         return
-    for view in views_of(config, run):
+    for view in Views(config, run):
         yield from view.files(root)
     yield from cbcl_files(run, root)
     if run.complete:

@@ -1,14 +1,18 @@
 """Which sinks a run has, and where they write."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from daemon.config import SinksConfig
+from daemon.metrics.control import Control, ControlErrors
+from daemon.metrics.run import RunMetrics
 from daemon.record.committed import CommittedRun
 from daemon.record.runfiles import RunFiles
 from daemon.sinks.fastq import Fastq
 from daemon.sinks.illumina.basecalls import BaseCalls
 from daemon.sinks.illumina.parameters import Parameters
+from daemon.sinks.interop.view import InterOp, fits
+from daemon.sinks.report.report import Report
 from daemon.sinks.sink import Sink, View
 from daemon.sinks.sinkfile import Encoding
 
@@ -21,9 +25,35 @@ def sinks_of(config: SinksConfig) -> list[Sink]:
     return sinks
 
 
-def views_of(config: SinksConfig, run: CommittedRun) -> Sequence[View]:
-    """What is made anew as the run goes on."""
-    return [Parameters(run)] if config.bcl != "off" else []
+class Views:
+    """What is made anew as the run goes on, of figures that are counted once."""
+
+    def __init__(self, config: SinksConfig, run: CommittedRun) -> None:
+        """
+        Raises
+        ------
+        ControlError : the control's FASTA cannot be used.
+        OutputError : the run's files cannot be read.
+        """
+        self._views: list[View] = [Parameters(run)] if config.bcl != "off" else []
+        self._figures: list[RunMetrics | ControlErrors] = []
+        if not (config.interop or config.report):
+            return
+        metrics = RunMetrics(run)
+        errors = None if config.control is None else ControlErrors(metrics, Control(config.control))
+        self._figures = [metrics] if errors is None else [metrics, errors]
+        if config.interop and fits(run.info):
+            self._views.append(InterOp(metrics, errors))
+        if config.report:
+            self._views.append(Report(metrics, errors))
+
+    def __iter__(self) -> Iterator[View]:
+        return iter(self._views)
+
+    def update(self) -> None:
+        """Take in what the run was refreshed with."""
+        for figures in self._figures:
+            figures.update()
 
 
 def root_of(config: SinksConfig, files: RunFiles) -> Path:

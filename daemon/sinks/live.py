@@ -21,7 +21,7 @@ from daemon.record.committed import CommittedRun, follow_run
 from daemon.record.durable import sync_folder
 from daemon.record.output import RunOutput
 from daemon.record.patience import Patience
-from daemon.sinks.configured import root_of, sinks_of, views_of
+from daemon.sinks.configured import Views, root_of, sinks_of
 from daemon.sinks.illumina.markers import markers
 from daemon.sinks.sink import Sink
 from daemon.sinks.sinkfile import SinkFile
@@ -69,25 +69,35 @@ class LiveSinks:
 
     def _keep_fresh(self) -> None:
         with follow_run(self._output.files) as run:
-            views = views_of(self._config, run)
+            views = self._patience(VIEWS, partial(Views, self._config, run))
             due_s = 0.0
             while True:
-                over, failure = self._over.wait(POLL_S), None
+                over = self._over.wait(POLL_S)
                 if not over and (time.monotonic() < due_s or run.committed == self._output.committed):
                     continue
                 began_s = time.monotonic()
-                run.refresh(self._output.committed)
-                for view in views:
-                    try:
-                        for file in view.files(self._root):
-                            self._patience(view.name, partial(_renew, file))
-                    except Exception as error:
-                        failure = told(view.name, error)
+                failure = self._renew(views, run)
                 if over:
                     if failure is not None:
                         raise failure
                     return
                 due_s = time.monotonic() + max(VIEW_S, 10 * (time.monotonic() - began_s))
+
+    def _renew(self, views: Views, run: CommittedRun) -> OutputError | None:
+        """Make all views anew; why one of them is not, if it is not."""
+        failure = None
+        try:
+            run.refresh(self._output.committed)
+            self._patience(VIEWS, views.update)
+        except Exception as error:
+            return told(VIEWS, error)
+        for view in views:
+            try:
+                for file in view.files(self._root):
+                    self._patience(view.name, partial(renew, file))
+            except Exception as error:
+                failure = told(view.name, error)
+        return failure
 
     def _mark(self) -> None:
         with follow_run(self._output.files) as run:
@@ -153,7 +163,7 @@ class Writing:
         self._done[tile] = cycle
 
 
-def _renew(file: SinkFile) -> None:
+def renew(file: SinkFile) -> None:
     """Write a file if it is not what it should be: after the end of a run nothing changes any more."""
     content = b"".join(file.content())
     with suppress(OSError):

@@ -5,10 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from calib.runfolder import RunInfo
 from daemon.metrics.control import ControlErrors
 from daemon.metrics.run import RunMetrics
 from daemon.sinks.interop import records
-from daemon.sinks.interop.layout import ERROR, EXTRACTION, INTENSITY, QUALITY, TILE, Layout, Records
+from daemon.sinks.interop.layout import ERROR, EXTRACTION, INTENSITY, TILE, Layout, Records, quality_layout
 from daemon.sinks.sinkfile import SinkFile
 from engines.errors import SeqdError
 
@@ -22,6 +23,11 @@ class InterOpError(SeqdError):
     """A run has what InterOp files have no room for."""
 
     exit_code: ClassVar[int] = 3
+
+
+def fits(info: RunInfo) -> bool:
+    """Whether InterOp files have room for the numbers of a run's tiles."""
+    return max(tile.tile for tile in info.tiles) <= HIGHEST_TILE
 
 
 class InterOp:
@@ -39,9 +45,9 @@ class InterOp:
         ------
         InterOpError : a tile's number is above :data:`HIGHEST_TILE`.
         """
-        for tile in metrics.info.tiles:
-            if tile.tile > HIGHEST_TILE:
-                raise InterOpError(f"tile {tile}: InterOp files hold tile numbers up to {HIGHEST_TILE}")
+        if not fits(metrics.info):
+            last = max(tile.tile for tile in metrics.info.tiles)
+            raise InterOpError(f"tile {last}: InterOp files hold tile numbers up to {HIGHEST_TILE}")
         self._metrics, self._errors = metrics, errors
 
     def files(self, root: Path) -> Iterator[SinkFile]:
@@ -53,7 +59,8 @@ class InterOp:
     def _records(self) -> Iterator[tuple[Layout, Records]]:
         yield EXTRACTION, records.extraction(self._metrics)
         yield INTENSITY, records.intensity(self._metrics)
-        yield QUALITY, records.quality(self._metrics)
+        scores = records.quality(self._metrics)
+        yield quality_layout(scores), scores
         yield TILE, records.tile(self._metrics, self._errors)
         if self._errors is not None:
             yield ERROR, records.error(self._metrics, self._errors)
