@@ -58,4 +58,4 @@ class SpikeIn:
         wrong = (rng.random(bases.shape) < self.rates[:, None]) & self.control
         self.wrong[tile] = wrong
         shifted = (bases + rng.integers(1, 4, bases.shape, np.uint8)) & 3
-        return np.where(wrong, shifted, bases).astype(np.uint8) | np.uint8(35 << 2)
+        return np.where(wrong, shifted, bases).astype(np.uint8) | (rng.integers(25, 41, bases.shape, np.uint8) << 2)

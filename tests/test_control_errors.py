@@ -4,12 +4,12 @@ import gzip
 
 import numpy as np
 import pytest
-from spikein import SpikeIn, fasta, random_genome
-from writtenrun import run_info, write_run
 
 from daemon.metrics.control import LENGTHS, MOST_CLUSTERS, UNKNOWN, Control, ControlError, ControlErrors
 from daemon.metrics.run import RunMetrics
 from daemon.record.committed import open_run
+from tests.spikein import SpikeIn, fasta, random_genome
+from tests.writtenrun import run_info, write_run
 
 GENOME = random_genome()
 

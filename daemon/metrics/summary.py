@@ -33,7 +33,7 @@ class Figures(BaseModel):
     percent_error: float | None
     """Bases that are not the control's; none without a control."""
     first_cycle_intensity: float | None
-    """90th percentile in channel A in a read's first cycle, camera counts above background."""
+    """90th percentile in channel A in a read's first cycle, camera counts above background; of all tiles."""
 
 
 class LaneFigures(Figures):
@@ -78,7 +78,7 @@ class Summary(BaseModel):
     """Cycles that every tile has."""
     tiles: int
     filtered_tiles: int
-    """Whose filter is known; all other figures are of these."""
+    """Whose filter is known; figures are of these, where nothing else is said."""
     clusters: int
     passing: int
     density_k_mm2: float | None
@@ -96,13 +96,13 @@ def summarise(metrics: RunMetrics, errors: ControlErrors | None = None) -> Summa
     ----------
     errors : of the run's control, where it has one.
     """
-    known = metrics.counted > 0
+    known, every = metrics.counted > 0, np.ones(len(metrics.info.tiles), np.bool_)
     figures = _PerTile(metrics, errors)
     projected = _projected(metrics)
     lanes = sorted({tile.lane for tile in metrics.info.tiles})
     reads = tuple(
         ReadFigures(
-            **figures.of([number], known, float(projected[number].sum())),
+            **figures.of([number], every, float(projected[number].sum())),
             read=metrics.info.label(read),
             index=read.index,
             cycles=read.cycles,
@@ -110,7 +110,6 @@ def summarise(metrics: RunMetrics, errors: ControlErrors | None = None) -> Summa
         )
         for number, read in enumerate(metrics.info.reads)
     )
-    everything = list(range(len(reads)))
     template = [number for number, read in enumerate(metrics.info.reads) if not read.index]
     return Summary(
         run=metrics.info.run,
@@ -121,8 +120,8 @@ def summarise(metrics: RunMetrics, errors: ControlErrors | None = None) -> Summa
         clusters=int(metrics.clusters[known].sum()),
         passing=int(metrics.passing[known].sum()),
         density_k_mm2=figures.mean_density(metrics.clusters, known),
-        total=Figures(**figures.of(everything, known, float(projected.sum()))),
-        template=Figures(**figures.of(template, known, float(projected[template].sum()))),
+        total=Figures(**figures.of(list(range(len(reads))), every, float(projected.sum()))),
+        template=Figures(**figures.of(template, every, float(projected[template].sum()))),
         reads=reads,
     )
 
@@ -174,14 +173,15 @@ class _PerTile:
     def lane(self, number: int, lane: int, projected: float) -> LaneFigures:
         """Of one lane in a read."""
         metrics, read = self._metrics, self._metrics.info.reads[number]
-        tiles = np.array([tile.lane == lane for tile in metrics.info.tiles]) & (metrics.counted > 0)
+        of_lane = np.array([tile.lane == lane for tile in metrics.info.tiles])
+        tiles = of_lane & (metrics.counted > 0)
         slips = [
             found for index in np.flatnonzero(tiles).tolist() if (found := phasing(metrics, index, read)) is not None
         ]
         with np.errstate(invalid="ignore"):
             shares = 100 * metrics.passing[tiles] / metrics.clusters[tiles]
         return LaneFigures(
-            **self.of([number], tiles, projected),
+            **self.of([number], of_lane, projected),
             lane=lane,
             tiles=int(tiles.sum()),
             clusters=int(metrics.clusters[tiles].sum()),
@@ -197,7 +197,8 @@ class _PerTile:
     def _error_cycles(self, read: Read, tiles: NDArray[np.bool_]) -> int:
         if self._errors is None:
             return 0
-        compared = self._errors.compared[tiles, _usable(self._metrics.info, read)].sum(axis=0)
+        cycles = self._metrics.info.cycles_of(read)
+        compared = self._errors.compared[tiles, cycles.start - 1 : cycles.stop - 1].sum(axis=0)
         return int(np.flatnonzero(compared).max(initial=-1)) + 1
 
     def mean_density(self, clusters: NDArray[np.int64], tiles: NDArray[np.bool_]) -> float | None:
