@@ -195,15 +195,16 @@ def _packed(calls: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _tags(group: str, index: Sequence[NDArray[np.uint8]], count: int) -> NDArray[np.uint8]:
-    """(n, width) bytes: read group, and bases and scores of the index."""
+    """(n, width) bytes: bases and scores of the index, and the read group, where CRAM has it too: at the end."""
     tags = [repeated(f"RGZ{group}\0".encode(), count)]
     if index:
-        tags += [
+        tags = [
             repeated(b"BCZ", count),
             joined([letters(calls) for calls in index], b"-", count),
             repeated(b"\0QTZ", count),
             joined([phreds(calls) for calls in index], b" ", count),
             repeated(b"\0", count),
+            *tags,
         ]
     return np.concatenate(tags, axis=1)
 

@@ -225,8 +225,8 @@ def _samples(run: CommittedRun, groups: list[Group], by: By, assign: Assignment 
 
 def _chunks(
     run: CommittedRun, group: Group, assign: Assignment | None, *, passing_only: bool
-) -> Iterator[tuple[Chunk, NDArray[np.int64]]]:
-    """Chunks, and (samples + 1,) where in each a sample's clusters begin, and the last one's end."""
+) -> Iterator[tuple[int, Chunk, NDArray[np.int64]]]:
+    """Number of clusters looked at, the chunk of them, and (samples + 1,) where in it a sample's clusters begin."""
     for tile in group.tiles:
         names = ReadNames(run, tile)
         for part, calls in run.chunks(tile, group.cycles, calls=calls_at_a_time(len(group.cycles))):
@@ -239,18 +239,18 @@ def _chunks(
                 bounds = np.append(0, np.cumsum(np.bincount(numbers, minlength=1 + len(assign.names))))
             if len(chosen) < calls.shape[1] or assign is not None:
                 calls = calls[:, chosen]
-            yield Chunk(names, part.start + chosen, calls), bounds
+            yield part.stop - part.start, Chunk(names, part.start + chosen, calls), bounds
 
 
 def _contents(
-    form: Form, group: Group, chunk: Chunk, bounds: NDArray[np.int64], *, compress: bool
+    form: Form, group: Group, clusters: int, chunk: Chunk, bounds: NDArray[np.int64], *, compress: bool
 ) -> tuple[int, list[bytes | memoryview]]:
-    """Number of a chunk's clusters, and what is appended to each file."""
+    """Number of clusters looked at, and what is appended to each file."""
     contents = []
     for laid, starts in form.records(group, chunk):
         at = starts[bounds]
         contents += [_encoded(laid.data[begin:end], compress=compress) for begin, end in pairwise(at)]
-    return len(chunk.clusters), contents
+    return clusters, contents
 
 
 def _encoded(content: memoryview, *, compress: bool) -> bytes | memoryview:

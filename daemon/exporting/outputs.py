@@ -6,7 +6,7 @@ Not guaranteed: that a kill leaves no ``.<name>.tmp`` behind; the next writer of
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from daemon.errors import storage_error
@@ -43,8 +43,9 @@ def open_outputs(paths: Sequence[Path]) -> Iterator[Outputs]:
     """
     try:
         for path in paths:
-            with storing(path):
+            with storing(path.parent):
                 make_folder(path.parent)
+            with storing(path):
                 temporary(path).unlink(missing_ok=True)
                 temporary(path).touch(mode=0o640, exist_ok=False)
         yield Outputs(paths)
@@ -56,7 +57,8 @@ def open_outputs(paths: Sequence[Path]) -> Iterator[Outputs]:
                 sync_folder(path.parent)
     except BaseException:
         for path in paths:
-            temporary(path).unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary(path).unlink()
         raise
 
 
