@@ -9,9 +9,9 @@ import pysam
 import pytest
 
 from daemon import __version__
-from daemon.errors import OutputError
+from daemon.errors import ExportError, OutputError
 from daemon.exporting.bam import export_bam
-from daemon.exporting.conversion import By, ExportError
+from daemon.exporting.conversion import By
 from daemon.record.committed import open_run
 from daemon.sinks import fastq
 from daemon.sinks.bgzf import END

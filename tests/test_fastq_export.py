@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from daemon.errors import OutputError
-from daemon.exporting.conversion import By, ExportError
+from daemon.errors import ExportError, OutputError
+from daemon.exporting.conversion import By
 from daemon.exporting.fastq import export_fastq
 from daemon.record.committed import open_run
 from daemon.sinks import fastq

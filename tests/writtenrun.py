@@ -44,7 +44,7 @@ def run_info(
     reads: str = "151T8B8B151T", *, tiles: tuple[int, ...] = (1101, 1102), lanes: int = 1, **changes
 ) -> RunInfo:
     """A run of a read structure as Picard writes it: cycles and T for template or B for index."""
-    parts = [part for part in reads.replace("T", "T ").replace("B", "B ").split()]
+    parts = reads.replace("T", "T ").replace("B", "B ").split()
     facts: dict = {
         "run": "20260301_SEQ1_0042_FC7",
         "number": 42,

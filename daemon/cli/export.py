@@ -1,19 +1,47 @@
 """``seqd export``: files that other tools read, of a run at any time."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from daemon.cli.figures import show_figures
 from daemon.cli.progress import bar
 from daemon.config import SinksConfig
+from daemon.errors import ExportError
+from daemon.exporting.bam import export_bam
+from daemon.exporting.barcodes import Demultiplexer
+from daemon.exporting.conversion import By
+from daemon.exporting.demultiplexreports import report_files
+from daemon.exporting.demultiplexstats import count_samples
+from daemon.exporting.fastq import export_fastq
 from daemon.exporting.folder import FolderKind, folder_files, sink_files, write_files
-from daemon.record.committed import open_run
+from daemon.exporting.samplesheet import read_samples
+from daemon.metrics.control import Control, ControlErrors
+from daemon.metrics.run import RunMetrics
+from daemon.metrics.summary import summarise
+from daemon.record.committed import CommittedRun, open_run
+from daemon.record.provenance import provenance_of
 from daemon.sinks.configured import root_of
 from daemon.sinks.sinkfile import SinkFile
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that a run was, or is being, written to.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that a run was, or is being, written to.")]
+Output = Annotated[Path, typer.Option(help="Folder to write to.")]
+Files = Annotated[By, typer.Option(help="What has files of its own.")]
+PassingOnly = Annotated[bool, typer.Option("--pf-only", help="Leave out clusters that fail the chastity filter.")]
+SamplesFile = Annotated[
+    Path | None, typer.Option(help="Sample sheet (version 2), or list with the header `name barcode [barcode2]`.")
+]
+Mismatches = Annotated[
+    int | None, typer.Option(min=0, help="Allowed in barcodes: of each index read with a sheet, of all with a list.")
+]
+Turned = Annotated[
+    bool, typer.Option("--reverse-complement-index2", help="The samples file has the second barcode's other strand.")
+]
+ControlFasta = Annotated[Path | None, typer.Option(help="FASTA of a spiked-in control, for error rates.")]
 
 app = typer.Typer(
     name="export",
@@ -23,29 +51,147 @@ app = typer.Typer(
 
 
 @app.command()
-def sinks(folder: Run) -> None:
+def sinks(folder: RunFolder) -> None:
     """Write anew what the daemon writes by itself, where it writes it: the same bytes."""
     with open_run(folder) as run:
         config = SinksConfig.model_validate(run.facts["sinks"])
         root = root_of(config, run.files)
-        _write(run.info.run, list(sink_files(run, root, config)), root)
+        _write_files(run, list(sink_files(run, root, config)), root)
 
 
 @app.command(name="folder")
 def run_folder(
-    folder: Run,
+    folder: RunFolder,
     output: Annotated[Path, typer.Option(help="Folder to write <run id>/ to.")],
     kind: Annotated[FolderKind, typer.Option(help="Base calls.")] = FolderKind.BCL,
-    control: Annotated[Path | None, typer.Option(help="FASTA of a spiked-in control, for error rates.")] = None,
+    control: ControlFasta = None,
 ) -> None:
     """Write an Illumina run folder: base calls, filters, positions, InterOp, RunInfo.xml; markers if it is finished."""
     with open_run(folder) as run:
         root = output / run.info.run
-        _write(run.info.run, list(folder_files(run, root, kind, control)), root)
+        _write_files(run, list(folder_files(run, root, kind, control)), root)
 
 
-def _write(run: str, files: list[SinkFile], root: Path) -> None:
+@app.command()
+def fastq(
+    folder: RunFolder,
+    output: Output,
+    by: Files = By.LANE,
+    plain: Annotated[bool, typer.Option("--plain", help="Text, not compressed.")] = False,
+    passing_only: PassingOnly = False,
+    samples: SamplesFile = None,
+    mismatches: Mismatches = None,
+    turned: Turned = False,
+) -> None:
+    """Write FASTQ, of the cycles that are committed; with --samples of each sample, and reports for MultiQC."""
+    with open_run(folder) as run:
+        assign = _demultiplexer(run, samples, mismatches, turned=turned)
+        with _clusters(run) as progress:
+            paths = export_fastq(
+                run,
+                output,
+                by=by,
+                compress=not plain,
+                passing_only=passing_only,
+                assign=assign,
+                progress=progress,
+            )
+        _finish(run, output, paths, assign)
+
+
+@app.command()
+def bam(
+    folder: RunFolder,
+    output: Output,
+    by: Files = By.LANE,
+    cram: Annotated[bool, typer.Option("--cram", help="CRAM without a reference.")] = False,
+    passing_only: PassingOnly = False,
+    samples: SamplesFile = None,
+    mismatches: Mismatches = None,
+    turned: Turned = False,
+) -> None:
+    """Write unaligned BAM or CRAM, index reads as tags; what the calls were made with stands in the header."""
+    with open_run(folder) as run:
+        assign = _demultiplexer(run, samples, mismatches, turned=turned)
+        with _clusters(run) as progress:
+            paths = export_bam(
+                run,
+                output,
+                by=by,
+                cram=cram,
+                passing_only=passing_only,
+                assign=assign,
+                provenance=provenance_of(run.ledger).hashes,
+                progress=progress,
+            )
+        _finish(run, output, paths, assign)
+
+
+@app.command()
+def report(folder: RunFolder, output: Output, control: ControlFasta = None) -> None:
+    """Write report.html: the run's figures and pictures on one page."""
+    from daemon.sinks.report.report import Report
+
+    with open_run(folder) as run:
+        metrics, errors = _metrics(run, control)
+        _write_files(run, list(Report(metrics, errors).files(output)), output)
+
+
+@app.command()
+def summary(
+    folder: RunFolder,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    control: ControlFasta = None,
+) -> None:
+    """Print yield, quality, density, filter, phasing and error rates by read and lane, as Illumina counts them."""
+    with open_run(folder) as run:
+        found = summarise(*_metrics(run, control))
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        show_figures(Console(), found)
+
+
+def _metrics(run: CommittedRun, control: Path | None) -> tuple[RunMetrics, ControlErrors | None]:
+    """Figures of a run, and errors of the control given, or of the one that the run was begun with."""
+    metrics = RunMetrics(run)
+    path = control or SinksConfig.model_validate(run.facts["sinks"]).control
+    return metrics, None if path is None else ControlErrors(metrics, Control(path))
+
+
+def _demultiplexer(
+    run: CommittedRun, path: Path | None, mismatches: int | None, *, turned: bool
+) -> Demultiplexer | None:
+    if path is None:
+        if mismatches is not None or turned:
+            raise ExportError("--mismatches, --reverse-complement-index2: they say how --samples are told apart")
+        return None
+    samples = read_samples(path, run.info, reverse_complement_index2=turned)
+    if mismatches is not None:
+        samples = samples.with_mismatches(mismatches)
+    return Demultiplexer(samples, run.info)
+
+
+@contextmanager
+def _clusters(run: CommittedRun) -> Iterator[Callable[[int, int], None]]:
+    """Shows how many clusters are done, and of how many."""
     with bar(Console(stderr=True)) as progress:
-        task = progress.add_task(f"{run} files", total=len(files))
+        task = progress.add_task(f"{run.info.run} clusters", total=None)
+        yield lambda done, of: progress.update(task, completed=done, total=of)
+
+
+def _finish(run: CommittedRun, output: Path, paths: list[Path], assign: Demultiplexer | None) -> None:
+    """Write the reports of samples, and say what is there."""
+    if assign is not None:
+        reports = list(report_files(count_samples(run, assign), output))
+        write_files(reports, written=lambda _: None)
+        paths = [*paths, *(file.path for file in reports)]
+    for path in paths:
+        Console().print(f"{path}", soft_wrap=True, highlight=False)
+
+
+def _write_files(run: CommittedRun, files: list[SinkFile], root: Path) -> None:
+    with bar(Console(stderr=True)) as progress:
+        task = progress.add_task(f"{run.info.run} files", total=len(files))
         write_files(files, written=lambda _: progress.advance(task))
     Console().print(f"{root}: {len(files)} files", soft_wrap=True, highlight=False)

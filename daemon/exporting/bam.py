@@ -18,8 +18,8 @@ from pysam.utils import SamtoolsError
 
 from calib.calling.quality import NO_CALL
 from daemon import __version__
-from daemon.errors import OutputError
-from daemon.exporting.conversion import Assignment, By, Chunk, ExportError, Group, Progress, Records, Sample, convert
+from daemon.errors import ExportError, OutputError
+from daemon.exporting.conversion import Assignment, By, Chunk, Group, Progress, Records, Sample, convert
 from daemon.exporting.outputs import open_outputs, storing, temporary
 from daemon.record.committed import CommittedRun
 from daemon.record.durable import make_folder

@@ -9,18 +9,18 @@ from enum import StrEnum
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calib.runfolder import Read, RunInfo, TileId
+from daemon.errors import ExportError
 from daemon.exporting.outputs import open_outputs
 from daemon.record.committed import CommittedRun
 from daemon.sinks.bgzf import END, blocks
 from daemon.sinks.fastq import calls_at_a_time
 from daemon.sinks.readnames import ReadNames
-from engines.errors import SeqdError
 
 Records = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Bytes of records, and (n + 1,) where each begins and the last ends."""
@@ -29,12 +29,6 @@ Progress = Callable[[int, int], None]
 """Told how many clusters are done, and of how many."""
 
 Done = TypeVar("Done")
-
-
-class ExportError(SeqdError):
-    """What is asked for cannot be made of the run, or not yet."""
-
-    exit_code: ClassVar[int] = 2
 
 
 class By(StrEnum):

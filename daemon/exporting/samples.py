@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from calib.runfolder import Lane, Name
 from engines.errors import SeqdError
@@ -80,3 +80,17 @@ class Samples(BaseModel):
     def names(self) -> tuple[str, ...]:
         """The name of each sample, in the order in which they are declared first."""
         return tuple(dict.fromkeys(sample.name for sample in self.samples))
+
+    def with_mismatches(self, most: int) -> "Samples":
+        """The same samples, with so many mismatches allowed: in each index read, or by Picard's rule in all together.
+
+        Raises
+        ------
+        SampleError : the rule does not allow so many.
+        """
+        rules = {Picard: {"max_mismatches": most}, BclConvert: {"index1": most, "index2": most}}
+        try:
+            rule = type(self.rule).model_validate(self.rule.model_dump() | rules[type(self.rule)])
+        except ValidationError as error:
+            raise SampleError(f"samples {self.source}: {most} mismatches: {error.errors()[0]['msg']}") from error
+        return self.model_copy(update={"rule": rule})

@@ -12,7 +12,6 @@ from daemon.sinks.fastq import Fastq
 from daemon.sinks.illumina.basecalls import BaseCalls
 from daemon.sinks.illumina.parameters import Parameters
 from daemon.sinks.interop.view import InterOp, fits
-from daemon.sinks.report.report import Report
 from daemon.sinks.sink import Sink, View
 from daemon.sinks.sinkfile import Encoding
 
@@ -45,6 +44,9 @@ class Views:
         if config.interop and fits(run.info):
             self._views.append(InterOp(metrics, errors))
         if config.report:
+            # Matplotlib takes half a second to import: only who draws waits for it.
+            from daemon.sinks.report.report import Report
+
             self._views.append(Report(metrics, errors))
 
     def __iter__(self) -> Iterator[View]:
