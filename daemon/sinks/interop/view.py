@@ -46,7 +46,7 @@ class InterOp:
         InterOpError : a tile's number is above :data:`HIGHEST_TILE`.
         """
         if not fits(metrics.info):
-            last = max(tile.tile for tile in metrics.info.tiles)
+            last = max(metrics.info.tiles, key=lambda tile: tile.tile)
             raise InterOpError(f"tile {last}: InterOp files hold tile numbers up to {HIGHEST_TILE}")
         self._metrics, self._errors = metrics, errors
 
