@@ -240,6 +240,16 @@ def test_a_control_that_cannot_be_used(tmp_path, content, message):
     assert caught.value.exit_code == 3
 
 
+def test_a_control_that_is_cut_off_or_no_text(tmp_path):
+    path = tmp_path / "control.fa.gz"
+    path.write_bytes(gzip.compress(fasta(GENOME).encode())[:-20])
+    with pytest.raises(ControlError, match=f"control {path}: Compressed file ended before"):
+        Control(path)
+    path.write_bytes(b">one\n" + 40 * b"A" + b"\n>\xff\n" + 40 * b"C" + b"\n")
+    with pytest.raises(ControlError, match=f"control {path}: not FASTA: byte 47 is not ASCII"):
+        Control(path)
+
+
 def test_a_folder_is_no_control(tmp_path):
     with pytest.raises(ControlError, match=f"control {tmp_path}: Is a directory"):
         Control(tmp_path)

@@ -1,5 +1,7 @@
 """Error rates from a control: reads of a known sequence that was put on the flow cell with the samples."""
 
+import gzip
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,8 @@ At 25 bases a read of anything else has a chance of 4 × 10⁻⁶ at a place tha
 SHORT_READ = 50
 """Bases up to which a read needs shorter seeds to be found with errors in it."""
 
+GZIP = b"\x1f\x8b"
+
 UNKNOWN = 4
 """Code of a base that is not A, C, G or T."""
 
@@ -52,10 +56,14 @@ class Control:
     """
 
     def __init__(self, path: Path) -> None:
+        # minimap2 says nothing of a file that it cannot open, nor of one whose end is missing.
         try:
-            path.open("rb").close()
-        except OSError as error:
-            raise ControlError(f"control {path}: {error.strerror or error}") from error
+            data = path.read_bytes()
+            (gzip.decompress(data) if data.startswith(GZIP) else data).decode("ascii")
+        except UnicodeDecodeError as error:
+            raise ControlError(f"control {path}: not FASTA: byte {error.start} is not ASCII") from error
+        except (OSError, EOFError, zlib.error) as error:
+            raise ControlError(f"control {path}: {getattr(error, 'strerror', None) or error}") from error
         # Every k-mer is a seed (w=1) and one is enough, or an error amid a short read would hide it, and be missed.
         self._short, self._long = (
             mappy.Aligner(
