@@ -1,7 +1,7 @@
 import base64
 import re
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from html.parser import HTMLParser
 from io import BytesIO
 from threading import Thread
@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from matplotlib import rcParams
 from PIL import Image
-from writtenrun import run_info, write_run
+from writtenrun import NOON, run_info, write_run
 
 from calib.runfolder import TileId
 from daemon.metrics.control import Control, ControlErrors
 from daemon.metrics.run import RunMetrics
 from daemon.record.committed import open_run
+from daemon.record.ledger import Ledger
+from daemon.record.ledgerreader import Start
 from daemon.sinks.report.bytile import flow_cell_map
 from daemon.sinks.report.report import Report
 from daemon.states import CycleStatus
@@ -180,7 +182,7 @@ def test_key_figures_are_those_of_the_calls(half_way):
     assert shown["Yield"][0] == f"{counted.size / 1000:#.4g} kb"
     assert shown["≥ Q30"] == [f"{100 * np.mean(counted >> 2 >= 30):.1f} %"]
     assert shown["Density"] == [f"{1000 / (2048 * 0.35e-3) ** 2 / 1000:.1f}", "K/mm²"]
-    assert shown["Tile-cycles called"] == ["54", "of 72"]
+    assert shown["Tile-cycles called"] == ["54", "of 72; 0 missing, 0 failed"]
     assert "Error rate" not in shown
 
 
@@ -206,7 +208,10 @@ def test_quality_and_bases_are_drawn_where_they_are(half_way):
     assert_drawn(line(quality, "var(--second)"), medians)
     composition = shown.figure("Base composition")
     for base, colour in enumerate(("#2a9d5c", "#2f7fd6", "#d99a00", "#d64550")):
-        assert_drawn(line(composition, colour), np.mean((calls & 3 == base) & (calls > 0), axis=1))
+        assert_drawn(
+            line(composition, colour), np.sum((calls & 3 == base) & (calls > 0), axis=1) / np.sum(calls > 0, axis=1)
+        )
+    assert_drawn(line(composition, "var(--muted)", 2), np.mean(calls == 0, axis=1))
 
 
 def test_scores_are_a_heat_map(half_way):
@@ -277,7 +282,7 @@ def test_what_was_not_called_is_listed_and_drawn(tmp_path):
 
     write_run(tmp_path, info, 60, lost=lost)
     shown = report(tmp_path)
-    assert shown.terms["Not called"] == ["33", "32 missing, 1 failed"]
+    assert shown.terms["Tile-cycles called"] == ["87", "of 120; 32 missing, 1 failed"]
     assert ["1_1102", "1", "missing", reason] in shown.cells
     assert ["1_1104", "3", "failed", "engine: out of memory"] in shown.cells
     assert len([row for row in shown.cells if row[2:3] in (["missing"], ["failed"])]) == 33
@@ -386,6 +391,18 @@ def test_provenance_names_what_made_the_calls(half_way):
     assert "backend openvino" in engine[1]
     assert "precision bf16" in engine[1]
     assert shown.rows("Started") == [["Started", "seqd 0.1.0, configuration " + 64 * "c", "2026-03-01 12:00:00 UTC"]]
+
+
+def test_a_start_that_committed_nothing_changes_nothing(half_way):
+    before = report(half_way).text
+    with closing(Ledger(half_way / "run.db")) as ledger:
+        ledger.start(Start(seqd="9.9.9", configuration=64 * "d", began_ns=2**62))
+        ledger.use_engine({"backend": "torch"}, reason="the other was lost", since_ns=2**62)
+    assert report(half_way).text == before
+    with closing(Ledger(half_way / "run.db")) as ledger:
+        ledger.use_engine({"backend": "hopper"}, reason="that one was lost too", since_ns=NOON + 1)
+    (_, engine) = report(half_way).rows("Engine")
+    assert engine[1:] == ["backend hopper; took over: that one was lost too", "since 2026-03-01 12:00:00 UTC"]
 
 
 def test_large_runs_stay_small(tmp_path):

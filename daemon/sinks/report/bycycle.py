@@ -2,10 +2,9 @@
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib.colors import LogNorm
 from numpy.typing import NDArray
 
-from calib.phasing import NeighbourLight
-from calib.runfolder import TileId
 from daemon.metrics.control import ControlErrors
 from daemon.metrics.run import SCORES, RunMetrics, yields
 from daemon.sinks.report.cycles import (
@@ -30,6 +29,9 @@ BASES = {
     "T": Looks("#d64550", (0, (1.6, 1))),
 }
 """Looks of each base wherever it is drawn; told apart without their colours too."""
+
+SHARES = (0.01, 0.1, 1, 10, 100)
+"""Percent of the calls of a cycle, as the colours of scores tell them: rare ones are not lost beside common ones."""
 
 FEW = 12
 """So many tiles are drawn one by one."""
@@ -69,28 +71,31 @@ def scores(metrics: RunMetrics) -> Markup:
         aspect="auto",
         interpolation="none",
         cmap="viridis",
-        vmin=0,
-        vmax=max(1.0, float(np.nanmax(shown, initial=0))),
+        norm=LogNorm(SHARES[0], SHARES[-1], clip=True),
         extent=(0.5, metrics.info.cycles + 0.5, -0.5, top + 0.5),
     )
     axes.set_ylabel("score, Phred")
-    colour_bar(image, label="calls, %")
+    bar = colour_bar(image, height=2.4, label="calls, %")
+    bar.set_ticks(SHARES, labels=[f"{each:g}" for each in SHARES])
+    bar.minorticks_off()
     say_if_empty(axes, shown)
     return inline(figure, "scores", "Share of calls by score and cycle")
 
 
 def bases(metrics: RunMetrics) -> Markup:
-    """Share of A, C, G, T and no-calls."""
+    """Share of each base in those that were called, and of no-calls in all."""
     figure, (axes,) = axes_over_cycles(metrics.info)
     counts = metrics.bases.sum(axis=0, dtype=np.int64)
-    shares = share(counts, np.repeat(counts.sum(axis=1)[:, None], 5, axis=1))
-    for number, (base, looks) in enumerate(BASES.items()):
-        draw(axes, shares[:, number], base, looks)
-    draw(axes, shares[:, 4], "N", Looks(MUTED, width=1.1))
-    axes.set_ylabel("calls, %")
-    axes.set_ylim(0, max(50.0, 1.08 * float(np.nanmax(shares, initial=0))))
+    called = counts[:, :4].sum(axis=1)
+    no_calls = share(counts[:, 4], counts.sum(axis=1))
+    shares = [share(counts[:, number], called) for number in range(4)]
+    for looks, shown in zip(BASES.items(), shares, strict=True):
+        draw(axes, shown, *looks)
+    draw(axes, no_calls, "N", Looks(MUTED, width=1.1))
+    axes.set_ylabel("bases, %")
+    axes.set_ylim(0, max(50.0, 1.15 * _most(no_calls, *shares)))
     axes.legend(ncols=5, loc="upper right", columnspacing=1.2)
-    say_if_empty(axes, shares)
+    say_if_empty(axes, no_calls)
     return inline(figure, "bases", "Base composition by cycle")
 
 
@@ -140,8 +145,9 @@ def neighbours(metrics: RunMetrics) -> tuple[NDArray[np.float64], NDArray[np.flo
     """Light of the bases before and after, (cycles,) each: percent of the base's own, median over the tiles."""
     light = np.full((2, len(metrics.info.tiles), metrics.info.cycles), np.nan)
     for index, tile in enumerate(metrics.info.tiles):
-        for cycle, seen in _light(metrics, tile).items():
-            light[:, index, cycle - 1] = 100 * seen.behind / seen.own, 100 * seen.ahead / seen.own
+        for cycle, seen in metrics.run.ledger.neighbour_light(tile).items():
+            if cycle <= metrics.known[index]:
+                light[:, index, cycle - 1] = 100 * seen.behind / seen.own, 100 * seen.ahead / seen.own
     return median(light[0]), median(light[1])
 
 
@@ -174,11 +180,6 @@ def _channels(metrics: RunMetrics, values: NDArray[np.float32], name: str, unit:
     axes.legend(ncols=4, loc="upper right", columnspacing=1.2)
     say_if_empty(axes, values)
     return inline(figure, name, title)
-
-
-def _light(metrics: RunMetrics, tile: TileId) -> dict[int, NeighbourLight]:
-    committed = metrics.run.committed[tile]
-    return {cycle: seen for cycle, seen in metrics.run.ledger.neighbour_light(tile).items() if cycle <= committed}
 
 
 def _most(*values: NDArray[np.floating]) -> float:

@@ -74,7 +74,7 @@ def flow_cell(metrics: RunMetrics, figures: list[tuple[str, NDArray[np.float64]]
     """
     where = flow_cell_map(metrics.info)
     rows, columns = where.shape
-    height = min(6.0, max(1.15, 0.26 * rows + 0.75))
+    height = min(6.0, max(1.35, 0.26 * rows + 0.75))
     figure = Figure(figsize=(FULL, 2 * height), layout="constrained")
     for axes, (title, values) in zip(figure.subplots(2, 2).flat, figures, strict=True):
         cells = np.full((rows, columns), np.nan)
@@ -83,7 +83,7 @@ def flow_cell(metrics: RunMetrics, figures: list[tuple[str, NDArray[np.float64]]
         cells[where.rows, where.columns] = values
         low, high = _range(values)
         image = axes.imshow(cells, cmap="viridis", vmin=low, vmax=high, aspect="auto", interpolation="none")
-        colour_bar(image)
+        colour_bar(image, height=height - 0.75)
         axes.set_title(title, fontsize=10, loc="left")
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
@@ -113,11 +113,10 @@ def tile_cycles(metrics: RunMetrics) -> Markup:
     ticks = _ticks(tiles)
     axes.set_yticks(ticks, [str(metrics.info.tiles[tick]) for tick in ticks])
     axes.set_ylabel("tile")
-    axes.legend(
+    figure.legend(
         handles=[Patch(facecolor=colour, label=status.value) for status, colour in COLOURS.items()],
         ncols=3,
-        loc="lower right",
-        bbox_to_anchor=(1, 1.06),
+        loc="outside upper right",
         borderpad=0,
         columnspacing=1.2,
     )

@@ -70,7 +70,7 @@ def report_html(metrics: RunMetrics, errors: ControlErrors | None = None) -> Ite
     for piece in template.generate(
         run=metrics.info.run,
         state=tables.state(metrics),
-        finished=metrics.run.complete,
+        finished=tables.finished(metrics),
         progress=100 * int(metrics.known.sum()) / metrics.status.size,
         header=tables.header(metrics),
         key_figures=tables.key_figures(metrics, summary),

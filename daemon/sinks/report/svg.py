@@ -9,8 +9,10 @@ from typing import Any
 
 import matplotlib
 from markupsafe import Markup
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 
 INK, MUTED, RULE, ACCENT, SECOND = (f"#01020{number}" for number in range(5))
 """Colours that the page decides on, so that light and dark pages have figures of their own."""
@@ -63,14 +65,20 @@ def style() -> Iterator[None]:
         yield
 
 
-def colour_bar(image: AxesImage, label: str = "") -> None:
-    """What the colours of an image mean, beside it."""
-    bar = image.axes.figure.colorbar(image, ax=image.axes, label=label, pad=0.02, aspect=18)
-    bar.ax.locator_params(nbins=6)
+def colour_bar(image: AxesImage, *, height: float, label: str = "") -> Colorbar:
+    """What the colours of an image mean, beside it.
+
+    Parameters
+    ----------
+    height : of the image, about; inches.
+    """
+    bar = image.axes.figure.colorbar(image, ax=image.axes, label=label, pad=0.02, aspect=height / 0.13)
+    bar.locator = MaxNLocator(nbins=max(1, min(6, int(height / 0.3))))
     if bar.solids is not None:
         # As shapes its colours would be larger than all else.
         bar.solids.set_rasterized(True)
     bar.outline.set_visible(False)
+    return bar
 
 
 def inline(figure: Figure, name: str, title: str) -> Markup:

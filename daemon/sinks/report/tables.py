@@ -52,11 +52,16 @@ def header(metrics: RunMetrics) -> list[Entry]:
     ]
 
 
+def finished(metrics: RunMetrics) -> bool:
+    """Whether every tile-cycle is committed."""
+    return int(metrics.known.min()) == metrics.info.cycles
+
+
 def state(metrics: RunMetrics) -> str:
     """How far the run is."""
-    if metrics.run.complete:
+    if finished(metrics):
         return "finished"
-    slowest, furthest = min(metrics.run.committed.values()), max(metrics.run.committed.values())
+    slowest, furthest = int(metrics.known.min()), int(metrics.known.max())
     if not furthest:
         return "waiting for the first cycle"
     ahead = f" (the furthest tile at {furthest})" if furthest > slowest else ""
@@ -71,12 +76,12 @@ def counted(metrics: RunMetrics) -> dict[CycleStatus, int]:
 def key_figures(metrics: RunMetrics, summary: Summary) -> list[Entry]:
     """What one wants to know first."""
     total, status = summary.total, counted(metrics)
-    done, all_of_them = int(metrics.known.sum()), metrics.status.size
+    expected = "" if finished(metrics) else f"{bases(total.projected_bases)} expected"
     passing = 100 * summary.passing / summary.clusters if summary.clusters else None
     figures = [
         Entry("Clusters", number(summary.clusters), "" if summary.clusters else "filter not known yet"),
         Entry("Passing the filter", number(passing, 1, " %"), f"{number(summary.passing)} clusters"),
-        Entry("Yield", bases(total.yield_bases), f"of {bases(total.projected_bases)} expected"),
+        Entry("Yield", bases(total.yield_bases), expected),
         Entry("≥ Q30", number(total.percent_q30, 1, " %")),
     ]
     if summary.density_k_mm2 is not None:
@@ -84,10 +89,9 @@ def key_figures(metrics: RunMetrics, summary: Summary) -> list[Entry]:
     if total.percent_error is not None:
         aligned = number(total.percent_aligned, 2, " %")
         figures.append(Entry("Error rate", number(total.percent_error, 2, " %"), f"{aligned} of the control"))
-    figures.append(Entry("Tile-cycles called", number(status[CycleStatus.CALLED]), f"of {number(all_of_them)}"))
-    if lost := done - status[CycleStatus.CALLED]:
-        missing, failed = number(status[CycleStatus.MISSING]), number(status[CycleStatus.FAILED])
-        figures.append(Entry("Not called", number(lost), f"{missing} missing, {failed} failed"))
+    lost = f"{number(status[CycleStatus.MISSING])} missing, {number(status[CycleStatus.FAILED])} failed"
+    called = number(status[CycleStatus.CALLED])
+    figures.append(Entry("Tile-cycles called", called, f"of {number(metrics.status.size)}; {lost}"))
     hours = committed_hours(metrics)
     if len(hours) > 1 and hours[-1] > 0:
         figures.append(Entry("Throughput", number((len(hours) - 1) / hours[-1]), "tile-cycles an hour"))
@@ -108,9 +112,11 @@ def troubles(metrics: RunMetrics) -> tuple[list[Trouble], int]:
 
 
 def provenance(metrics: RunMetrics) -> Iterator[Entry]:
-    """What made the calls."""
+    """What made the calls that are committed."""
     facts = metrics.run.facts
-    starts, engines = metrics.run.ledger.starts(), metrics.run.ledger.engines()
+    last = int(metrics.committed_ns.max())
+    starts = [start for start in metrics.run.ledger.starts() if start.began_ns <= last]
+    engines = [engine for engine in metrics.run.ledger.engines() if engine.since_ns <= last]
     yield Entry("Model", str(facts.get("model", UNKNOWN)))
     for name, key in (("Readout", "readout"), ("Template", "template_cycles"), ("Binned scores", "binned_quality")):
         if key in facts:
@@ -118,9 +124,8 @@ def provenance(metrics: RunMetrics) -> Iterator[Entry]:
             yield Entry(name, f"{value} cycles" if key == "template_cycles" else _plain(value))
     for engine in engines:
         described = ", ".join(f"{key} {_plain(value)}" for key, value in engine.facts.items())
-        yield Entry(
-            "Engine", described, f"since {instant(engine.since_ns)}" + f": {engine.reason}" * bool(engine.reason)
-        )
+        took_over = f"; took over: {engine.reason}" if engine.reason else ""
+        yield Entry("Engine", described + took_over, f"since {instant(engine.since_ns)}")
     for start in starts:
         yield Entry("Started", f"seqd {start.seqd}, configuration {start.configuration}", instant(start.began_ns))
 
