@@ -8,7 +8,7 @@ from calib.phasing import NeighbourLight
 from calib.runfolder import TileId
 from daemon.errors import OutputError, RunError
 from daemon.record.ledger import Ledger
-from daemon.record.ledgerreader import CycleRow, Start
+from daemon.record.ledgerreader import CycleRow
 from daemon.states import CycleStatus
 
 FIRST, SECOND = TileId(lane=1, tile=1101), TileId(lane=2, tile=1101)

@@ -14,7 +14,7 @@ from calib.learning.evaluation.codebook import on_codebook
 from calib.learning.evaluation.reads import read_fastq
 from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.folder import write_simulated_run
-from calib.runfolder import Read, TileId, image_path
+from calib.runfolder import TileId, image_path
 from daemon.record.runfiles import RunFiles
 from daemon.record.tilefile import read_cycles
 from daemon.states import RunState

@@ -59,8 +59,14 @@ def whole(here: Bench, tmp_path: Path) -> dict[str, bytes]:
     """All files as an export makes them of what is committed."""
     root = tmp_path / "exported"
     with open_run(here.runs / RUN) as run:
-        write_files(sink_files(run, root, SinksConfig.model_validate(run.facts["sinks"])), written=lambda _: None)
+        write_files(sink_files(run, root, run.facts["sinks"]), written=lambda _: None)
     return written(root)
+
+
+def differing(here: Bench) -> list[str]:
+    """Files of the sinks that `seqd verify` finds to differ."""
+    found = verify_run(here.runs / RUN, progress=lambda done, of: None)
+    return [difference.file.partition(f"{RUN}/")[2] for difference in found.differences]
 
 
 def test_sinks_write_what_an_export_makes_later(images, tmp_path):
@@ -77,7 +83,15 @@ def test_sinks_write_what_an_export_makes_later(images, tmp_path):
     expected |= {"RunInfo.xml", "RunParameters.xml", "RunCompletionStatus.xml"}
     expected |= {"SequenceComplete.txt", "RTAComplete.txt", "CopyComplete.txt"}
     assert expected <= found.keys()
-    assert verify_run(here.runs / RUN, progress=lambda done, of: None).differences == ()
+    assert differing(here) == []
+    for name in (f"{base_calls}/C4.1/s_1_1102.bcl", f"{base_calls}/s_1_1101.filter", "fastq/s_1_1101_R1.fastq.gz"):
+        path = here.folder / "sinks" / RUN / name
+        before = path.read_bytes()
+        path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        assert differing(here) == [name]
+        path.write_bytes(before)
+    (here.folder / "sinks" / RUN / base_calls / "C3.1" / "s_1_1101.bcl.gz").write_bytes(b"")
+    assert differing(here) == [f"{base_calls}/C3.1/s_1_1101.bcl.gz"]
 
 
 def test_markers_come_last_and_in_order(images, tmp_path):
@@ -167,7 +181,7 @@ def test_lost_folder_is_rebuilt_by_an_export(images, tmp_path):
     before = written(root)
     shutil.rmtree(root)
     with open_run(here.runs / RUN) as run:
-        write_files(sink_files(run, root, SinksConfig.model_validate(run.facts["sinks"])), written=lambda _: None)
+        write_files(sink_files(run, root, run.facts["sinks"]), written=lambda _: None)
     assert written(root) == before
 
 

@@ -69,7 +69,7 @@ def encode(pieces):
 
 
 def fastq_of(files, tile, read):
-    return files.root / "fastq" / f"s_{tile}_R{read.number}.fastq.gz"
+    return files.root / "fastq" / f"s_{tile}_{'I' if read.index else 'R'}1.fastq.gz"
 
 
 @pytest.fixture(scope="session")
@@ -209,11 +209,11 @@ def test_flipped_byte_of_calls_is_found(cycle, files):
     assert str(difference).startswith(f"tiles/s_1_1102.bcls, tile 1_1102, cycle {cycle}: expected CRC-32 ")
     assert difference.expected != f"CRC-32 {difference.found}"
     # FASTQ cannot be held against them.
-    assert found.not_compared == ("fastq/s_1_1102_R1.fastq.gz", "fastq/s_1_1102_R2.fastq.gz")
+    assert found.not_compared == ("fastq/s_1_1102_R1.fastq.gz", "fastq/s_1_1102_I1.fastq.gz")
     shown = seqd_verify(files.root)
     assert shown.returncode == 10
     assert str(difference) in shown.stdout.splitlines()
-    assert "fastq/s_1_1102_R2.fastq.gz: whole, not compared" in shown.stdout
+    assert "fastq/s_1_1102_I1.fastq.gz: whole, not compared" in shown.stdout
 
 
 def test_flipped_byte_of_chastity_is_found(files):
@@ -313,7 +313,7 @@ def test_cut_fastq_is_found(kept, files):
     path.write_bytes(path.read_bytes()[:kept])
     found = lines(files.root)
     assert found
-    assert {line.partition(": ")[0] for line in found} == {"fastq/s_1_1102_R2.fastq.gz, tile 1_1102"}
+    assert {line.partition(": ")[0] for line in found} == {"fastq/s_1_1102_I1.fastq.gz, tile 1_1102"}
 
 
 @pytest.mark.parametrize(
@@ -322,9 +322,8 @@ def test_cut_fastq_is_found(kept, files):
 def test_grown_fastq_is_found(more, files):
     with fastq_of(files, SECOND, READS[1]).open("ab") as file:
         file.write(more)
-    assert lines(files.root) == [
-        "fastq/s_1_1102_R2.fastq.gz, tile 1_1102: expected a whole file, found something follows after the gzip member"
-    ]
+    name = "fastq/s_1_1102_I1.fastq.gz, tile 1_1102"
+    assert lines(files.root) == [f"{name}: expected a whole file, found something follows after the last gzip block"]
 
 
 @pytest.mark.parametrize(
@@ -337,7 +336,7 @@ def test_grown_fastq_is_found(more, files):
         "tiles/s_1_1101.locs",
         "tiles/s_1_1101.template.npz",
         "fastq/s_1_1101_R1.fastq.gz",
-        "fastq/s_1_1102_R2.fastq.gz",
+        "fastq/s_1_1102_I1.fastq.gz",
     ],
 )
 def test_removed_file_is_found(name, files):
@@ -402,7 +401,7 @@ def test_fastq_of_other_content_is_found(edit, files):
     path = fastq_of(files, FIRST, READS[1])
     path.write_bytes(encode([edit(gzip.decompress(path.read_bytes()))]))
     (line,) = lines(files.root)
-    assert line.startswith("fastq/s_1_1101_R2.fastq.gz, tile 1_1101: expected ")
+    assert line.startswith("fastq/s_1_1101_I1.fastq.gz, tile 1_1101: expected ")
     assert " at byte " in line
 
 
@@ -485,7 +484,7 @@ def test_file_of_nothing_is_compared(tmp_path):
         ),
         (
             "DELETE FROM tile_cycle WHERE tile = 1101 AND cycle = 9",
-            ["fastq/s_1_1101_R2.fastq.gz, tile 1_1101: expected no file before cycle 9 is committed, found one"],
+            ["fastq/s_1_1101_I1.fastq.gz, tile 1_1101: expected no file before cycle 9 is committed, found one"],
         ),
         (
             "DELETE FROM tile WHERE tile = 1102",
@@ -506,7 +505,7 @@ def test_file_of_nothing_is_compared(tmp_path):
             "UPDATE tile_cycle SET cycle = 10 WHERE tile = 1102 AND cycle = 9",
             [
                 "run.db, tile 1_1102, cycle 10: expected cycles 1 to 9, found a row",
-                "fastq/s_1_1102_R2.fastq.gz, tile 1_1102: expected no file before cycle 9 is committed, found one",
+                "fastq/s_1_1102_I1.fastq.gz, tile 1_1102: expected no file before cycle 9 is committed, found one",
             ],
         ),
     ],
@@ -757,11 +756,13 @@ def test_harm_to_an_unfinished_run_is_found(unfinished):
     last = committed(unfinished, FIRST)
     flip(unfinished.calls_of(FIRST), 4 + clusters_of(unfinished, FIRST) * (last - 1))
     os.truncate(unfinished.calls_of(SECOND), 4 + clusters_of(unfinished, SECOND) * 2)
-    fastq_of(unfinished, SECOND, READS[1]).write_bytes(b"")
+    path = fastq_of(unfinished, SECOND, READS[1])
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
     first, second, fastq = lines(unfinished.root)
     assert first.startswith(f"tiles/s_1_1101.bcls, tile 1_1101, cycle {last}: expected CRC-32 ")
     assert second.startswith("tiles/s_1_1102.bcls, tile 1_1102, cycle 3: expected ")
-    assert fastq == "fastq/s_1_1102_R2.fastq.gz, tile 1_1102: expected no file before cycle 9 is committed, found one"
+    assert fastq == "fastq/s_1_1102_I1.fastq.gz, tile 1_1102: expected no file before cycle 9 is committed, found one"
 
 
 def test_spooled_images_are_whole(unfinished):

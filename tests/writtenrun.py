@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,11 +42,11 @@ NOON = 1772366400_000000000
 
 
 def run_info(
-    reads: str = "151T8B8B151T", *, tiles: tuple[int, ...] = (1101, 1102), lanes: int = 1, **changes
+    reads: str = "151T8B8B151T", *, tiles: tuple[int, ...] = (1101, 1102), lanes: int = 1, **changes: Any
 ) -> RunInfo:
     """A run of a read structure as Picard writes it: cycles and T for template or B for index."""
     parts = reads.replace("T", "T ").replace("B", "B ").split()
-    facts: dict = {
+    facts: dict[str, Any] = {
         "run": "20260301_SEQ1_0042_FC7",
         "number": 42,
         "flowcell": "FC7",
@@ -67,7 +68,7 @@ def random_calls(rng: np.random.Generator, clusters: int, *, no_calls: float = 0
     scores = rng.choice(np.array([2, 8, 12, 19, 24, 30, 33, 37, 40], np.uint8), clusters, p=[0.04] * 5 + [0.2] * 4)
     calls = (scores << 2) | rng.integers(0, 4, clusters, np.uint8)
     calls[rng.random(clusters) < no_calls] = 0
-    return calls
+    return np.asarray(calls, np.uint8)
 
 
 def write_run(
@@ -106,7 +107,18 @@ def write_run(
     return files
 
 
-def _write_tile(files, ledger, info, tile, clusters, calls, cycles, rng, failing, lost) -> None:
+def _write_tile(
+    files: RunFiles,
+    ledger: Ledger,
+    info: RunInfo,
+    tile: TileId,
+    clusters: int,
+    calls: Callable[[TileId, int], NDArray[np.uint8]] | None,
+    cycles: int,
+    rng: np.random.Generator,
+    failing: float,
+    lost: Callable[[TileId, int], tuple[CycleStatus, str] | None],
+) -> None:
     positions = (rng.random((clusters, 2)) * (info.height - 1, info.width - 1)).astype(np.float32)
     locs = encode_locs(positions)
     write_durably(files.locs_of(tile), locs)

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from daemon.cli.figures import show_figures
 from daemon.cli.progress import bar
-from daemon.config import SinksConfig
 from daemon.errors import ExportError
 from daemon.exporting.bam import export_bam
 from daemon.exporting.barcodes import Demultiplexer
@@ -54,7 +53,7 @@ app = typer.Typer(
 def sinks(folder: RunFolder) -> None:
     """Write anew what the daemon writes by itself, where it writes it: the same bytes."""
     with open_run(folder) as run:
-        config = SinksConfig.model_validate(run.facts["sinks"])
+        config = run.facts["sinks"]
         root = root_of(config, run.files)
         _write_files(run, list(sink_files(run, root, config)), root)
 
@@ -155,7 +154,7 @@ def summary(
 def _metrics(run: CommittedRun, control: Path | None) -> tuple[RunMetrics, ControlErrors | None]:
     """Figures of a run, and errors of the control given, or of the one that the run was begun with."""
     metrics = RunMetrics(run)
-    path = control or SinksConfig.model_validate(run.facts["sinks"]).control
+    path = control or run.facts["sinks"].control
     return metrics, None if path is None else ControlErrors(metrics, Control(path))
 
 

@@ -10,7 +10,6 @@ from rich.table import Table
 
 from calib.calling.quality import NO_CALL
 from calib.runfolder import RunInfo
-from daemon.config import SinksConfig
 from daemon.record.committed import open_run
 from daemon.record.ledger import Ledger
 from daemon.record.runfiles import RunFiles
@@ -51,7 +50,7 @@ def show_summary(console: Console, run_folder: Path, info: RunInfo, last: Status
         soft_wrap=True,
     )
     with open_run(run_folder) as run:
-        root = root_of(SinksConfig.model_validate(run.facts["sinks"]), files)
+        root = root_of(run.facts["sinks"], files)
     if (root / "fastq").is_dir():
         console.print("FASTQ:")
         for read in info.reads:

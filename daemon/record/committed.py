@@ -69,7 +69,7 @@ class CommittedRun:
         if not self.filtered(tile):
             return np.ones(self.clusters.get(tile, 0), np.bool_)
         if tile not in self._passing:
-            allowed = int(self.facts["chastity_failures"])
+            allowed = self.facts["chastity_failures"]
             self._passing[tile] = np.packbits(passing(self.files, self.info, tile, failures_allowed=allowed))
         bits: NDArray[np.uint8] = np.unpackbits(self._passing[tile], count=self.clusters[tile])
         return bits.view(np.bool_)

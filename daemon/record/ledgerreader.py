@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from calib.phasing import NeighbourLight
 from calib.runfolder import RunInfo, TileId
+from daemon.config import SinksConfig
 from daemon.errors import OutputError, storage_error
 from daemon.record.ledgercopy import copied
 from daemon.states import CycleStatus
@@ -92,7 +93,7 @@ class LedgerReader:
         self._database = database
 
     def facts(self) -> dict[str, Any]:
-        """What the run is made with.
+        """What the run is made with; ``info`` and ``sinks`` as models.
 
         Raises
         ------
@@ -102,9 +103,15 @@ class LedgerReader:
             stored = dict(self._database.execute("SELECT key, value FROM run").fetchall())
         try:
             facts = {key: json.loads(value) for key, value in stored.items()}
-            if facts["schema"] != SCHEMA_VERSION:
-                raise OutputError(f"ledger {self.path}: schema {facts['schema']}, this seqd reads {SCHEMA_VERSION}")
-            return facts | {"info": RunInfo.model_validate(facts["info"])}
+            if facts.get("schema") != SCHEMA_VERSION:
+                schema = facts.get("schema")
+                raise OutputError(f"ledger {self.path}: schema {schema}, this seqd reads {SCHEMA_VERSION}")
+            read = {
+                "info": RunInfo.model_validate(facts["info"]),
+                "chastity_failures": int(facts["chastity_failures"]),
+                "sinks": SinksConfig.model_validate(facts["sinks"]),
+            }
+            return facts | read
         except (KeyError, TypeError, ValueError) as error:
             raise OutputError(
                 f"ledger {self.path}: does not say which run it is of; it was changed from outside"

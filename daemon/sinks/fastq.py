@@ -47,7 +47,7 @@ class Fastq:
                 yield SinkFile(
                     fastq_path(root, run.info, tile, read),
                     partial(fastq_records, run, tile, read),
-                    Encoding.GZIP,
+                    Encoding.BGZF,
                     tile,
                     cycle,
                 )
@@ -84,21 +84,19 @@ def fastq_text(
     """
     count = calls.shape[1]
     marks = np.where(names.passing[clusters], np.uint8(ord("N")), np.uint8(ord("Y")))
-    tail = np.concatenate(
-        [
-            repeated(f" {label[1:]}:".encode(), count),
-            marks[:, None],
-            repeated(b":0:", count),
-            joined([letters(part) for part in index], b"+", count),
-            repeated(b"\n", count),
-            letters(calls).T,
-            repeated(b"\n+\n", count),
-            phreds(calls).T,
-            repeated(b"\n", count),
-        ],
-        axis=1,
-    )
-    return laid_out(count, [constant(b"@"), *names.columns(clusters), Column(tail)])
+    fields = [
+        repeated(f" {label[1:]}:".encode(), count),
+        marks[:, None],
+        repeated(b":0:", count),
+        joined([letters(part) for part in index], b"+", count),
+        repeated(b"\n", count),
+    ]
+    called = np.ascontiguousarray(calls.T)
+    columns = [
+        *(constant(b"@"), *names.columns(clusters), Column(np.concatenate(fields, axis=1))),
+        *(Column(letters(called)), constant(b"\n+\n"), Column(phreds(called)), constant(b"\n")),
+    ]
+    return laid_out(count, columns)
 
 
 def letters(calls: NDArray[np.uint8]) -> NDArray[np.uint8]:

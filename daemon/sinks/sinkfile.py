@@ -10,6 +10,7 @@ from isal import isal_zlib
 
 from calib.runfolder import TileId
 from daemon.record.durable import make_folder, stream_durably
+from daemon.sinks.bgzf import bgzf
 
 GZIP_LEVEL = 1
 """ISA-L's; on FASTQ 3.3 times smaller, at four times the speed of zlib's level 1."""
@@ -22,6 +23,8 @@ class Encoding(StrEnum):
     """As it is."""
     GZIP = "gzip"
     """One gzip member (RFC 1952) without name and time."""
+    BGZF = "bgzf"
+    """Gzip in blocks, :mod:`daemon.sinks.bgzf`."""
 
 
 @dataclass(frozen=True)
@@ -61,3 +64,5 @@ def encoded(content: Iterable[bytes], encoding: Encoding) -> Iterator[bytes]:
             for piece in content:
                 yield deflate.compress(piece)
             yield deflate.flush()
+        case Encoding.BGZF:
+            yield from bgzf(content)

@@ -49,7 +49,6 @@ class Books(LedgerReader):
         if altered := {"tile", "tile_cycle", "image"} - strict:
             raise OutputError(f"ledger {path}: table {min(altered)} is not seqd's; it was changed from outside")
         self.info: RunInfo = facts["info"]
-        self.chastity_failures = int(facts["chastity_failures"])
 
     def check_whole(self, findings: Findings) -> None:
         """The database is whole, and every row is of a tile of the run."""

@@ -1,13 +1,14 @@
 """A sink's files against what the committed calls give."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from daemon.errors import OutputError
+from daemon.sinks import bgzf
 from daemon.sinks.sinkfile import Encoding, SinkFile, encoded
 from daemon.verification.findings import Findings
 
@@ -29,7 +30,7 @@ def check_sink_file(made: SinkFile, findings: Findings, *, compared: bool) -> No
     compared : whether the calls that it is made of are as committed; if not, only its encoding is looked at.
     """
     with findings.reading(made.path, made.tile):
-        found = _plain(made.path) if made.encoding is Encoding.PLAIN else _inflated(made.path)
+        found = READ[made.encoding](made.path)
         if compared:
             _check_same(made, found, findings)
         # To the end, where the member's own checksum is.
@@ -74,7 +75,7 @@ def _plain(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def _inflated(path: Path) -> Iterator[bytes]:
+def _gzip(path: Path) -> Iterator[bytes]:
     """Content of a file of one gzip member, in pieces of at most :data:`PIECE`.
 
     Raises
@@ -98,3 +99,41 @@ def _inflated(path: Path) -> Iterator[bytes]:
             raise OutputError(f"file {path}: gzip ends in the middle")
         if inflate.unused_data or file.read(1):
             raise OutputError(f"file {path}: something follows after the gzip member")
+
+
+def _bgzf(path: Path) -> Iterator[bytes]:
+    """Content of a file of BGZF blocks, block by block.
+
+    Raises
+    ------
+    OutputError : a block is not whole, or has another header than every one has; or the last is not the empty one.
+    """
+    with path.open("rb") as file:
+        while True:
+            begin = file.read(bgzf.HEADER.size)
+            if begin[:-2] != bgzf.END[: bgzf.HEADER.size - 2]:
+                what = "ends in the middle" if not begin or len(begin) < bgzf.HEADER.size else "is damaged: a header"
+                raise OutputError(f"file {path}: gzip {what}")
+            body = file.read(int.from_bytes(begin[-2:], "little") + 1 - len(begin))
+            if begin + body == bgzf.END:
+                break
+            inflate = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+            try:
+                content = inflate.decompress(begin + body)
+            except zlib.error as error:
+                raise OutputError(f"file {path}: gzip is damaged: {error}") from error
+            if not inflate.eof:
+                raise OutputError(f"file {path}: gzip ends in the middle")
+            if inflate.unused_data or not content:
+                raise OutputError(f"file {path}: gzip is damaged: a block is not of the size that it says")
+            yield content
+        if file.read(1):
+            raise OutputError(f"file {path}: something follows after the last gzip block")
+
+
+READ: dict[Encoding, Callable[[Path], Iterator[bytes]]] = {
+    Encoding.PLAIN: _plain,
+    Encoding.GZIP: _gzip,
+    Encoding.BGZF: _bgzf,
+}
+"""Gives the content of a file that lies there so."""

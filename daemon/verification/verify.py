@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calib.runfolder import RUN_INFO, RunFolderError, RunInfo, TileId, run_info_xml
-from daemon.config import SinksConfig
 from daemon.errors import OutputError
 from daemon.record.committed import CommittedRun
 from daemon.record.durable import read_sealed
@@ -52,7 +51,8 @@ def verify_run(folder: Path, *, progress: Callable[[int, int], None]) -> Verific
     closed = not is_open(files.ledger)
     there = set(folder.rglob("*"))
     with open_books(files.ledger) as books:
-        info, run, settings = books.info, CommittedRun(files, books), SinksConfig.model_validate(books.facts()["sinks"])
+        info, run = books.info, CommittedRun(files, books)
+        settings = run.facts["sinks"]
         root = root_of(settings, files)
         there |= set(root.rglob("*"))
         made = [
