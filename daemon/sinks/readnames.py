@@ -42,7 +42,7 @@ class ReadNames:
             )
 
     def columns(self, clusters: Clusters) -> list[Column]:
-        """The names' bytes, a cluster a record; :data:`DIGITS` or more bytes of each record have to follow."""
+        """The names' bytes, a cluster a record; seven bytes or more of each record have to follow."""
         x, y = coordinates(self._positions[clusters][:, ::-1].T)
         return [constant(self.prefix), _decimal(x), constant(b":"), _decimal(y)]
 
@@ -59,7 +59,7 @@ def coordinates(positions: NDArray[np.float32]) -> NDArray[np.int32]:
 
 def _decimal(numbers: NDArray[np.int32]) -> Column:
     text, lengths = _decimals()
-    return Column(text[numbers].view(np.uint8).reshape(-1, text.itemsize)[:, :DIGITS], lengths[numbers])
+    return Column(text[numbers].view(np.uint8).reshape(-1, text.itemsize), lengths[numbers])
 
 
 @cache
