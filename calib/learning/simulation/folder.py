@@ -96,6 +96,7 @@ def write_simulated_run(
         tiles=tuple(TileId(lane=1, tile=1101 + index) for index in range(tiles)),
         height=shape[0],
         width=shape[1],
+        pixel_um=conditions.pixel_um,
     )
     (root / TRUTH).mkdir(parents=True, exist_ok=True)
     (root / TRUTH / "conditions.json").write_text(conditions.model_dump_json(indent=2), "utf-8")
