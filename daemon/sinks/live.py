@@ -7,7 +7,7 @@ be: by this run, by the next start, or by ``seqd export``.
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -118,6 +118,7 @@ class Writing:
         self._done = dict.fromkeys(run.info.tiles, 0)
         self._again_s: dict[TileId, float] = {}
         """Of tiles that could not be written: when to try again."""
+        self._failure: OutputError | None = None
 
     def until(self, over: threading.Event, committed: Mapping[TileId, int]) -> None:
         """Write until all is written that is committed when it is over.
@@ -126,41 +127,47 @@ class Writing:
         ------
         OutputError : something is not written, and was tried once more.
         """
-        failure: OutputError | None = None
+        trying_last = False
         while True:
             # Looked at before the cycles are, so that the last ones are never missed.
-            last = over.wait(POLL_S)
-            if last:
+            last = over.is_set()
+            if last and not trying_last:
+                trying_last = True
                 self._again_s.clear()
             if self._run.committed != committed:
                 self._run.refresh(committed)
-            for tile, cycle in self._left():
-                if time.monotonic() < self._again_s.get(tile, 0.0):
-                    continue
-                try:
-                    self._write(tile, cycle)
-                except Exception as error:
-                    failure = told(self._sink.name, error, tile, cycle)
-                    self._again_s[tile] = time.monotonic() + AGAIN_S
+            written = self._write_next()
             behind = sum(self._run.committed[tile] - done for tile, done in self._done.items())
             self._progress.sink_behind(self._sink.name, behind)
             if last and not behind:
                 return
-            if last and failure is not None:
-                raise failure
+            if last and not written and self._failure is not None:
+                raise self._failure
+            if not written:
+                over.wait(POLL_S)
 
-    def _left(self) -> Iterator[tuple[TileId, int]]:
-        """Tile-cycles that are committed and not written, by cycle."""
-        committed = self._run.committed
-        for cycle in range(1 + min(self._done.values()), 1 + max(committed.values())):
-            yield from ((tile, cycle) for tile, done in self._done.items() if done + 1 == cycle <= committed[tile])
+    def _write_next(self) -> int:
+        """Write the next cycle of every tile that has one, the earliest cycles first; how many were written."""
+        written, committed = 0, self._run.committed
+        left = [tile for tile, done in self._done.items() if done < committed[tile]]
+        for tile in sorted(left, key=self._done.__getitem__):
+            if time.monotonic() < self._again_s.get(tile, 0.0):
+                continue
+            try:
+                self._write(tile, self._done[tile] + 1)
+                written += 1
+            except Exception as error:
+                self._failure = told(self._sink.name, error, tile, self._done[tile] + 1)
+                self._again_s[tile] = time.monotonic() + AGAIN_S
+        return written
 
     def _write(self, tile: TileId, cycle: int) -> None:
-        for file in self._sink.due(self._run, self._root, tile, cycle):
+        files = list(self._sink.due(self._run, self._root, tile, cycle))
+        for file in files:
             if not file.path.exists():
                 self._patience(self._sink.name, file.write)
-            self._progress.sink_written(self._sink.name)
         self._done[tile] = cycle
+        self._progress.sink_written(self._sink.name, len(files))
 
 
 def renew(file: SinkFile) -> None:

@@ -200,10 +200,10 @@ class Progress:
         with self._lock:
             self._status.passing_filter += passing
 
-    def sink_written(self, name: str) -> None:
-        """A file of a sink is in place."""
+    def sink_written(self, name: str, files: int) -> None:
+        """A tile-cycle is in so many more files of a sink, or in none."""
         with self._lock:
-            self._status.sinks.setdefault(name, SinkStatus()).files += 1
+            self._status.sinks.setdefault(name, SinkStatus()).files += files
             self._marks += 1
 
     def sink_behind(self, name: str, tile_cycles: int) -> None:
