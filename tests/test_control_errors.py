@@ -209,6 +209,34 @@ def test_reads_with_gaps_and_of_no_calls_are_not_the_controls(control):
     assert len(control.place(np.concatenate([deleted, inserted, unknown]))[0]) == 0
 
 
+def test_reads_with_a_gap_close_to_their_end_are_not_used(control):
+    """So few bases lie behind it that the errors alone would not tell."""
+    reads = np.stack([np.delete(GENOME[start : start + 151], 137) for start in range(0, 5000, 50)])
+    assert len(control.place(reads)[0]) < 0.1 * len(reads)
+
+
+def test_a_read_of_a_repeat_is_placed_once_where_it_fits_best(tmp_path):
+    other = GENOME[300:400].copy()
+    other[[20, 50]] = (other[[20, 50]] + 1) & 3
+    path = tmp_path / "repeat.fa"
+    path.write_text(fasta(np.concatenate([GENOME[:1000], other, GENOME[1000:1500], GENOME[600:700]])))
+    reads = np.stack([GENOME[310:360], other[10:60], GENOME[620:670], 3 - other[10:60][::-1]])
+    found, places = Control(path).place(reads)
+    assert found.tolist() == [0, 1, 2, 3]
+    assert places[:2].tolist() == [310, 1010]
+    assert places[2] in (620, 1620)
+    assert places[3] == 1700 + (1700 - 1060)
+
+
+def test_index_reads_are_not_tried(tmp_path, control):
+    info = run_info("25T25B", tiles=(1101,))
+    truth = SpikeIn(info, 1000, GENOME)
+    write_run(tmp_path, info, truth.clusters, calls=truth, failing=0.0)
+    with open_run(tmp_path) as run:
+        errors = errors_of(run, control)
+    assert errors.sampled.tolist() == [[1000, 0]]
+
+
 def test_several_sequences_in_either_case_compressed(tmp_path):
     path = tmp_path / "two.fa.gz"
     path.write_bytes(
