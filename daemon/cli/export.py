@@ -1,5 +1,6 @@
 """``seqd export``: files that other tools read, of a run at any time."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,6 +150,14 @@ def summary(
         typer.echo(found.model_dump_json(indent=2))
     else:
         show_figures(Console(), found)
+
+
+@app.command()
+def provenance(folder: RunFolder) -> None:
+    """Print what the calls were made with, as JSON."""
+    with open_run(folder) as run:
+        found = provenance_of(run.ledger)
+    typer.echo(json.dumps({"hashes": found.hashes, "engines": found.engines, "starts": found.starts}, indent=2))
 
 
 def _metrics(run: CommittedRun, control: Path | None) -> tuple[RunMetrics, ControlErrors | None]:
