@@ -132,6 +132,7 @@ def page(content):
     for reference in taken.references:
         assert reference.startswith("data:image/png;base64,") or reference.removeprefix("#") in taken.ids, reference
     assert "@import" not in text
+    assert "<metadata" not in text, "it has the time of drawing"
     assert "script" not in taken.elements
     assert not re.search(r"\b(nan|inf|None|Undefined)\b", " ".join(taken.words))
     return taken
@@ -232,8 +233,16 @@ def test_signal_is_drawn_where_it_is(half_way):
     assert_drawn(line(phasing, "var(--accent)", 0), 0.2 * cycles[:12])
     assert_drawn(line(phasing, "var(--second)", 2), 0.1 * cycles[14:])
     drift = shown.figure("Drift")
-    drawn = [len(points.split(" L ")) for points in re.findall(r'<path d="([^"]*)"[^>]*stroke: var\(--accent\)', drift)]
-    assert drawn.count(18) == 2 * (3 + 1), "of three tiles and their median, in y and x"
+    for number in range(4):  # three tiles and their median, in y and then in x
+        assert_drawn(line(drift, "var(--accent)", number), 0.1 * cycles)
+        assert_drawn(line(drift, "var(--accent)", 4 + number), -0.05 * cycles)
+
+
+def test_a_cycle_between_lost_ones_is_a_dot(tmp_path):
+    write_run(tmp_path, run_info("9T"), 20, lost=lambda tile, cycle: (CycleStatus.FAILED, "") if cycle % 2 else None)
+    intensity = report(tmp_path).figure("Intensity of each channel")
+    assert len(re.findall(r'<use [^>]*style="[^"]*fill: #2a9d5c', intensity)) == 4
+    assert "nothing yet" not in intensity
 
 
 def test_the_same_cycles_make_the_same_bytes(half_way, tmp_path):
@@ -241,14 +250,14 @@ def test_the_same_cycles_make_the_same_bytes(half_way, tmp_path):
     report(half_way, tmp_path / "one")
     report(half_way, tmp_path / "other")
     assert dict(rcParams) == before
-    rcParams["lines.linewidth"] = 9
+    rcParams["xtick.major.size"] = 9
     try:
         threads = [Thread(target=report, args=(half_way, tmp_path / f"thread{number}")) for number in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(timeout=120)
-        assert rcParams["lines.linewidth"] == 9
+        assert rcParams["xtick.major.size"] == 9
     finally:
         rcParams.update(before)
     written = {path.parent.name: path.read_bytes() for path in tmp_path.glob("*/report.html")}
@@ -411,7 +420,7 @@ def test_large_runs_stay_small(tmp_path):
         tmp_path,
         run_info("60T", tiles=tiles),
         3,
-        lost=lambda tile, cycle: (CycleStatus.MISSING, "one") if (tile.tile, cycle) == (1405, 33) else None,
+        lost=lambda tile, cycle: (CycleStatus.MISSING, "one") if (tile.tile, cycle) == (tiles[50], 33) else None,
     )
     shown = report(tmp_path)
     assert len(shown.text) < 1_000_000

@@ -90,7 +90,7 @@ def inline(figure: Figure, name: str, title: str) -> Markup:
     title : for who cannot see it.
     """
     text = StringIO()
-    figure.savefig(text, format="svg", dpi=144, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(text, format="svg", dpi=144)
     drawn = text.getvalue()
     drawn = drawn[drawn.index("<svg ") :]
     drawn = re.sub(r"<!--.*?-->\n?|<metadata>.*?</metadata>\n?|\s*\n\s*", " ", drawn, flags=re.DOTALL)
