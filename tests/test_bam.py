@@ -207,6 +207,13 @@ def test_no_clusters_are_a_valid_empty_file(make, cram):
         expect_valid(path)
 
 
+def test_records_are_in_the_bin_of_what_is_not_placed(make):
+    """SAM specification, 4.2.1: reg2bin(-1, 0)."""
+    (path,) = make("26T", by=By.RUN)
+    with pysam.AlignmentFile(str(path), check_sq=False) as file:
+        assert {one.bin for one in file.fetch(until_eof=True)} == {4680}
+
+
 def test_samtools_gives_the_fastq_back(make, tmp_path):
     (path,) = make("26T8B9T", by=By.RUN)
     made = samtools("fastq", "-n", "-1", tmp_path / "1.fq", "-2", tmp_path / "2.fq", path)

@@ -143,6 +143,18 @@ def test_positions_beyond_every_image_are_an_error_of_the_file(damage, tmp_path)
         list(fastq_records(run, tile, info.reads[0]))
 
 
+def test_positions_of_other_clusters_are_an_error_of_the_file(tmp_path):
+    info = run_info("26T", tiles=(1101,))
+    files = write_run(tmp_path, info, 20)
+    (tile,) = info.tiles
+    write_durably(files.locs_of(tile), encode_locs(read_locs(files.locs_of(tile))[:19]))
+    with (
+        open_run(tmp_path) as run,
+        pytest.raises(OutputError, match=r"s_1_1101\.locs: 19 clusters, the ledger has 20;"),
+    ):
+        list(fastq_records(run, tile, info.reads[0]))
+
+
 def test_a_tile_without_clusters_is_an_empty_file(tmp_path):
     info = run_info("26T", tiles=(1101,))
     write_run(tmp_path, info, 0)

@@ -19,7 +19,7 @@ from pysam.utils import SamtoolsError
 from calib.calling.quality import NO_CALL
 from daemon import __version__
 from daemon.errors import ExportError, OutputError
-from daemon.exporting.conversion import Assignment, By, Chunk, Group, Progress, Records, Sample, convert
+from daemon.exporting.conversion import THREADS, Assignment, By, Chunk, Group, Progress, Records, Sample, convert
 from daemon.exporting.outputs import open_outputs, storing, temporary
 from daemon.record.committed import CommittedRun
 from daemon.record.durable import make_folder
@@ -66,7 +66,7 @@ def export_bam(
     passing_only: bool = False,
     assign: Assignment | None = None,
     provenance: Mapping[str, str],
-    threads: int = 2,
+    threads: int = THREADS,
     progress: Progress,
 ) -> list[Path]:
     """Write unaligned BAM, or CRAM without a reference: the reads of a cluster one after the other.
@@ -111,7 +111,6 @@ def export_bam(
         with open_outputs(crams):
             for bam, path in zip(bams, crams, strict=True):
                 _write_cram(bam, temporary(path), threads=threads)
-                bam.unlink()
     return crams
 
 

@@ -1,5 +1,6 @@
 """Committed clusters made into files of records: read by one thread, formed by several, written in order."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,9 @@ Records = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 Progress = Callable[[int, int], None]
 """Told how many clusters are done, and of how many."""
+
+THREADS = min(8, len(os.sched_getaffinity(0)))
+"""That form and compress records: beyond, the one that reads and writes cannot keep up."""
 
 Done = TypeVar("Done")
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.exporting.conversion import Assignment, By, Chunk, Group, Progress, Records, Sample, convert
+from daemon.exporting.conversion import THREADS, Assignment, By, Chunk, Group, Progress, Records, Sample, convert
 from daemon.record.committed import CommittedRun
 from daemon.sinks.fastq import fastq_text
 
@@ -17,7 +17,7 @@ def export_fastq(
     compress: bool = True,
     passing_only: bool = False,
     assign: Assignment | None = None,
-    threads: int = 2,
+    threads: int = THREADS,
     progress: Progress,
 ) -> list[Path]:
     """Write FASTQ files of all reads, index reads too, with as many cycles as all tiles of a file have committed.

@@ -25,7 +25,7 @@ class ReadNames:
         """
         Raises
         ------
-        OutputError : the tile's positions cannot be read, or lie beyond every image.
+        OutputError : the tile's positions cannot be read, are not of all clusters, or lie beyond every image.
         """
         info = run.info
         self.tile = tile
@@ -33,6 +33,11 @@ class ReadNames:
         self.passing = run.passing(tile)
         """(n,) whether each passes the filter."""
         self._positions = run.positions(tile)
+        if len(self._positions) != run.clusters[tile]:
+            raise OutputError(
+                f"locs file {run.files.locs_of(tile)}: {len(self._positions)} clusters, the ledger has "
+                f"{run.clusters[tile]}; the file was changed from outside"
+            )
         fits = (self._positions >= -100) & (self._positions < LIMIT / 10 - 101)
         if not fits.all():
             y, x = self._positions[np.flatnonzero(~fits.all(axis=1))[0]]
