@@ -194,6 +194,17 @@ def test_before_anything_is_committed(tmp_path):
     assert summary.reads[0].lanes[0].tiles == 0
 
 
+@pytest.mark.parametrize(("committed", "known"), [(37, False), (38, True)])
+def test_phasing_needs_some_cycles_of_a_read(tmp_path, committed, known):
+    """Of fewer it would be shown as none at all."""
+    info = run_info("30T30T", tiles=(1101,))
+    write_run(tmp_path, info, 10, cycles=committed)
+    with open_run(tmp_path) as run:
+        first, second = (read.lanes[0] for read in summarise(RunMetrics(run)).reads)
+    assert first.percent_phasing > 0.1
+    assert (second.percent_phasing is not None, second.percent_prephasing is not None) == (known, known)
+
+
 def test_density_needs_the_size_of_a_pixel(tmp_path):
     write_run(tmp_path / "known", run_info("30T", height=1000, width=500, pixel_um=0.5), 4000, failing=0.0)
     write_run(tmp_path / "unknown", run_info("30T", pixel_um=None), 4000)
