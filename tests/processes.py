@@ -87,6 +87,8 @@ def bench(folder: Path, **sections: dict) -> Bench:
         "stream": {"calls": f"ipc://{folder}/calls"},
         "control": {"endpoint": f"ipc://{folder}/control", "command": f"ipc://{folder}/command"},
         "calling": {"template_cycles": 4},
+        # Views take time that most tests have no use for.
+        "sinks": {"interop": False, "report": False},
         "log": {"format": "json"},
     }
     for section, values in sections.items():

@@ -79,7 +79,8 @@ def expected(images, tmp_path_factory):
     with there.camera(images), there.daemon("--once") as daemon:
         assert finish(daemon) == 0
     files = outputs(there.runs / RUN)
-    assert len(files) == 4 * TILES
+    # Calls, chastity, positions and FASTQ; base calls of each cycle, positions and filter.
+    assert len(files) == (4 + CYCLES + 2) * TILES
     return files
 
 

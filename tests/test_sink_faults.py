@@ -44,7 +44,7 @@ def shim(tmp_path_factory):
 
 def setting(folder: Path, *, retry_for_s: float) -> Bench:
     """A daemon whose sinks have a folder of their own."""
-    sinks = {"folder": str(folder / "sinks")}
+    sinks = {"folder": str(folder / "sinks"), "interop": True, "report": True}
     return bench(folder, calling={"template_cycles": 3}, sinks=sinks, faults={"retry_for_s": retry_for_s})
 
 

@@ -164,6 +164,11 @@ ENDINGS = (
     "run.db-journal",
     ".xml.tmp",
     ".json.tmp",
+    ".bcl.tmp",
+    ".filter.tmp",
+    "Complete.txt.tmp",
+    "/L001",
+    ".1",
 )
 """Of paths: what a run writes, each aimed at as often, as most changes are the ledger's."""
 

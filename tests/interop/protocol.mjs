@@ -28,6 +28,10 @@ const array = (low, high, type) => (value) =>
   Array.isArray(value) && value.length >= low && value.length <= high
     ? value.map(type)
     : refuse(value, `an array of ${low} to ${high}`);
+const positiveOrNil = (high) => (value) =>
+  value === null || (typeof value === "number" && value > 0 && value <= high)
+    ? value
+    : refuse(value, `nil or a number above 0, at most ${high}`);
 const optional = (type, otherwise) => Object.assign((value) => type(value), { otherwise });
 const map = (fields) => (value) => {
   if (value === null || typeof value !== "object" || Array.isArray(value)) refuse(value, "a map");
@@ -66,6 +70,7 @@ const info = map({
   tiles: array(1, 100_000, map({ lane, tile })),
   height: pixels,
   width: pixels,
+  pixel_um: optional(positiveOrNil(100), null),
 });
 
 // Version and fields of every kind of message.
