@@ -125,31 +125,45 @@ def _measured(way: Way, root: Path, cycles: int) -> Measured:
 
 def _show(clusters: int, cycles: int, starts: dict[Way, list[Measured]], whole: dict[Way, list[Measured]]) -> None:
     table = Table(
-        *("form", "way", "s", "processor s", "s to start", "clusters/s once started"),
-        *("× Picard", "× Picard, whole process", "memory, MB"),
+        *("form", "way", "s", "s to start", "clusters/s", "a processor s", "× Picard", "by processor s"),
+        *("whole process", "memory, MB"),
         title=f"{clusters} clusters, {cycles} cycles",
     )
-    each: dict[Way, float] = {}
-    for way, measured in whole.items():
-        wall_s, start_s = _median(measured), _median(starts[way])
-        each[way] = (clusters - FEW) / (wall_s - start_s)
-        picard = Way("Picard", way.form)
-        table.add_row(
-            way.form,
-            way.name,
-            f"{wall_s:.2f}",
-            f"{statistics.median(one.processor_s for one in measured):.2f}",
-            f"{start_s:.2f}",
-            f"{each[way]:.3g}",
-            f"{each[way] / each[picard]:.1f}",
-            f"{_median(whole[picard]) / wall_s:.1f}",
-            f"{max(one.memory_mb for one in measured):.0f}",
-        )
+    for form in FORMS:
+        theirs = Way("Picard", form)
+        for way in (way for way in whole if way.form == form):
+            each, each_of_picard = (_clusters_per_s(clusters, starts[one], whole[one]) for one in (way, theirs))
+            table.add_row(
+                form,
+                way.name,
+                f"{_median(whole[way]).wall_s:.2f}",
+                f"{_median(starts[way]).wall_s:.2f}",
+                f"{each.wall_s:.3g}",
+                f"{each.processor_s:.3g}",
+                f"{each.wall_s / each_of_picard.wall_s:.1f}",
+                f"{each.processor_s / each_of_picard.processor_s:.1f}",
+                f"{_median(whole[theirs]).wall_s / _median(whole[way]).wall_s:.1f}",
+                f"{max(one.memory_mb for one in whole[way]):.0f}",
+            )
     Console(width=160).print(table)
 
 
-def _median(measured: list[Measured]) -> float:
-    return statistics.median(one.wall_s for one in measured)
+def _clusters_per_s(clusters: int, few: list[Measured], many: list[Measured]) -> Measured:
+    """Clusters for each second beyond the start."""
+    start, whole = _median(few), _median(many)
+    return Measured(
+        (clusters - FEW) / (whole.wall_s - start.wall_s),
+        (clusters - FEW) / (whole.processor_s - start.processor_s),
+        whole.memory_mb,
+    )
+
+
+def _median(measured: list[Measured]) -> Measured:
+    return Measured(
+        statistics.median(one.wall_s for one in measured),
+        statistics.median(one.processor_s for one in measured),
+        statistics.median(one.memory_mb for one in measured),
+    )
 
 
 if __name__ == "__main__":

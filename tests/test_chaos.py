@@ -317,8 +317,8 @@ def test_deaths_are_aimed_at_everything_that_a_run_writes(reference):
     aimed = {path for ending, paths in aims.items() if ending for path in paths}
     # Whether these survive, nobody counts on; and the run's own folders, which are made at the start.
     left = {path for path in reference.changed if not path.endswith((".reading.npy", ".image", "-shm"))} - aimed
-    above = [Path(reference.info.run, "Data", *below) for below in ((), ("Intensities",), ("Intensities", "BaseCalls"))]
-    assert left <= {"", reference.info.run, *map(str, above)}
+    above = ["/Data", "/Data/Intensities", "/Data/Intensities/BaseCalls"]
+    assert left <= {"", *(reference.info.run + folder for folder in ("", *above))}
 
 
 def test_nothing_is_wrong_with_the_undisturbed_run(run, reference):
