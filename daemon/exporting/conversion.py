@@ -32,6 +32,9 @@ Progress = Callable[[int, int], None]
 THREADS = min(8, len(os.sched_getaffinity(0)))
 """That form and compress records: beyond, the one that reads and writes cannot keep up."""
 
+FOR_SAMPLES = 16
+"""As many more clusters are taken at a time where they go to many files: each gets few and small blocks otherwise."""
+
 Done = TypeVar("Done")
 
 
@@ -227,7 +230,8 @@ def _chunks(
     """Number of clusters looked at, the chunk of them, and (samples + 1,) where in it a sample's clusters begin."""
     for tile in group.tiles:
         names = ReadNames(run, tile)
-        for part, calls in run.chunks(tile, group.cycles, calls=calls_at_a_time(len(group.cycles))):
+        calls_taken = calls_at_a_time(len(group.cycles)) * (1 if assign is None else FOR_SAMPLES)
+        for part, calls in run.chunks(tile, group.cycles, calls=calls_taken):
             chosen = np.flatnonzero(names.passing[part]) if passing_only else np.arange(calls.shape[1])
             bounds = np.array((0, len(chosen)))
             if assign is not None:

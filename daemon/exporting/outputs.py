@@ -54,7 +54,9 @@ def open_outputs(paths: Sequence[Path]) -> Iterator[Outputs]:
                 with temporary(path).open("rb+") as whole:
                     os.fsync(whole.fileno())
                 temporary(path).replace(path)
-                sync_folder(path.parent)
+        for folder in {path.parent for path in paths}:
+            with storing(folder):
+                sync_folder(folder)
     except BaseException:
         for path in paths:
             with suppress(OSError):

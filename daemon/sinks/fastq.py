@@ -21,8 +21,8 @@ _LETTERS = bytes(ord("N") if call == NO_CALL else b"ACGT"[call & 3] for call in 
 _PHREDS = bytes(33 + (NO_CALL_QUALITY if call == NO_CALL else call >> 2) for call in range(256))
 
 
-CALLS, CLUSTERS = 2_000_000, 50_000
-"""Most calls and most clusters that are made into records at a time."""
+CALLS, CLUSTERS = 500_000, 50_000
+"""Most calls and most clusters that are made into records at a time; what these take stays in a core's cache."""
 
 
 def calls_at_a_time(cycles: int) -> int:
