@@ -317,7 +317,9 @@ def test_cut_fastq_is_found(kept, files):
 
 
 @pytest.mark.parametrize(
-    "more", [b"\0", b"\0" * 3_000_000, b"x", gzip.compress(b""), gzip.compress(b"@more\nA\n+\nI\n")]
+    "more",
+    [b"\0", b"\0" * 3_000_000, b"x", gzip.compress(b"", mtime=0), gzip.compress(b"@more\nA\n+\nI\n", mtime=0)],
+    ids=["zero", "zeros", "letter", "empty member", "member"],
 )
 def test_grown_fastq_is_found(more, files):
     with fastq_of(files, SECOND, READS[1]).open("ab") as file:

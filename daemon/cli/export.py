@@ -26,6 +26,7 @@ from daemon.metrics.summary import summarise
 from daemon.record.committed import CommittedRun, open_run
 from daemon.record.provenance import provenance_of
 from daemon.sinks.configured import root_of
+from daemon.sinks.interop.summarycsv import summary_csv
 from daemon.sinks.sinkfile import SinkFile
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that a run was, or is being, written to.")]
@@ -141,6 +142,9 @@ def report(folder: RunFolder, output: Output, control: ControlFasta = None) -> N
 def summary(
     folder: RunFolder,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV as `interop_summary` does; MultiQC shows it.")
+    ] = False,
     control: ControlFasta = None,
 ) -> None:
     """Print yield, quality, density, filter, phasing and error rates by read and lane, as Illumina counts them."""
@@ -148,6 +152,8 @@ def summary(
         found = summarise(*_metrics(run, control))
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
+    elif as_csv:
+        typer.echo(summary_csv(found), nl=False)
     else:
         show_figures(Console(), found)
 
