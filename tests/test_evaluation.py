@@ -305,11 +305,11 @@ def test_fastq_gives_positions_bases_scores_and_flags(tmp_path):
     "content",
     [
         b"not gzip",
-        gzip.compress(b"@a:b:c:1:1101:1000:1000 1:N:0:\nACGT\n+\nIIII\n")[:-12],
-        gzip.compress(b"@name\nACGT\n+\nIIII\n"),
-        gzip.compress(b"@a:b:c:1:1101:1000:1000 1:N:0:\nACGT\n+\nIII\n"),
-        gzip.compress(b"@a:b:c:1:1101:1000:1000 1:N:0:\nACGT\n+\nII I\n"),
-        gzip.compress("@ä".encode()),
+        gzip.compress(b"@a:b:c:1:1101:1000:1000 1:N:0:\nACGT\n+\nIIII\n", mtime=0)[:-12],
+        gzip.compress(b"@name\nACGT\n+\nIIII\n", mtime=0),
+        gzip.compress(b"@a:b:c:1:1101:1000:1000 1:N:0:\nACGT\n+\nIII\n", mtime=0),
+        gzip.compress(b"@a:b:c:1:1101:1000:1000 1:N:0:\nACGT\n+\nII I\n", mtime=0),
+        gzip.compress("@ä".encode(), mtime=0),
     ],
 )
 def test_damaged_fastq_is_refused(content, tmp_path):
