@@ -32,8 +32,9 @@ Progress = Callable[[int, int], None]
 THREADS = min(8, len(os.sched_getaffinity(0)))
 """That form and compress records: beyond, the one that reads and writes cannot keep up."""
 
-FOR_SAMPLES = 16
-"""As many more clusters are taken at a time where they go to many files: each gets few and small blocks otherwise."""
+AT_ONCE = 16
+"""As many more clusters than are made into records at a time are read at a time: reads of a few bytes take longest, and
+of many samples each would get small blocks."""
 
 Done = TypeVar("Done")
 
@@ -169,9 +170,8 @@ def convert(
             for file, sample in enumerate(samples * (len(paths) // len(samples))):
                 outputs.append(file, _encoded(memoryview(form.head(group, sample)), compress=compress))
             for clusters, contents in made:
-                for file, content in enumerate(contents):
-                    if len(content):
-                        outputs.append(file, content)
+                for file, content in contents:
+                    outputs.append(file, content)
                 done += clusters
                 progress(done, of)
             for file in range(len(paths)) if compress else ():
@@ -230,7 +230,7 @@ def _chunks(
     """Number of clusters looked at, the chunk of them, and (samples + 1,) where in it a sample's clusters begin."""
     for tile in group.tiles:
         names = ReadNames(run, tile)
-        calls_taken = calls_at_a_time(len(group.cycles)) * (1 if assign is None else FOR_SAMPLES)
+        calls_taken = calls_at_a_time(len(group.cycles)) * AT_ONCE
         for part, calls in run.chunks(tile, group.cycles, calls=calls_taken):
             chosen = np.flatnonzero(names.passing[part]) if passing_only else np.arange(calls.shape[1])
             bounds = np.array((0, len(chosen)))
@@ -246,13 +246,26 @@ def _chunks(
 
 def _contents(
     form: Form, group: Group, clusters: int, chunk: Chunk, bounds: NDArray[np.int64], *, compress: bool
-) -> tuple[int, list[bytes | memoryview]]:
-    """Number of clusters looked at, and what is appended to each file."""
+) -> tuple[int, list[tuple[int, bytes | memoryview]]]:
+    """Number of clusters looked at, and what is appended to which file."""
     contents = []
-    for laid, starts in form.records(group, chunk):
-        at = starts[bounds]
-        contents += [_encoded(laid.data[begin:end], compress=compress) for begin, end in pairwise(at)]
+    for part, ends in _cut(group, chunk, bounds):
+        places = ((laid.data, pairwise(starts[ends])) for laid, starts in form.records(group, part))
+        pieces = (laid[begin:end] for laid, between in places for begin, end in between)
+        contents += [(file, _encoded(piece, compress=compress)) for file, piece in enumerate(pieces) if len(piece)]
     return clusters, contents
+
+
+def _cut(group: Group, chunk: Chunk, bounds: NDArray[np.int64]) -> Iterator[tuple[Chunk, NDArray[np.int64]]]:
+    """A chunk of one sample in parts that are made into records at a time, and their bounds; others whole."""
+    if len(bounds) > 2:
+        yield chunk, bounds
+        return
+    step = max(1, calls_at_a_time(len(group.cycles)) // len(group.cycles))
+    for start in range(0, len(chunk.clusters), step):
+        taken = slice(start, start + step)
+        part = Chunk(chunk.names, chunk.clusters[taken], chunk.calls[:, taken])
+        yield part, np.array((0, len(part.clusters)))
 
 
 def _encoded(content: memoryview, *, compress: bool) -> bytes | memoryview:
