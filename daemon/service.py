@@ -23,6 +23,7 @@ from daemon.config import Config
 from daemon.control import Control
 from daemon.errors import RunError, stop_reason, storage_error
 from daemon.intake.ingest import Ingest
+from daemon.metrics.control import Control
 from daemon.pipeline import Pipeline
 from daemon.record.durable import write_durably
 from daemon.record.ledgerreader import EngineUse, Start
@@ -65,12 +66,15 @@ class Service:
 
         Raises
         ------
-        SeqdError : configuration, bundle, engine, output or run cannot be used.
+        SeqdError : configuration, bundle, control, engine, output or run cannot be used.
         """
         config = self._config
         # What is written is for owner and group, whoever starts the daemon.
         os.umask(0o027)
         bundle = load_bundle(config.engine.bundle)
+        if config.sinks.control is not None:
+            # Told now, and not when the first reads are placed on it.
+            Control(config.sinks.control)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop())
         with ExitStack() as stack:

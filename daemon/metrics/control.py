@@ -3,6 +3,7 @@
 import gzip
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -178,8 +179,13 @@ class ControlErrors:
         """(tiles, cycles) error rates; NaN where nothing was compared."""
         return _percent(self.wrong, self.compared)
 
-    def update(self) -> None:
-        """Take in what the metrics were updated with."""
+    def update(self, worked: Callable[[], None] = lambda: None) -> None:
+        """Take in what the metrics were updated with.
+
+        Parameters
+        ----------
+        worked : called now and then, so that who waits sees progress.
+        """
         info = self._metrics.info
         for number, read in enumerate(info.reads):
             cycles = info.cycles_of(read)
@@ -187,6 +193,7 @@ class ControlErrors:
                 known = min(int(self._metrics.counted[index]) - cycles.start + 1, read.cycles)
                 if not read.index and known >= LENGTHS[0]:
                     self._compare(index, tile, number, read, known)
+                    worked()
 
     def _compare(self, index: int, tile: TileId, number: int, read: Read, known: int) -> None:
         first = self._metrics.info.cycles_of(read).start

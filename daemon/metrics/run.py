@@ -1,5 +1,7 @@
 """The figures of every tile and cycle of a run: what InterOp files, summary and report are drawn from."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,13 +53,19 @@ class RunMetrics:
         self._phasing: dict[tuple[TileId, Read, int], Phasing] = {}
         self.update()
 
-    def update(self) -> None:
-        """Take in what the run was refreshed with."""
+    def update(self, worked: Callable[[], None] = lambda: None) -> None:
+        """Take in what the run was refreshed with.
+
+        Parameters
+        ----------
+        worked : called now and then, so that who waits sees progress.
+        """
         for index, tile in enumerate(self.info.tiles):
             if self.run.committed[tile] > self.known[index]:
                 self._take_rows(index, tile)
             if self.run.filtered(tile) and self.known[index] > self.counted[index]:
                 self._count(index, tile)
+                worked()
 
     def phasing(self, tile: TileId, read: Read) -> Phasing:
         """Of the cycles of a read that are committed."""

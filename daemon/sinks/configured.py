@@ -1,6 +1,6 @@
 """Which sinks a run has, and where they write."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from daemon.config import SinksConfig
@@ -52,10 +52,15 @@ class Views:
     def __iter__(self) -> Iterator[View]:
         return iter(self._views)
 
-    def update(self) -> None:
-        """Take in what the run was refreshed with."""
+    def update(self, worked: Callable[[], None]) -> None:
+        """Take in what the run was refreshed with.
+
+        Parameters
+        ----------
+        worked : called now and then, so that who waits sees progress.
+        """
         for figures in self._figures:
-            figures.update()
+            figures.update(worked)
 
 
 def root_of(config: SinksConfig, files: RunFiles) -> Path:

@@ -69,28 +69,32 @@ class LiveSinks:
 
     def _keep_fresh(self) -> None:
         with follow_run(self._output.files) as run:
-            views = self._patience(VIEWS, partial(Views, self._config, run))
+            views: Views | None = None
             due_s = 0.0
             while True:
                 over = self._over.wait(POLL_S)
-                if not over and (time.monotonic() < due_s or run.committed == self._output.committed):
+                stale = views is None or run.committed != self._output.committed
+                if not over and (time.monotonic() < due_s or not stale):
                     continue
-                began_s = time.monotonic()
-                failure = self._renew(views, run)
+                began_s, failure = time.monotonic(), None
+                try:
+                    run.refresh(self._output.committed)
+                    if views is None:
+                        views = Views(self._config, run)
+                    self._patience(VIEWS, partial(views.update, self._progress.waited))
+                except Exception as error:
+                    failure = told(VIEWS, error)
+                else:
+                    failure = self._renew(views)
                 if over:
                     if failure is not None:
                         raise failure
                     return
                 due_s = time.monotonic() + max(VIEW_S, 10 * (time.monotonic() - began_s))
 
-    def _renew(self, views: Views, run: CommittedRun) -> OutputError | None:
-        """Make all views anew; why one of them is not, if it is not."""
+    def _renew(self, views: Views) -> OutputError | None:
+        """Make all files of views anew; why one of them is not, if it is not."""
         failure = None
-        try:
-            run.refresh(self._output.committed)
-            self._patience(VIEWS, views.update)
-        except Exception as error:
-            return told(VIEWS, error)
         for view in views:
             try:
                 for file in view.files(self._root):
