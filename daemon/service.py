@@ -23,7 +23,7 @@ from daemon.config import Config
 from daemon.control import Control
 from daemon.errors import RunError, stop_reason, storage_error
 from daemon.intake.ingest import Ingest
-from daemon.metrics.control import Control
+from daemon.metrics.control import ControlReference
 from daemon.pipeline import Pipeline
 from daemon.record.durable import write_durably
 from daemon.record.ledgerreader import EngineUse, Start
@@ -74,7 +74,7 @@ class Service:
         bundle = load_bundle(config.engine.bundle)
         if config.sinks.control is not None:
             # Told now, and not when the first reads are placed on it.
-            Control(config.sinks.control)
+            ControlReference(config.sinks.control)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop())
         with ExitStack() as stack:

@@ -6,7 +6,7 @@ from pathlib import Path
 from interop import py_interop_run_metrics, py_interop_summary
 
 from calib.runfolder import TileId
-from daemon.metrics.control import Control, ControlErrors
+from daemon.metrics.control import ControlErrors, ControlReference
 from daemon.metrics.run import RunMetrics
 from daemon.metrics.summary import Summary, summarise
 from daemon.record.committed import open_run
@@ -14,7 +14,7 @@ from daemon.sinks.interop.view import InterOp
 
 
 def write_interop(
-    root: Path, committed: Mapping[TileId, int] | None = None, control: Control | None = None
+    root: Path, committed: Mapping[TileId, int] | None = None, control: ControlReference | None = None
 ) -> tuple[Summary, RunMetrics, ControlErrors | None]:
     """Write the files as of so many committed cycles of each tile; the figures that belong to them."""
     with open_run(root) as run:

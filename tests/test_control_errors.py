@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
-from daemon.metrics.control import LENGTHS, MOST_CLUSTERS, UNKNOWN, Control, ControlError, ControlErrors
+from daemon.metrics.control import LENGTHS, MOST_CLUSTERS, UNKNOWN, ControlError, ControlErrors, ControlReference
 from daemon.metrics.run import RunMetrics
 from daemon.record.committed import open_run
 from tests.spikein import SpikeIn, fasta, random_genome
@@ -18,7 +18,7 @@ GENOME = random_genome()
 def control(tmp_path_factory):
     path = tmp_path_factory.mktemp("control") / "control.fa"
     path.write_text(fasta(GENOME))
-    return Control(path)
+    return ControlReference(path)
 
 
 def errors_of(run, control):
@@ -159,7 +159,7 @@ def test_a_read_that_runs_beyond_the_controls_end_is_compared_up_to_it(tmp_path)
     calls = np.concatenate([GENOME[10:40], np.full(15, 2, np.uint8)]) | np.uint8(30 << 2)
     write_run(tmp_path / "run", info, 10, calls=lambda _, cycle: np.repeat(calls[cycle - 1], 10), failing=0.0)
     with open_run(tmp_path / "run") as run:
-        errors = errors_of(run, Control(path))
+        errors = errors_of(run, ControlReference(path))
     assert errors.aligned[0, 0] == 10
     assert errors.compared[0].tolist() == 30 * [10] + 15 * [0]
     assert errors.wrong.sum() == 0
@@ -222,7 +222,7 @@ def test_a_read_of_a_repeat_is_placed_once_where_it_fits_best(tmp_path):
     path = tmp_path / "repeat.fa"
     path.write_text(fasta(np.concatenate([GENOME[:1000], other, GENOME[1000:1500], GENOME[600:700]])))
     reads = np.stack([GENOME[310:360], other[10:60], GENOME[620:670], 3 - other[10:60][::-1]])
-    found, places = Control(path).place(reads)
+    found, places = ControlReference(path).place(reads)
     assert found.tolist() == [0, 1, 2, 3]
     assert places[:2].tolist() == [310, 1010]
     assert places[2] in (620, 1620)
@@ -244,7 +244,7 @@ def test_several_sequences_in_either_case_compressed(tmp_path):
         gzip.compress((fasta(GENOME[:1000], "one") + fasta(GENOME[1000:2500], "two").replace("A", "a")).encode())
     )
     reads = np.stack([GENOME[1100:1150], 3 - GENOME[500:550][::-1], GENOME[980:1030]])
-    found, places = Control(path).place(reads)
+    found, places = ControlReference(path).place(reads)
     assert found.tolist() == [0, 1], "no read spans two sequences"
     assert places.tolist() == [2000 + 100, 1000 + 450]
 
@@ -264,7 +264,7 @@ def test_a_control_that_cannot_be_used(tmp_path, content, message):
     if content is not None:
         path.write_text(content)
     with pytest.raises(ControlError) as caught:
-        Control(path)
+        ControlReference(path)
     assert str(caught.value) == f"control {path}: {message}"
     assert caught.value.exit_code == 3
 
@@ -273,12 +273,12 @@ def test_a_control_that_is_cut_off_or_no_text(tmp_path):
     path = tmp_path / "control.fa.gz"
     path.write_bytes(gzip.compress(fasta(GENOME).encode())[:-20])
     with pytest.raises(ControlError, match=f"control {path}: Compressed file ended before"):
-        Control(path)
+        ControlReference(path)
     path.write_bytes(b">one\n" + 40 * b"A" + b"\n>\xff\n" + 40 * b"C" + b"\n")
     with pytest.raises(ControlError, match=f"control {path}: not FASTA: byte 47 is not ASCII"):
-        Control(path)
+        ControlReference(path)
 
 
 def test_a_folder_is_no_control(tmp_path):
     with pytest.raises(ControlError, match=f"control {tmp_path}: Is a directory"):
-        Control(tmp_path)
+        ControlReference(tmp_path)

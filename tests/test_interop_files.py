@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from daemon.metrics.control import Control, ControlErrors
+from daemon.metrics.control import ControlErrors, ControlReference
 from daemon.metrics.run import RunMetrics
 from daemon.record.committed import open_run
 from daemon.sinks.interop.layout import ERROR, EXTRACTION, INTENSITY, QUALITY, TILE
@@ -49,7 +49,7 @@ def spiked(request, tmp_path_factory):
     )
     path = root / "control.fa"
     path.write_text(fasta(genome))
-    return root, info, Control(path)
+    return root, info, ControlReference(path)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from PIL import Image
 from writtenrun import NOON, run_info, write_run
 
 from calib.runfolder import TileId
-from daemon.metrics.control import Control, ControlErrors
+from daemon.metrics.control import ControlErrors, ControlReference
 from daemon.metrics.run import RunMetrics
 from daemon.record.committed import open_run
 from daemon.record.ledger import Ledger
@@ -381,7 +381,7 @@ def test_the_error_rate_of_a_control_is_shown(tmp_path):
     root = tmp_path / "run"
     write_run(root, run_info("40T", tiles=(1101,)), 400, calls=calls, failing=0)
     with metrics_of(root) as metrics:
-        errors = ControlErrors(metrics, Control(fasta))
+        errors = ControlErrors(metrics, ControlReference(fasta))
         (file,) = Report(metrics, errors).files(tmp_path)
         shown = page(b"".join(file.content()))
         assert_drawn(line(shown.figure("Error rate"), "var(--accent)"), errors.percent_wrong[0])

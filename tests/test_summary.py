@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from daemon.metrics.control import Control
+from daemon.metrics.control import ControlReference
 from daemon.metrics.run import RunMetrics
 from daemon.metrics.summary import Summary, summarise
 from daemon.record.committed import open_run
@@ -137,7 +137,7 @@ def spiked(tmp_path_factory):
     write_run(root, info, truth.clusters, calls=truth, failing=0.1)
     path = root / "control.fa"
     path.write_text(fasta(genome))
-    return root, info, Control(path), truth
+    return root, info, ControlReference(path), truth
 
 
 @pytest.mark.parametrize("moment", ["some tiles filtered", "half", "one tile is late", "finished"])

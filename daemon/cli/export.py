@@ -20,7 +20,7 @@ from daemon.exporting.demultiplexstats import count_samples
 from daemon.exporting.fastq import export_fastq
 from daemon.exporting.folder import FolderKind, folder_files, sink_files, write_files
 from daemon.exporting.samplesheet import read_samples
-from daemon.metrics.control import Control, ControlErrors
+from daemon.metrics.control import ControlErrors, ControlReference
 from daemon.metrics.run import RunMetrics
 from daemon.metrics.summary import summarise
 from daemon.record.committed import CommittedRun, open_run
@@ -170,7 +170,7 @@ def _metrics(run: CommittedRun, control: Path | None) -> tuple[RunMetrics, Contr
     """Figures of a run, and errors of the control given, or of the one that the run was begun with."""
     metrics = RunMetrics(run)
     path = control or run.facts["sinks"].control
-    return metrics, None if path is None else ControlErrors(metrics, Control(path))
+    return metrics, None if path is None else ControlErrors(metrics, ControlReference(path))
 
 
 def _demultiplexer(

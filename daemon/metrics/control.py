@@ -44,7 +44,7 @@ class ControlError(SeqdError):
     exit_code: ClassVar[int] = 3
 
 
-class Control:
+class ControlReference:
     """The sequences of a control, both strands of each.
 
     Parameters
@@ -153,7 +153,7 @@ class ControlErrors:
     Reads of the template are, those of the index are not.
     """
 
-    def __init__(self, metrics: RunMetrics, control: Control) -> None:
+    def __init__(self, metrics: RunMetrics, control: ControlReference) -> None:
         self._metrics, self._control = metrics, control
         tiles, cycles = len(metrics.info.tiles), metrics.info.cycles
         self.sampled = np.zeros((tiles, len(metrics.info.reads)), np.int64)

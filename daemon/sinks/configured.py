@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from daemon.config import SinksConfig
-from daemon.metrics.control import Control, ControlErrors
+from daemon.metrics.control import ControlErrors, ControlReference
 from daemon.metrics.run import RunMetrics
 from daemon.record.committed import CommittedRun
 from daemon.record.runfiles import RunFiles
@@ -39,7 +39,7 @@ class Views:
         if not (config.interop or config.report):
             return
         metrics = RunMetrics(run)
-        errors = None if config.control is None else ControlErrors(metrics, Control(config.control))
+        errors = None if config.control is None else ControlErrors(metrics, ControlReference(config.control))
         self._figures = [metrics] if errors is None else [metrics, errors]
         if config.interop and fits(run.info):
             self._views.append(InterOp(metrics, errors))
