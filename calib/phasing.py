@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 MOST = 0.05
 """No chemistry worth reading loses more than this share of strands a cycle."""
@@ -100,6 +99,9 @@ def estimate_phasing(seen: Mapping[int, NeighbourLight]) -> Phasing:
     """
     if len(seen) < FEWEST_CYCLES:
         return Phasing(0.0, 0.0)
+    # It takes longer to import than most programs that read a ledger run.
+    from scipy.optimize import least_squares
+
     rows = np.array(sorted(seen)) - 1
     lights: Sequence[NeighbourLight] = [seen[row + 1] for row in rows]
     behind = np.array([light.behind / light.own for light in lights])

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -23,6 +22,7 @@ from engines.tensorrt.cut import cut_graph
 from engines.tensorrt.inspection import inspect_layers
 from engines.tensorrt.plans import Plans
 from engines.tensorrt.trust import read_trusted
+from tests.processes import SEQD
 
 GPU = DeviceInfo("GPU of the test", (9, 0), 132, 80 * 2**30, "580.1")
 SHAPE = (24, 32)
@@ -351,13 +351,8 @@ def has_gpu():
 
 @pytest.mark.skipif(has_gpu(), reason="there is a GPU")
 def test_command_without_a_driver_says_so_in_one_line():
-    program = "from daemon.cli.app import app, main; from daemon.cli.build import build\n"
-    program += (
-        "app.command()(build) if 'build' not in {c.callback.__name__ for c in app.registered_commands} else None\n"
-    )
-    program += "main()"
     ended = subprocess.run(
-        [sys.executable, "-c", program, "build", "--size", "256", "256", "--bundle", str(DEFAULT_BUNDLE)],
+        [*SEQD, "build", "--size", "256", "256", "--bundle", str(DEFAULT_BUNDLE)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -6,24 +6,20 @@ Exit codes: 0 done; 1 other failure; 2 usage, configuration; 3 run folder; 4 bun
 """
 
 import sys
+from importlib import import_module
 from importlib.metadata import entry_points
 
 import typer
 from rich.console import Console
 
 from daemon import __version__
-from daemon.cli.build import build
-from daemon.cli.call import call
-from daemon.cli.camera import camera
-from daemon.cli.demo import demo
-from daemon.cli.drain import drain
-from daemon.cli.export import app as export
-from daemon.cli.keys import keys
-from daemon.cli.run import run
-from daemon.cli.status import status
-from daemon.cli.tail import tail
-from daemon.cli.verify import verify
 from engines.errors import SeqdError
+
+COMMANDS = ("run", "camera", "call", "tail", "status", "drain", "keys", "verify", "build", "demo")
+"""Each a function in the module of its name."""
+
+GROUPS = ("export",)
+"""Commands with commands of their own, likewise."""
 
 PLUGINS = "seqd.commands"
 """Entry points that add commands, so that the daemon need not know who provides them."""
@@ -37,9 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (run, camera, call, tail, status, drain, keys, verify, build, demo):
-    app.command()(command)
-app.add_typer(export)
 
 
 def _version(wanted: bool) -> None:
@@ -57,11 +50,7 @@ def _root(
 
 def main() -> None:
     """Run the command line; expected failures end in one line and their exit code."""
-    wanted = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    for plugin in entry_points(group=PLUGINS):
-        # Importing one takes longer than most commands: only where it is asked for or listed.
-        if wanted.startswith("-") or wanted == plugin.name:
-            app.add_typer(plugin.load(), name=plugin.name)
+    add_commands(sys.argv[1] if len(sys.argv) > 1 else "--help")
     try:
         app()
     except SeqdError as error:
@@ -72,6 +61,21 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def add_commands(wanted: str) -> None:
+    """Add the command that is asked for, or all where they are listed: importing one takes longer than most run."""
+    plugins = {plugin.name: plugin for plugin in entry_points(group=PLUGINS)}
+    names = (*COMMANDS, *GROUPS, *plugins)
+    for name in (wanted,) if wanted in names else names:
+        if name in plugins:
+            app.add_typer(plugins[name].load(), name=name)
+            continue
+        module = import_module(f"daemon.cli.{name}")
+        if name in GROUPS:
+            app.add_typer(module.app)
+        else:
+            app.command()(getattr(module, name))
 
 
 def _plain(text: str) -> str:
