@@ -1,16 +1,16 @@
 """Files that grow side by side; each is whole or not there.
 
-Guaranteed: no name stands before all its bytes are on the disk, and an error or an interrupt removes what was begun.
-Not guaranteed: that a kill leaves no ``.<name>.tmp`` behind; the next writer of the same name begins it anew.
+Guaranteed: no name stands before all its bytes are written, and an error or an interrupt removes what was begun. Not
+guaranteed: that a kill leaves no ``.<name>.tmp`` behind; the next writer of the same name begins it anew. Nor that a
+power cut a moment later takes nothing: what a run is made of is safe, and these files are made of it again.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from daemon.errors import storage_error
-from daemon.record.durable import make_folder, sync_folder
+from daemon.record.durable import make_folder
 
 
 class Outputs:
@@ -51,12 +51,7 @@ def open_outputs(paths: Sequence[Path]) -> Iterator[Outputs]:
         yield Outputs(paths)
         for path in paths:
             with storing(path):
-                with temporary(path).open("rb+") as whole:
-                    os.fsync(whole.fileno())
                 temporary(path).replace(path)
-        for folder in {path.parent for path in paths}:
-            with storing(folder):
-                sync_folder(folder)
     except BaseException:
         for path in paths:
             with suppress(OSError):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.runfolder import RunFolderError, RunInfo, TileId
+from daemon.errors import OutputError
 from daemon.record.filter import filter_cycles, passing
 from daemon.record.ledgerreader import LedgerReader, follow_ledger, open_ledger
 from daemon.record.locs import read_locs
@@ -79,8 +80,21 @@ class CommittedRun:
         return read_cycles(self.files.calls_of(tile), range(cycle, cycle + 1)).reshape(-1)
 
     def chunks(self, tile: TileId, cycles: range, *, calls: int) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-        """Consecutive clusters and their (cycles, clusters) bytes, about so many calls at a time."""
-        return read_chunks(self.files.calls_of(tile), cycles, calls=calls)
+        """Consecutive clusters and their (cycles, clusters) bytes, about so many calls at a time.
+
+        Raises
+        ------
+        OutputError : the tile's file does not hold the cycles, or is of another number of clusters than the ledger.
+        """
+        path, there = self.files.calls_of(tile), self.clusters[tile]
+        last = 0
+        for part, content in read_chunks(path, cycles, calls=calls):
+            last = part.stop
+            if last > there:
+                break
+            yield part, content
+        if last != there:
+            raise OutputError(f"tile file {path}: {last} clusters, the ledger has {there}; it was changed from outside")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ guaranteed: anything about bytes that the ledger does not name; they are written
 import os
 import struct
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -102,21 +103,20 @@ def read_chunks(path: Path, cycles: range, *, calls: int) -> Iterator[tuple[slic
     ------
     OutputError : the file does not hold the cycles.
     """
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         clusters = _clusters(path, file)
         step = max(1, calls // len(cycles))
         for start in range(0, clusters, step):
             part = slice(start, min(start + step, clusters))
-            content = bytearray()
-            for cycle in cycles:
+            content = np.empty((len(cycles), part.stop - part.start), np.uint8)
+            for row, cycle in zip(content, cycles, strict=True):
                 file.seek(HEADER.size + clusters * (cycle - 1) + start)
-                content += file.read(part.stop - start)
-            if len(content) < len(cycles) * (part.stop - start):
-                raise OutputError(f"tile file {path}: cycles {cycles.start}-{cycles.stop - 1} are not all there")
-            yield part, np.frombuffer(content, np.uint8).reshape(len(cycles), -1)
+                if file.readinto(row.data) != len(row):
+                    raise OutputError(f"tile file {path}: cycles {cycles.start}-{cycles.stop - 1} are not all there")
+            yield part, content
 
 
-def _clusters(path: Path, file: BinaryIO) -> int:
+def _clusters(path: Path, file: BinaryIO | FileIO) -> int:
     header = file.read(HEADER.size)
     if len(header) < HEADER.size:
         raise OutputError(f"tile file {path}: no header")

@@ -18,7 +18,6 @@ NO_CALL_QUALITY = 2
 """Phred score a no-call is written with."""
 
 _LETTERS = bytes(ord("N") if call == NO_CALL else b"ACGT"[call & 3] for call in range(256))
-_PHREDS = bytes(33 + (NO_CALL_QUALITY if call == NO_CALL else call >> 2) for call in range(256))
 
 
 CALLS, CLUSTERS = 500_000, 50_000
@@ -105,8 +104,11 @@ def letters(calls: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def phreds(calls: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Phred scores + 33 of calls, of any shape."""
-    return translated(calls, _PHREDS)
+    """Phred scores + 33 of calls, of any shape; a no-call's is the lowest that is given."""
+    shifted = np.asarray(calls >> 2, np.uint8)
+    shifted += 33
+    np.maximum(shifted, 33 + NO_CALL_QUALITY, out=shifted)
+    return shifted
 
 
 def translated(calls: NDArray[np.uint8], table: bytes) -> NDArray[np.uint8]:
