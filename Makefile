@@ -10,7 +10,7 @@ demo: .venv/.base
 	$(BIN)/seqd demo --output demo
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -36,6 +36,7 @@ bench: .venv/.dev
 	$(BIN)/python -m benchmarks.jointfit
 	$(BIN)/python -m benchmarks.daemon
 	$(BIN)/python -m benchmarks.consumer
+	$(BIN)/python -m benchmarks.export
 
 bench-gpu: .venv/.dev
 	$(BIN)/python -m benchmarks.gpu
