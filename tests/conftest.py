@@ -3,10 +3,14 @@ import time
 from contextlib import ExitStack
 
 import pytest
+import tqdm
 
 from engines.architecture import Architecture
 from engines.backends import EngineOptions, open_engine
 from engines.bundle import QualityTable, Readout, load_bundle, store_quality
+
+# A thread of its own that other libraries' progress bars start, and that never ends.
+tqdm.tqdm.monitor_interval = 0
 
 
 @pytest.fixture(autouse=True)

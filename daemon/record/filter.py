@@ -6,7 +6,10 @@ from numpy.typing import NDArray
 from calib.calling.chastity import CYCLES, passes
 from calib.runfolder import RunInfo, TileId
 from daemon.record.runfiles import RunFiles
-from daemon.record.tilefile import read_cycles
+from daemon.record.tilefile import read_chunks
+
+CHUNK = 2**22
+"""Values looked at at a time, however many clusters there are."""
 
 
 def filter_cycles(info: RunInfo) -> int:
@@ -21,5 +24,7 @@ def passing(files: RunFiles, info: RunInfo, tile: TileId, *, failures_allowed: i
     ------
     OutputError : they are not.
     """
-    percents = read_cycles(files.chastity_of(tile), range(1, filter_cycles(info) + 1))
-    return passes(percents, failures_allowed=failures_allowed)
+    decided = [np.zeros(0, np.bool_)]
+    for _, percents in read_chunks(files.chastity_of(tile), range(1, filter_cycles(info) + 1), calls=CHUNK):
+        decided.append(passes(percents, failures_allowed=failures_allowed))
+    return np.concatenate(decided)

@@ -36,8 +36,8 @@ class Findings:
         self.bytes += size
 
     def name(self, path: Path) -> str:
-        """A path as it is shown."""
-        return str(path.relative_to(self.root))
+        """A path as it is shown: in the run folder, or whole where a sink writes elsewhere."""
+        return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
 
     @contextmanager
     def reading(self, path: Path, tile: TileId | None = None) -> Iterator[None]:

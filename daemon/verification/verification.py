@@ -11,7 +11,7 @@ class Difference(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: str
-    """Path in the run folder."""
+    """Path in the run folder, or whole where a sink writes elsewhere."""
     tile: str | None
     """``<lane>_<tile>``, where it is of one."""
     cycle: int | None
