@@ -23,10 +23,11 @@ LENGTHS = (25, 50, 100, 150, 200, 300)
 MOST_CLUSTERS = 50_000
 """Of a tile and read that are tried, evenly spaced among those that pass the filter."""
 
-MOST_WRONG = 0.12
-"""Share of the bases that it is placed by at which a read is still of the control.
+MOST_WRONG = {25: 0.12, 50: 0.3}
+"""Share of the bases that it is placed by at which a read is still of the control, by the least number of them.
 
-At 25 bases a read of anything else has a chance of 4 × 10⁻⁶ at a place that a seed of 9 leads to.
+A read of anything else has a chance of 6 × 10⁻⁷ to be as near to some place of 10,000 bases by 25 bases, and less by
+more. Reads of mixed clusters are the control's too, and their errors are errors.
 """
 
 SHORT_READ = 50
@@ -123,7 +124,8 @@ class ControlReference:
         wrong = np.count_nonzero(self.bases[places[:, None] + np.arange(length)] != reads[numbers], axis=1)
         best = np.lexsort((places, wrong, numbers))
         best = best[np.diff(numbers[best], prepend=-1) > 0]
-        best = best[wrong[best] <= MOST_WRONG * length]
+        most = MOST_WRONG[max(least for least in MOST_WRONG if least <= length)]
+        best = best[wrong[best] <= most * length]
         return numbers[best], places[best]
 
     def stops(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
