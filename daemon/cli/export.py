@@ -1,8 +1,7 @@
 """``seqd export``: files that other tools read, of a run at any time."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from daemon.cli.progress import bar
 from daemon.errors import ExportError
 from daemon.exporting.bam import export_bam
 from daemon.exporting.barcodes import Demultiplexer
-from daemon.exporting.conversion import By
+from daemon.exporting.conversion import By, Progress
 from daemon.exporting.demultiplexreports import report_files
 from daemon.exporting.demultiplexstats import count_samples
 from daemon.exporting.fastq import export_fastq
@@ -85,19 +84,13 @@ def fastq(
     turned: Turned = False,
 ) -> None:
     """Write FASTQ, of the cycles that are committed; with --samples of each sample, and reports for MultiQC."""
-    with open_run(folder) as run:
-        assign = _demultiplexer(run, samples, mismatches, turned=turned)
-        with _clusters(run) as progress:
-            paths = export_fastq(
-                run,
-                output,
-                by=by,
-                compress=not plain,
-                passing_only=passing_only,
-                assign=assign,
-                progress=progress,
-            )
-        _finish(run, output, paths, assign)
+
+    def write(run: CommittedRun, assign: Demultiplexer | None, progress: Progress) -> list[Path]:
+        return export_fastq(
+            run, output, by=by, compress=not plain, passing_only=passing_only, assign=assign, progress=progress
+        )
+
+    _write_reads(folder, output, write, samples, mismatches, turned=turned)
 
 
 @app.command()
@@ -112,20 +105,20 @@ def bam(
     turned: Turned = False,
 ) -> None:
     """Write unaligned BAM or CRAM, index reads as tags; what the calls were made with stands in the header."""
-    with open_run(folder) as run:
-        assign = _demultiplexer(run, samples, mismatches, turned=turned)
-        with _clusters(run) as progress:
-            paths = export_bam(
-                run,
-                output,
-                by=by,
-                cram=cram,
-                passing_only=passing_only,
-                assign=assign,
-                provenance=provenance_of(run.ledger).hashes,
-                progress=progress,
-            )
-        _finish(run, output, paths, assign)
+
+    def write(run: CommittedRun, assign: Demultiplexer | None, progress: Progress) -> list[Path]:
+        return export_bam(
+            run,
+            output,
+            by=by,
+            cram=cram,
+            passing_only=passing_only,
+            assign=assign,
+            provenance=provenance_of(run.ledger).hashes,
+            progress=progress,
+        )
+
+    _write_reads(folder, output, write, samples, mismatches, turned=turned)
 
 
 @app.command()
@@ -186,22 +179,27 @@ def _demultiplexer(
     return Demultiplexer(samples, run.info)
 
 
-@contextmanager
-def _clusters(run: CommittedRun) -> Iterator[Callable[[int, int], None]]:
-    """Shows how many clusters are done, and of how many."""
-    with bar(Console(stderr=True)) as progress:
-        task = progress.add_task(f"{run.info.run} clusters", total=None)
-        yield lambda done, of: progress.update(task, completed=done, total=of)
-
-
-def _finish(run: CommittedRun, output: Path, paths: list[Path], assign: Demultiplexer | None) -> None:
-    """Write the reports of samples, and say what is there."""
-    if assign is not None:
-        reports = list(report_files(count_samples(run, assign), output))
-        write_files(reports, written=lambda _: None)
-        paths = [*paths, *(file.path for file in reports)]
+def _write_reads(
+    folder: Path,
+    output: Path,
+    write: Callable[[CommittedRun, Demultiplexer | None, Progress], list[Path]],
+    samples: Path | None,
+    mismatches: int | None,
+    *,
+    turned: bool,
+) -> None:
+    """Write reads, of samples with their reports, and say what is there."""
+    with open_run(folder) as run:
+        assign = _demultiplexer(run, samples, mismatches, turned=turned)
+        with bar(Console(stderr=True)) as progress:
+            task = progress.add_task(f"{run.info.run} clusters", total=None)
+            paths = write(run, assign, lambda done, of: progress.update(task, completed=done, total=of))
+        if assign is not None:
+            reports = list(report_files(count_samples(run, assign), output))
+            write_files(reports, written=lambda _: None)
+            paths += [file.path for file in reports]
     for path in paths:
-        Console().print(f"{path}", soft_wrap=True, highlight=False)
+        typer.echo(path)
 
 
 def _write_files(run: CommittedRun, files: list[SinkFile], root: Path) -> None:
