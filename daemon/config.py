@@ -148,10 +148,20 @@ class CallingConfig(_Section):
     """Whether scores are 2, 12, 24 and 40 only; earlier calls are then believed by these where phasing is corrected."""
 
 
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("an absolute path is needed")
+    return path
+
+
+Absolute = Annotated[Path, AfterValidator(_absolute)]
+"""A path that is the same wherever a process was started."""
+
+
 class SinksConfig(_Section):
     """What is made of committed calls while the run goes on, and by ``seqd export`` at any time later."""
 
-    folder: Path | None = None
+    folder: Absolute | None = None
     """Folder that run folders of sinks are written to; without it they lie in the run's own."""
     fastq: bool = True
     """FASTQ of each tile and read, at the end of the read."""
@@ -161,8 +171,13 @@ class SinksConfig(_Section):
     """InterOp files of quality, tiles, intensities and errors."""
     report: bool = True
     """A page of figures and pictures."""
-    control: Path | None = None
-    """FASTA of a control that is spiked in; its reads show the error rate."""
+    control: Absolute | None = None
+    """FASTA of a control that is spiked in; its reads show the error rate. A run keeps the one it is begun with."""
+
+    @property
+    def settled(self) -> dict[str, object]:
+        """What may not change while a run lasts: readers take no mixture, and nothing is left behind elsewhere."""
+        return self.model_dump(mode="json", include={"folder", "fastq", "bcl"})
 
 
 class StreamConfig(_Section):

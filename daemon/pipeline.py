@@ -129,16 +129,17 @@ class Pipeline:
                 self._keep_what_is_whole(tick)
         finally:
             self._no_more_tiles.set()
-            self._join([calling, *writing], tick)
+            stuck = self._left_working([calling, *writing], tick)
+        self._check([calling, *writing], stuck)
         finished = self._assembler.finished and self._committed_by_all == self._info.cycles
         if finished:
-            self._join(self._sinks.finish(), tick)
+            finishing = self._sinks.finish()
+            self._check(finishing, self._left_working(finishing, tick))
             self._ingest.send(Done(run=self._info.run))
         return finished
 
-    def _join(self, workers: Sequence[Worker], tick: Callable[[], None]) -> None:
-        """Wait for workers to end; raises what one of them ended with."""
-        stuck = self._left_working(workers, tick)
+    def _check(self, workers: Sequence[Worker], stuck: Sequence[str]) -> None:
+        """Raise what one of the workers ended with, or that some were given up."""
         for worker in workers:
             worker.check()
         if stuck:

@@ -152,6 +152,9 @@ class Service:
             chastity_failures=config.calling.chastity_failures,
         )
         opened.callback(output.close)
+        if config.sinks.control is not None and not output.files.control.exists():
+            control = config.sinks.control.read_bytes()
+            output.patience("control", lambda: write_durably(output.files.control, control))
         engine = self._open(bundle, info, output, stream)
         opened.callback(engine.close)
         self._begin(info, engine, output)
@@ -278,7 +281,7 @@ class Service:
             "model": bundle.hash,
             "threads": self._config.engine.threads,
             **self._config.calling.model_dump(mode="json"),
-            "sinks": self._config.sinks.model_dump(mode="json"),
+            "sinks": self._config.sinks.settled,
         }
 
     def _end(self, state: RunState, stop: StopReason, reason: str, info: RunInfo, stream: Stream) -> None:

@@ -51,8 +51,7 @@ def setting(folder: Path, *, retry_for_s: float) -> Bench:
 def written(root: Path) -> dict[str, bytes]:
     """All files of the sinks that have their names: of a write that did not end there may be a leftover beside."""
     files = (path for path in root.rglob("*") if path.is_file())
-    found = {str(path.relative_to(root)): path.read_bytes() for path in files}
-    return {name: content for name, content in found.items() if not name.endswith(".tmp")}
+    return {str(path.relative_to(root)): path.read_bytes() for path in files if not path.name.startswith(".")}
 
 
 def whole(here: Bench, tmp_path: Path) -> dict[str, bytes]:
@@ -171,6 +170,51 @@ def test_folder_that_cannot_be_made_is_waited_for(images, tmp_path):
         with here.daemon("--once") as daemon:
             assert finish(daemon) == 0
     assert written(here.folder / "sinks" / RUN) == whole(here, tmp_path)
+
+
+def test_folder_that_is_lost_while_it_is_written_is_whole_at_the_end(images, tmp_path):
+    here = setting(tmp_path, retry_for_s=60)
+    root = here.folder / "sinks" / RUN
+    with here.camera(images, "--tile-seconds", "0.3"), here.daemon("--once") as daemon:
+        while not (root / "Data/Intensities/BaseCalls/L001/C3.1").exists():
+            assert daemon.poll() is None
+        shutil.rmtree(root)
+        assert finish(daemon) == 0
+    assert written(root) == whole(here, tmp_path)
+
+
+def test_files_of_another_run_of_the_same_id_are_not_taken_for_ones_own(images, tmp_path):
+    here = setting(tmp_path, retry_for_s=60)
+    with here.camera(images), here.daemon("--once") as daemon:
+        assert finish(daemon) == 0
+    shutil.rmtree(here.runs)
+    with here.camera(images, "--linger", "5"), here.daemon("--once") as daemon:
+        assert finish(daemon) == 8
+    assert "it holds files of another run of this id" in (here.folder / "daemon.log").read_text().splitlines()[-1]
+
+
+def test_a_finished_run_that_is_taken_up_again_changes_nothing(images, tmp_path):
+    here = setting(tmp_path, retry_for_s=60)
+    with here.camera(images), here.daemon("--once") as daemon:
+        assert finish(daemon) == 0
+    before = written(here.folder / "sinks" / RUN)
+    again = setting(tmp_path, retry_for_s=61)
+    with again.camera(images), again.daemon("--once") as daemon:
+        assert finish(daemon) == 0
+    assert written(here.folder / "sinks" / RUN) == before
+
+
+def test_views_may_be_switched_while_a_run_lasts_and_base_calls_may_not(images, tmp_path):
+    here = setting(tmp_path, retry_for_s=60)
+    with here.camera(images), here.daemon("--once") as daemon:
+        assert finish(daemon) == 0
+    for changes, code in (({"report": False}, 0), ({"bcl": "gzip"}, 8)):
+        sinks = here.settings["sinks"] | changes
+        again = bench(tmp_path, calling={"template_cycles": 3}, sinks=sinks)
+        with again.camera(images, "--linger", "5"), again.daemon("--once") as daemon:
+            assert finish(daemon) == code
+    line = (here.folder / "daemon.log").read_text().splitlines()[-1]
+    assert 'begun with sinks {"bcl": "plain"}, now it is {"bcl": "gzip"}' in line
 
 
 def test_lost_folder_is_rebuilt_by_an_export(images, tmp_path):

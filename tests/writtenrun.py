@@ -22,7 +22,7 @@ from daemon.record.tilefile import open_tile_file
 from daemon.states import CycleStatus
 
 FACTS: dict[str, object] = {
-    "sinks": SinksConfig().model_dump(mode="json"),
+    "sinks": SinksConfig().settled,
     "model": "8097c1aa953d" + 52 * "0",
     "threads": 0,
     "template_cycles": 10,

@@ -19,12 +19,11 @@ from daemon.exporting.demultiplexstats import count_samples
 from daemon.exporting.fastq import export_fastq
 from daemon.exporting.folder import FolderKind, folder_files, sink_files, write_files
 from daemon.exporting.samplesheet import read_samples
-from daemon.metrics.control import ControlErrors, ControlReference
-from daemon.metrics.run import RunMetrics
 from daemon.metrics.summary import summarise
 from daemon.record.committed import CommittedRun, open_run
+from daemon.record.lock import locked
 from daemon.record.provenance import provenance_of
-from daemon.sinks.configured import root_of
+from daemon.sinks.configured import figures_of, root_of
 from daemon.sinks.interop.summarycsv import summary_csv
 from daemon.sinks.sinkfile import SinkFile
 
@@ -52,11 +51,12 @@ app = typer.Typer(
 
 @app.command()
 def sinks(folder: RunFolder) -> None:
-    """Write anew what the daemon writes by itself, where it writes it: the same bytes."""
+    """Write anew what the daemon writes by itself, where it writes it: the same bytes. Not while it does."""
     with open_run(folder) as run:
         config = run.facts["sinks"]
-        root = root_of(config, run.files)
-        _write_files(run, list(sink_files(run, root, config)), root)
+        root = root_of(config, folder, run.info.run)
+        with locked(folder):
+            _write_files(run, list(sink_files(run, root, config)), root)
 
 
 @app.command(name="folder")
@@ -127,7 +127,7 @@ def report(folder: RunFolder, output: Output, control: ControlFasta = None) -> N
     from daemon.sinks.report.report import Report
 
     with open_run(folder) as run:
-        metrics, errors = _metrics(run, control)
+        metrics, errors = figures_of(run, control)
         _write_files(run, list(Report(metrics, errors).files(output)), output)
 
 
@@ -142,7 +142,7 @@ def summary(
 ) -> None:
     """Print yield, quality, density, filter, phasing and error rates by read and lane, as Illumina counts them."""
     with open_run(folder) as run:
-        found = summarise(*_metrics(run, control))
+        found = summarise(*figures_of(run, control))
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     elif as_csv:
@@ -157,13 +157,6 @@ def provenance(folder: RunFolder) -> None:
     with open_run(folder) as run:
         found = provenance_of(run.ledger)
     typer.echo(json.dumps({"hashes": found.hashes, "engines": found.engines, "starts": found.starts}, indent=2))
-
-
-def _metrics(run: CommittedRun, control: Path | None) -> tuple[RunMetrics, ControlErrors | None]:
-    """Figures of a run, and errors of the control given, or of the one that the run was begun with."""
-    metrics = RunMetrics(run)
-    path = control or run.facts["sinks"].control
-    return metrics, None if path is None else ControlErrors(metrics, ControlReference(path))
 
 
 def _demultiplexer(

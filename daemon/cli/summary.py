@@ -50,7 +50,7 @@ def show_summary(console: Console, run_folder: Path, info: RunInfo, last: Status
         soft_wrap=True,
     )
     with open_run(run_folder) as run:
-        root = root_of(run.facts["sinks"], files)
+        root = root_of(run.facts["sinks"], run_folder, info.run)
     if (root / "fastq").is_dir():
         console.print("FASTQ:")
         for read in info.reads:

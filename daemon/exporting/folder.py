@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from daemon.config import SinksConfig
-from daemon.errors import storage_error
 from daemon.exporting.cbcl import cbcl_files
 from daemon.record.committed import CommittedRun
-from daemon.sinks.configured import Views, sinks_of
+from daemon.sinks.configured import Views, due_files
 from daemon.sinks.illumina.markers import markers
 from daemon.sinks.sinkfile import SinkFile
 
@@ -25,15 +24,18 @@ class FolderKind(StrEnum):
     """A compressed file a surface and cycle, of the clusters that pass the filter, with three scores."""
 
 
-def sink_files(run: CommittedRun, root: Path, config: SinksConfig) -> Iterator[SinkFile]:
-    """Every file that sinks have made of what is committed, in an order in which readers may follow them."""
-    for view in Views(config, run):
+def sink_files(
+    run: CommittedRun, root: Path, config: SinksConfig, *, control: Path | None = None
+) -> Iterator[SinkFile]:
+    """Every file that sinks have made of what is committed.
+
+    Parameters
+    ----------
+    control : FASTA of a spiked-in control; without it the one that the run keeps, if it does.
+    """
+    for view in Views(config, run, control=control):
         yield from view.files(root)
-    sinks = sinks_of(config)
-    for cycle in range(1, 1 + max(run.committed.values())):
-        for tile in (tile for tile, last in run.committed.items() if cycle <= last):
-            for sink in sinks:
-                yield from sink.due(run, root, tile, cycle)
+    yield from due_files(run, root, config, run.committed)
     if run.complete and config.bcl != "off":
         yield from markers(run, root)
 
@@ -50,11 +52,11 @@ def folder_files(run: CommittedRun, root: Path, kind: FolderKind, control: Path 
     ExportError : the run cannot be exported as CBCL.
     """
     encoding: Literal["plain", "gzip"] = "gzip" if kind is FolderKind.BCL_GZ else "plain"
-    config = SinksConfig(fastq=False, bcl=encoding, report=False, control=control)
+    config = SinksConfig(fastq=False, bcl=encoding, report=False)
     if kind is not FolderKind.CBCL:
-        yield from sink_files(run, root, config)
+        yield from sink_files(run, root, config, control=control)
         return
-    for view in Views(config, run):
+    for view in Views(config, run, control=control):
         yield from view.files(root)
     yield from cbcl_files(run, root)
     if run.complete:
@@ -73,8 +75,5 @@ def write_files(files: Iterable[SinkFile], *, written: Callable[[SinkFile], None
     OutputError : one of them cannot be written, or not be made of the run's files.
     """
     for file in files:
-        try:
-            file.write()
-        except OSError as error:
-            raise storage_error(f"file {file.path}", error) from error
+        file.write()
         written(file)

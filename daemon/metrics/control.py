@@ -155,7 +155,9 @@ class ControlErrors:
     Reads of the template are, those of the index are not.
     """
 
-    def __init__(self, metrics: RunMetrics, control: ControlReference) -> None:
+    def __init__(
+        self, metrics: RunMetrics, control: ControlReference, worked: Callable[[], None] = lambda: None
+    ) -> None:
         self._metrics, self._control = metrics, control
         tiles, cycles = len(metrics.info.tiles), metrics.info.cycles
         self.sampled = np.zeros((tiles, len(metrics.info.reads)), np.int64)
@@ -169,7 +171,7 @@ class ControlErrors:
         self.reads_by_errors = np.zeros((tiles, cycles, 5), np.uint32)
         """(tiles, cycles, 5) reads with none, one, two, three, four errors from their first cycle to this one."""
         self._placed: dict[tuple[TileId, Read], _Placed] = {}
-        self.update()
+        self.update(worked)
 
     @property
     def percent_aligned(self) -> NDArray[np.float64]:
@@ -215,7 +217,8 @@ class ControlErrors:
             self.compared[index, cycle - 1] = np.count_nonzero(compared)
             self.wrong[index, cycle - 1] = np.count_nonzero(wrong)
             self.reads_by_errors[index, cycle - 1] = np.bincount(placed.wrong, minlength=5)[:5]
-        placed.compared = known
+            # Cycle by cycle: one that cannot be read is gone on from.
+            placed.compared = cycle - first + 1
 
     def _place(self, index: int, tile: TileId, number: int, first: int, length: int) -> _Placed:
         run = self._metrics.run

@@ -24,7 +24,7 @@ class RunMetrics:
     the filter, and 0 as long as a tile's filter is not known.
     """
 
-    def __init__(self, run: CommittedRun) -> None:
+    def __init__(self, run: CommittedRun, worked: Callable[[], None] = lambda: None) -> None:
         self.run, self.info = run, run.info
         shape = len(run.info.tiles), run.info.cycles
         self.clusters = np.zeros(shape[0], np.int64)
@@ -51,7 +51,7 @@ class RunMetrics:
         self.engine_s = np.full(shape, np.nan, np.float32)
         self.committed_ns = np.zeros(shape, np.int64)
         self._phasing: dict[tuple[TileId, Read, int], Phasing] = {}
-        self.update()
+        self.update(worked)
 
     def update(self, worked: Callable[[], None] = lambda: None) -> None:
         """Take in what the run was refreshed with.

@@ -107,8 +107,9 @@ class Ledger(LedgerReader):
     def _compare(self, stored: dict[str, str], fresh: dict[str, str]) -> None:
         for key in stored:
             if stored[key] != fresh.get(key, stored[key]):
+                before, now = _differing(json.loads(stored[key]), json.loads(fresh[key]))
                 raise RunError(
-                    f"run in {self.path.parent}: begun with {key} {stored[key]:.80}, now it is {fresh[key]:.80}; "
+                    f"run in {self.path.parent}: begun with {key} {before:.80}, now it is {now:.80}; "
                     "go on with the same, or choose another output folder"
                 )
 
@@ -125,6 +126,14 @@ class Ledger(LedgerReader):
             self._database.executemany(f"INSERT INTO image VALUES ({', '.join('?' * 8)})", map(astuple, images))
             self._database.execute(f"INSERT INTO tile_cycle VALUES ({', '.join('?' * len(columns))})", columns)
             self._database.execute("COMMIT")
+
+
+def _differing(before: object, now: object) -> tuple[str, str]:
+    """What two values differ in, as JSON."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
+        before, now = ({key: one.get(key) for key in sorted(keys)} for one in (before, now))
+    return json.dumps(before), json.dumps(now)
 
 
 def _as_json(facts: dict[str, object]) -> dict[str, str]:

@@ -157,6 +157,12 @@ class LedgerReader:
             counted = dict(self._database.execute("SELECT status, count(*) FROM tile_cycle GROUP BY status"))
         return {status: counted.get(status.value, 0) for status in CycleStatus}
 
+    def last_committed_ns(self) -> int | None:
+        """When the newest tile-cycle was committed; None where there is none."""
+        with self._failures():
+            found = self._database.execute("SELECT max(committed_ns) FROM tile_cycle").fetchone()
+        return None if found[0] is None else int(found[0])
+
     def rows(self, tile: TileId, *, after: int = 0) -> list[CycleRow]:
         """The committed cycles of a tile after one, in their order."""
         found = [CycleRow(*row) for row in self._of(CycleRow, "tile_cycle", tile, after)]

@@ -1,13 +1,10 @@
 """The output of a run: tile files, templates and ledger, committed together."""
 
-import fcntl
-import os
 import time
 import zlib
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +15,11 @@ from calib.imagequality import ImageQuality
 from calib.phasing import NeighbourLight
 from calib.runfolder import RUN_INFO, RunInfo, TileId, run_info_xml
 from calib.template.tile import TileTemplate
-from daemon.errors import RunError
 from daemon.record.durable import write_durably
 from daemon.record.filter import filter_cycles, passing
 from daemon.record.ledger import Ledger
 from daemon.record.ledgerreader import CycleRow, ImageRow
+from daemon.record.lock import locked
 from daemon.record.locs import encode_locs
 from daemon.record.patience import Patience
 from daemon.record.runfiles import RunFiles
@@ -82,7 +79,7 @@ class RunOutput:
         self._filter_cycles = filter_cycles(info)
         patience("run folder", files.create)
         with ExitStack() as opened:
-            opened.callback(os.close, _locked(files.root))
+            opened.enter_context(locked(files.root))
             self.ledger = patience("ledger", lambda: Ledger(files.ledger))
             opened.callback(self.ledger.close)
             patience("ledger", lambda: self.ledger.begin(facts))
@@ -229,14 +226,3 @@ def _image_rows(tile: TileId, result: CycleResult) -> list[ImageRow]:
         )
         for channel, (intensity, called, average, focus) in enumerate(zip(*columns, strict=True))
     ]
-
-
-def _locked(folder: Path) -> int:
-    """Descriptor that keeps other daemons out of a run folder until it is closed or the process ends."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise RunError(f"run folder {folder}: another seqd writes to it") from None
-    return descriptor

@@ -50,7 +50,10 @@ def provenance_of(ledger: LedgerReader) -> Provenance:
     ------
     OutputError : the ledger cannot be read, or is none.
     """
-    facts, engines, starts = ledger.facts(), ledger.engines(), ledger.starts()
+    facts, last_ns = ledger.facts(), ledger.last_committed_ns()
+    # What took a finished run up once more committed nothing of it.
+    engines = [use for use in ledger.engines() if last_ns is None or use.since_ns <= last_ns]
+    starts = [start for start in ledger.starts() if last_ns is None or start.began_ns <= last_ns]
     calibration = {key: value for key, value in facts.items() if key not in NOT_CALIBRATION}
     used = engines[-1].facts if engines else {}
     return Provenance(

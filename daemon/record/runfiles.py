@@ -36,6 +36,11 @@ class RunFiles:
         return self.root / "provenance.json"
 
     @property
+    def control(self) -> Path:
+        """FASTA of the spiked-in control that the run was begun with, if there is one."""
+        return self.root / "control.fasta"
+
+    @property
     def tiles(self) -> Path:
         return self.root / "tiles"
 

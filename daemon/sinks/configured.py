@@ -1,19 +1,19 @@
 """Which sinks a run has, and where they write."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from calib.runfolder import TileId
 from daemon.config import SinksConfig
 from daemon.metrics.control import ControlErrors, ControlReference
 from daemon.metrics.run import RunMetrics
 from daemon.record.committed import CommittedRun
-from daemon.record.runfiles import RunFiles
 from daemon.sinks.fastq import Fastq
 from daemon.sinks.illumina.basecalls import BaseCalls
 from daemon.sinks.illumina.parameters import Parameters
 from daemon.sinks.interop.view import InterOp, fits
 from daemon.sinks.sink import Sink, View
-from daemon.sinks.sinkfile import Encoding
+from daemon.sinks.sinkfile import Encoding, SinkFile
 
 
 def sinks_of(config: SinksConfig) -> list[Sink]:
@@ -27,19 +27,30 @@ def sinks_of(config: SinksConfig) -> list[Sink]:
 class Views:
     """What is made anew as the run goes on, of figures that are counted once."""
 
-    def __init__(self, config: SinksConfig, run: CommittedRun) -> None:
+    def __init__(
+        self,
+        config: SinksConfig,
+        run: CommittedRun,
+        *,
+        control: Path | None = None,
+        worked: Callable[[], None] = lambda: None,
+    ) -> None:
         """
+        Parameters
+        ----------
+        control : FASTA of a spiked-in control; without it the one that the run keeps, if it does.
+        worked : as of :meth:`update`.
+
         Raises
         ------
         ControlError : the control's FASTA cannot be used.
         OutputError : the run's files cannot be read.
         """
-        self._views: list[View] = [Parameters(run)] if config.bcl != "off" else []
+        self._views: list[View] = [Parameters(run)] if config.bcl != "off" or config.interop else []
         self._figures: list[RunMetrics | ControlErrors] = []
         if not (config.interop or config.report):
             return
-        metrics = RunMetrics(run)
-        errors = None if config.control is None else ControlErrors(metrics, ControlReference(config.control))
+        metrics, errors = figures_of(run, control, worked)
         self._figures = [metrics] if errors is None else [metrics, errors]
         if config.interop and fits(run.info):
             self._views.append(InterOp(metrics, errors))
@@ -63,6 +74,32 @@ class Views:
             figures.update(worked)
 
 
-def root_of(config: SinksConfig, files: RunFiles) -> Path:
+def figures_of(
+    run: CommittedRun, control: Path | None, worked: Callable[[], None] = lambda: None
+) -> tuple[RunMetrics, ControlErrors | None]:
+    """Figures of a run, and the errors of a control: the one given, or the one that the run keeps.
+
+    Raises
+    ------
+    ControlError : the control's FASTA cannot be used.
+    OutputError : the run's files cannot be read.
+    """
+    metrics = RunMetrics(run, worked)
+    path = control or (run.files.control if run.files.control.exists() else None)
+    return metrics, None if path is None else ControlErrors(metrics, ControlReference(path), worked)
+
+
+def due_files(
+    run: CommittedRun, root: Path, config: SinksConfig, committed: Mapping[TileId, int]
+) -> Iterator[SinkFile]:
+    """Every file of the sinks for so many cycles of each tile, in an order in which readers may follow them."""
+    sinks = sinks_of(config)
+    for cycle in range(1, 1 + max(committed.values())):
+        for tile in (tile for tile, last in committed.items() if cycle <= last):
+            for sink in sinks:
+                yield from sink.due(run, root, tile, cycle)
+
+
+def root_of(config: SinksConfig, run_root: Path, run_id: str) -> Path:
     """Folder that a run's sinks write to."""
-    return files.root if config.folder is None else config.folder / files.root.name
+    return run_root if config.folder is None else config.folder / run_id

@@ -5,10 +5,11 @@ is waited for, then tried again as long as the run lasts, and is written from th
 be: by this run, by the next start, or by ``seqd export``.
 """
 
+import json
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,15 +17,14 @@ import structlog
 
 from calib.runfolder import TileId
 from daemon.config import SinksConfig
-from daemon.errors import OutputError
+from daemon.errors import OutputError, RunError, storage_error
 from daemon.record.committed import CommittedRun, follow_run
-from daemon.record.durable import sync_folder
+from daemon.record.durable import make_folder, sync_folder, write_durably
 from daemon.record.output import RunOutput
 from daemon.record.patience import Patience
-from daemon.sinks.configured import Views, root_of, sinks_of
+from daemon.sinks.configured import Views, due_files, root_of, sinks_of
 from daemon.sinks.illumina.markers import markers
 from daemon.sinks.sink import Sink
-from daemon.sinks.sinkfile import SinkFile
 from daemon.states import StopReason
 from daemon.watching.progress import Progress
 from daemon.worker import Worker
@@ -34,9 +34,12 @@ VIEW_S = 5.0
 """Views are made anew so often at most, and they take no more than a tenth of the time."""
 
 AGAIN_S = 5.0
-"""Pause before a file is tried again that could not be waited for."""
+"""Pause before what could not be waited for is tried again."""
 
-VIEWS = "views"
+VIEWS, MARKERS = "views", "markers"
+
+OWNER = ".seqd-run"
+"""Says whose files lie in a folder of sinks: two runs may have the same id."""
 
 log = structlog.get_logger()
 
@@ -49,10 +52,15 @@ class LiveSinks:
         Parameters
         ----------
         over : set when nothing more will be committed.
+
+        Raises
+        ------
+        RunError : another run of the same id has files where this one's would lie.
         """
         self._config, self._output, self._progress, self._over = config, output, progress, over
-        self._root = root_of(config, output.files)
-        self._patience = output.patience
+        self._root = root_of(config, output.files.root, output.info.run)
+        if config.folder is not None:
+            _claim(self._root, output)
 
     def start(self) -> list[Worker]:
         """Begin to write; whoever waits for a worker gets what it could not write as its error."""
@@ -61,56 +69,70 @@ class LiveSinks:
 
     def finish(self) -> list[Worker]:
         """Say that the folder is complete, when everything else is written."""
-        return [Worker("markers", self._mark)] if self._config.bcl != "off" else []
+        return [Worker(MARKERS, self._mark)] if self._config.bcl != "off" else []
 
     def _keep_up(self, sink: Sink) -> None:
-        with follow_run(self._output.files) as run:
-            Writing(sink, run, self._root, self._patience, self._progress).until(self._over, self._output.committed)
+        with self._following(sink.name) as run:
+            Writing(sink, run, self._root, self._output.patience, self._progress).until(
+                self._over, self._output.committed
+            )
 
     def _keep_fresh(self) -> None:
-        with follow_run(self._output.files) as run:
+        with self._following(VIEWS) as run:
             views: Views | None = None
-            due_s = 0.0
+            troubles, due_s = Troubles(), 0.0
             while True:
                 over = self._over.wait(POLL_S)
-                stale = views is None or run.committed != self._output.committed
+                stale = views is None or any(run.committed[tile] < last for tile, last in self._committed.items())
                 if not over and (time.monotonic() < due_s or not stale):
                     continue
-                began_s, failure = time.monotonic(), None
+                began_s = time.monotonic()
+                troubles.clear()
                 try:
-                    run.refresh(self._output.committed)
+                    run.refresh(self._committed)
                     if views is None:
-                        views = Views(self._config, run)
-                    self._patience(VIEWS, partial(views.update, self._progress.waited))
+                        views = Views(self._config, run, worked=self._progress.waited)
+                    self._output.patience(VIEWS, partial(views.update, self._progress.waited))
                 except Exception as error:
-                    failure = told(VIEWS, error)
+                    troubles.add(VIEWS, error)
                 else:
-                    failure = self._renew(views)
+                    self._renew(views, troubles)
                 if over:
-                    if failure is not None:
-                        raise failure
+                    troubles.check()
                     return
                 due_s = time.monotonic() + max(VIEW_S, 10 * (time.monotonic() - began_s))
 
-    def _renew(self, views: Views) -> OutputError | None:
-        """Make all files of views anew; why one of them is not, if it is not."""
-        failure = None
+    def _renew(self, views: Views, troubles: "Troubles") -> None:
         for view in views:
             try:
                 for file in view.files(self._root):
-                    self._patience(view.name, partial(renew, file))
+                    self._output.patience(view.name, file.renew)
+                    self._progress.waited()
             except Exception as error:
-                failure = told(view.name, error)
-        return failure
+                troubles.add(view.name, error)
 
     def _mark(self) -> None:
-        with follow_run(self._output.files) as run:
+        patience = self._output.patience
+        with self._following(MARKERS) as run:
+            # The folder may have been lost meanwhile, with what it held.
+            for file in due_files(run, self._root, self._config, run.committed):
+                patience(MARKERS, file.make)
+                self._progress.waited()
             # Names that an earlier start made and was killed before it could sync them.
             for folder in (self._root, *(path for path in self._root.rglob("*") if path.is_dir())):
-                self._patience("markers", partial(sync_folder, folder))
+                patience(MARKERS, partial(sync_folder, folder))
+                self._progress.waited()
             for file in markers(run, self._root):
-                if not file.path.exists():
-                    self._patience("markers", file.write)
+                patience(MARKERS, file.make)
+
+    @property
+    def _committed(self) -> Mapping[TileId, int]:
+        return self._output.committed
+
+    @contextmanager
+    def _following(self, name: str) -> Iterator[CommittedRun]:
+        with ExitStack() as opened:
+            yield self._output.patience(name, lambda: opened.enter_context(follow_run(self._output.files)))
 
 
 class Writing:
@@ -122,7 +144,7 @@ class Writing:
         self._done = dict.fromkeys(run.info.tiles, 0)
         self._again_s: dict[TileId, float] = {}
         """Of tiles that could not be written: when to try again."""
-        self._failure: OutputError | None = None
+        self._troubles = Troubles()
 
     def until(self, over: threading.Event, committed: Mapping[TileId, int]) -> None:
         """Write until all is written that is committed when it is over.
@@ -138,19 +160,24 @@ class Writing:
             if last and not trying_last:
                 trying_last = True
                 self._again_s.clear()
-            if self._run.committed != committed:
-                self._run.refresh(committed)
-            written = self._write_next()
-            behind = sum(self._run.committed[tile] - done for tile, done in self._done.items())
+                self._troubles.clear()
+            written = 0
+            try:
+                if any(self._run.committed[tile] < cycle for tile, cycle in committed.items()):
+                    self._patience(self._sink.name, partial(self._run.refresh, committed))
+                written = self._write_next(last=last)
+            except Exception as error:
+                self._troubles.add(self._sink.name, error)
+            behind = sum(committed.get(tile, 0) - done for tile, done in self._done.items())
             self._progress.sink_behind(self._sink.name, behind)
             if last and not behind:
                 return
-            if last and not written and self._failure is not None:
-                raise self._failure
+            if last and not written:
+                self._troubles.check()
             if not written:
                 over.wait(POLL_S)
 
-    def _write_next(self) -> int:
+    def _write_next(self, *, last: bool) -> int:
         """Write the next cycle of every tile that has one, the earliest cycles first; how many were written."""
         written, committed = 0, self._run.committed
         left = [tile for tile, done in self._done.items() if done < committed[tile]]
@@ -158,38 +185,84 @@ class Writing:
             if time.monotonic() < self._again_s.get(tile, 0.0):
                 continue
             try:
-                self._write(tile, self._done[tile] + 1)
+                # At the end one tile is waited for, and not the next ones too.
+                self._write(tile, self._done[tile] + 1, patiently=not (last and self._troubles))
                 written += 1
             except Exception as error:
-                self._failure = told(self._sink.name, error, tile, self._done[tile] + 1)
+                self._troubles.add(self._sink.name, error)
                 self._again_s[tile] = time.monotonic() + AGAIN_S
         return written
 
-    def _write(self, tile: TileId, cycle: int) -> None:
+    def _write(self, tile: TileId, cycle: int, *, patiently: bool) -> None:
         files = list(self._sink.due(self._run, self._root, tile, cycle))
         for file in files:
-            if not file.path.exists():
-                self._patience(self._sink.name, file.write)
+            if patiently:
+                self._patience(self._sink.name, file.make)
+            else:
+                file.make()
         self._done[tile] = cycle
         self._progress.sink_written(self._sink.name, len(files))
 
 
-def renew(file: SinkFile) -> None:
-    """Write a file if it is not what it should be: after the end of a run nothing changes any more."""
-    content = b"".join(file.content())
-    with suppress(OSError):
-        if file.path.read_bytes() == content:
-            return
-    SinkFile(file.path, lambda: (content,)).write()
+class Troubles:
+    """What could not be written, told once each: calling goes on."""
+
+    def __init__(self) -> None:
+        self._first: OutputError | None = None
+        self._told: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return self._first is not None
+
+    def add(self, name: str, error: Exception) -> None:
+        """Log what a sink met, and keep it."""
+        match error:
+            case OutputError():
+                found = error
+            case OSError():
+                found = storage_error(name, error)
+            case _:
+                text = f"{name}: {type(error).__name__}: {error}; a defect of seqd, the log has more of it"
+                found = OutputError(text, reason=StopReason.INTERNAL)
+        if str(found) not in self._told:
+            self._told.add(str(found))
+            defect = {"exc_info": error} if found.reason is StopReason.INTERNAL else {}
+            log.error("not written", sink=name, error=str(found), **defect)
+        self._first = self._first or found
+
+    def clear(self) -> None:
+        """Forget what was found; what was told is not told again."""
+        self._first = None
+
+    def check(self) -> None:
+        """Raise the first of what was found."""
+        if self._first is not None:
+            raise self._first
 
 
-def told(name: str, error: Exception, tile: TileId | None = None, cycle: int | None = None) -> OutputError:
-    """Log what could not be written: calling goes on."""
-    where = {} if tile is None else {"tile": str(tile), "cycle": cycle}
-    if isinstance(error, OutputError):
-        log.error("not written", sink=name, error=str(error), **where)
-        return error
-    log.error("defect", sink=name, exc_info=error, **where)
-    return OutputError(
-        f"{name}: {type(error).__name__}: {error}; a defect of seqd, the log has more of it", reason=StopReason.INTERNAL
-    )
+def _claim(root: Path, output: RunOutput) -> None:
+    """Write down whose files these are.
+
+    Raises
+    ------
+    RunError : they are another run's.
+    """
+    mine = json.dumps({"run": output.info.run, "begun_ns": output.ledger.starts()[0].began_ns}).encode()
+    owner = root / OWNER
+    try:
+        if owner.exists():
+            foreign = owner.read_bytes() != mine
+        else:
+            foreign = not output.committed and root.is_dir() and any(root.iterdir())
+            if not foreign:
+                make_folder(root)
+                write_durably(owner, mine)
+    except OSError as error:
+        # Whoever writes there waits for it, and says so.
+        log.error("not claimed", folder=str(root), error=str(error))
+        return
+    if foreign:
+        raise RunError(
+            f"folder of sinks {root}: it holds files of another run of this id; remove it, or choose another "
+            "sinks.folder"
+        )

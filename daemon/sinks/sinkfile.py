@@ -2,13 +2,15 @@
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from isal import isal_zlib
 
 from calib.runfolder import TileId
+from daemon.errors import storage_error
 from daemon.record.durable import make_folder, stream_durably
 from daemon.sinks.bgzf import bgzf
 
@@ -48,10 +50,40 @@ class SinkFile:
 
         Raises
         ------
-        OSError, OutputError : it is not there. May be tried again.
+        OutputError : it is not there. May be tried again.
         """
-        make_folder(self.path.parent)
-        stream_durably(self.path, encoded(self.content(), self.encoding))
+        try:
+            make_folder(self.path.parent)
+            stream_durably(self.path, encoded(self.content(), self.encoding))
+        except OSError as error:
+            raise storage_error(f"file {self.path}", error) from error
+
+    def make(self) -> None:
+        """Write it if it is not there; what stands is not touched.
+
+        Raises
+        ------
+        OutputError : as :meth:`write`.
+        """
+        try:
+            there = self.path.exists()
+        except OSError as error:
+            raise storage_error(f"file {self.path}", error) from error
+        if not there:
+            self.write()
+
+    def renew(self) -> None:
+        """Write it if it is not what it should be, so that nothing changes any more after the end of a run.
+
+        Raises
+        ------
+        OutputError : as :meth:`write`.
+        """
+        content = b"".join(self.content())
+        with suppress(OSError):
+            if self.path.read_bytes() == content:
+                return
+        replace(self, content=lambda: (content,)).write()
 
 
 def encoded(content: Iterable[bytes], encoding: Encoding) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ from daemon.record.durable import read_sealed
 from daemon.record.ledgercopy import is_open
 from daemon.record.runfiles import RunFiles
 from daemon.record.spool import NAME
-from daemon.sinks.configured import root_of, sinks_of
+from daemon.sinks.configured import due_files, root_of
 from daemon.sinks.sinkfile import SinkFile
 from daemon.states import CycleStatus
 from daemon.verification.books import Books, open_books
@@ -53,15 +53,9 @@ def verify_run(folder: Path, *, progress: Callable[[int, int], None]) -> Verific
     with open_books(files.ledger) as books:
         info, run = books.info, CommittedRun(files, books)
         settings = run.facts["sinks"]
-        root = root_of(settings, files)
+        root = root_of(settings, folder, info.run)
         there |= set(root.rglob("*"))
-        made = [
-            file
-            for sink in sinks_of(settings)
-            for cycle in range(1, 1 + info.cycles)
-            for tile in info.tiles
-            for file in sink.due(run, root, tile, cycle)
-        ]
+        made = list(due_files(run, root, settings, dict.fromkeys(info.tiles, info.cycles)))
         steps = len(info.tiles) + len(made)
         books.check_whole(findings)
         tiles: dict[TileId, _Tile] = {}
