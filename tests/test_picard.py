@@ -93,7 +93,7 @@ def placed(records):
 def test_picard_reads_the_same(kind, reads, tiles, tmp_path):
     scores = (12, 24, 40) if kind is FolderKind.CBCL else (2, 12, 19, 24, 33, 40)
     run, root = exported(tmp_path, kind, reads, scores=scores, tiles=tiles, lanes=2)
-    # picard("CheckIlluminaDirectory", BASECALLS_DIR=base_calls(root), READ_STRUCTURE=reads, LANES=2)
+    picard("CheckIlluminaDirectory", BASECALLS_DIR=base_calls(root), READ_STRUCTURE=reads, LANES=2)
     ours, theirs = our_reads(tmp_path, run, 2), picard_reads(tmp_path, root, reads, 2)
     assert ours.keys() == theirs.keys()
     for label, records in theirs.items():

@@ -6,7 +6,10 @@ Layout (Illumina's bcl2fastq2 guide; read back with Picard), little-endian::
     u32 4, 4 × (u32 bin, u32 Phred)                     bin 0 is that of no-calls
     u32 tiles, tiles × (u32 tile, u32 clusters, u32 size, u32 compressed size)
     u8 1                                                clusters that do not pass are left out
+    zero bytes                                          up to the size that the header of the most tiles has
     tiles × gzip member                                 a nibble a cluster, bin << 2 | base; the low one comes first
+
+Readers take the header of one file to be as long as that of any other, whatever tiles a surface has.
 
 All tiles share one ``s.locs``, and a tile's filter says which of its positions are the tile's: here the positions of
 all tiles follow one another, and a filter has 0 for those of the tiles before.
@@ -36,6 +39,9 @@ BINS = 3
 
 EDGES = (15, 30)
 """Scores that begin the second and third bin, where a file has more than three scores."""
+
+RECORD = struct.Struct("<4I")
+"""What the header says of a tile."""
 
 MOST_FILTERS = 2**33
 """Bytes of all filters; beyond it the flow cell is too large for positions that differ from tile to tile."""
@@ -69,10 +75,11 @@ def cbcl_files(run: CommittedRun, root: Path) -> Iterator[SinkFile]:
     surfaces: dict[tuple[int, int], list[TileId]] = {}
     for tile in info.tiles:
         surfaces.setdefault((tile.lane, layout.place(tile.tile).surface), []).append(tile)
+    most = max(map(len, surfaces.values()))
     for cycle in range(1, cycles + 1):
         for (lane, surface), tiles in surfaces.items():
             path = cycle_folder(root, lane, cycle) / f"L{lane:03d}_{surface}.cbcl"
-            yield SinkFile(path, partial(_cbcl, run, tiles, cycle))
+            yield SinkFile(path, partial(_cbcl, run, tiles, cycle, most))
 
 
 def _shared_positions(run: CommittedRun) -> tuple[NDArray[np.float32], dict[TileId, int]]:
@@ -94,17 +101,23 @@ def _filter(run: CommittedRun, tile: TileId, offset: int) -> Iterator[bytes]:
     yield encode_filter(np.concatenate([np.zeros(offset, np.bool_), run.passing(tile)]))
 
 
-def _cbcl(run: CommittedRun, tiles: Sequence[TileId], cycle: int) -> Iterator[bytes]:
+def _cbcl(run: CommittedRun, tiles: Sequence[TileId], cycle: int, most: int) -> Iterator[bytes]:
+    """
+    Parameters
+    ----------
+    most : tiles that the header has room for.
+    """
     calls = [run.calls(tile, cycle)[run.passing(tile)] for tile in tiles]
     scores, bin_of = _bins(np.bincount(np.concatenate(calls) >> 2, minlength=64))
     blocks = [_nibbles(of_tile, bin_of) for of_tile in calls]
     members = [igzip.compress(block, compresslevel=1, mtime=0) if block else b"" for block in blocks]
     table = struct.pack("<8I", *(value for pair in enumerate((0, *scores)) for value in pair))
     records = b"".join(
-        struct.pack("<4I", tile.tile, len(of_tile), len(block), len(member))
+        RECORD.pack(tile.tile, len(of_tile), len(block), len(member))
         for tile, of_tile, block, member in zip(tiles, calls, blocks, members, strict=True)
     )
     body = struct.pack("<BBI", 2, 2, BINS + 1) + table + struct.pack("<I", len(tiles)) + records + b"\1"
+    body += bytes(RECORD.size * (most - len(tiles)))
     yield struct.pack("<HI", 1, 6 + len(body)) + body
     yield from members
 
