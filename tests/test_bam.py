@@ -28,6 +28,9 @@ class ByFirstBase:
 
     names = ("even", "odd")
 
+    def names_in(self, lane):
+        return self.names
+
     def __call__(self, lane, calls):
         return np.where(calls[0] == 0, np.int32(-1), calls[0] & 1)
 
@@ -242,6 +245,26 @@ def test_names_as_long_as_bam_has_room_for(make):
     _, found = records(path)
     assert len(found) == 200
     assert max(len(one["name"]) for one in found) > 230
+
+
+@pytest.mark.parametrize("cram", [False, True])
+@pytest.mark.parametrize(("reads", "cycles", "there"), [("8B8B", 16, "I1, I2"), ("8B8B30T", 4, "I1")])
+def test_index_reads_alone_are_refused(reads, cycles, there, cram, make, tmp_path):
+    with pytest.raises(ExportError) as refused:
+        make(reads, cycles=cycles, cram=cram)
+    message = f"run {RUN} L001: BAM needs a cycle of a template read, only cycles of {there} are committed"
+    assert str(refused.value) == message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_lane_without_template_is_refused_before_another_is_written(make, tmp_path):
+    info = run_info("8B8T", lanes=2, tiles=(1101,))
+    write_run(tmp_path / "run", info, 20)
+    with open_run(tmp_path / "run") as run:
+        run.refresh(dict(zip(info.tiles, (16, 8), strict=True)))
+        with pytest.raises(ExportError, match=f"run {RUN} L002: BAM needs"):
+            export_bam(run, tmp_path / "out", provenance={}, progress=lambda done, of: None)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("cram", [False, True])

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from calib.runfolder import RUN_INFO, run_info_xml
 from daemon.errors import ExportError
 from daemon.exporting import demultiplexstats
 from daemon.exporting.barcodes import Demultiplexer
+from daemon.exporting.conversion import By
 from daemon.exporting.demultiplexreports import report_files
 from daemon.exporting.demultiplexstats import count_samples
 from daemon.exporting.fastq import export_fastq
@@ -99,6 +101,11 @@ def reports(stats, tmp_path):
     for file in report_files(stats, tmp_path):
         file.write()
     return tmp_path / "Reports"
+
+
+def report_of(stats, name):
+    (file,) = (file for file in report_files(stats, Path()) if file.path.name == name)
+    return b"".join(file.content()).decode()
 
 
 def table(path):
@@ -195,7 +202,27 @@ def test_a_run_whose_index_is_not_read_yet_is_refused_in_a_line(tmp_path):
     root = write_run(tmp_path / "run", INFO, 20, cycles=43).root
     with open_run(root) as run, pytest.raises(ExportError) as refused:
         count_samples(run, Demultiplexer(SAMPLES, INFO))
-    assert str(refused.value) == "tile 1_1101: 43 cycles are committed, index reads end with cycle 44"
+    assert str(refused.value) == (
+        f"run {INFO.run} L001: samples are told apart by whole index reads, the run is at cycle 43"
+    )
+
+
+def test_lanes_and_cycles_that_are_written_are_counted(stats, folder):
+    """Nothing of a lane that is not begun, and no more cycles of a tile than all tiles of its files have."""
+    with open_run(folder) as run:
+        run.refresh(dict(zip(INFO.tiles, (64, 50, 64, 0), strict=True)))
+        one = count_samples(run, Demultiplexer(SAMPLES, INFO))
+        run.refresh(dict(zip(INFO.tiles, (64, 64, 50, 64), strict=True)))
+        whole = count_samples(run, Demultiplexer(SAMPLES, INFO), by=By.RUN)
+    assert one.lanes == [1]
+    assert np.array_equal(one.clusters, stats.clusters[:1])
+    assert whole.lanes == [1, 2]
+    assert np.array_equal(whole.clusters, stats.clusters)
+    for found in (one, whole):
+        passed = found.clusters[:, :, 1].sum(axis=2)
+        assert np.array_equal(found.bases, np.stack([30 * passed, 6 * passed], axis=2))
+    for name in ("Demultiplex_Stats.csv", "Quality_Metrics.csv", "Top_Unknown_Barcodes.csv"):
+        assert {line.partition(",")[0] for line in report_of(one, name).splitlines()} == {"Lane", "1"}
 
 
 def test_the_files_of_samples_hold_the_reads_that_are_counted(stats, folder, tmp_path):
@@ -205,6 +232,9 @@ def test_the_files_of_samples_hold_the_reads_that_are_counted(stats, folder, tmp
     passed = stats.clusters[:, :, 1].sum(axis=2)
     for at, lane in enumerate((1, 2)):
         for index, stem in enumerate(("alpha_S1", "beta_S2", "gamma_S3", "Undetermined_S0")):
+            if (lane, index) in ((2, 1), (1, 2)):
+                assert not (tmp_path / f"{stem}_L{lane:03d}_R2_001.fastq.gz").exists()
+                continue
             with gzip.open(tmp_path / f"{stem}_L{lane:03d}_R2_001.fastq.gz", "rt") as file:
                 assert sum(1 for _ in file) == 4 * passed[at, index if index < 3 else -1]
 

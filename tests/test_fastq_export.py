@@ -28,6 +28,9 @@ class ByFirstBases:
 
     names: tuple[str, ...] = ("with-A", "with-C", "with-G", "never")
 
+    def names_in(self, lane):
+        return self.names
+
     def __call__(self, lane, calls):
         assert calls.shape[0] == 13
         found = (calls[0] & 3).astype(np.int32)
@@ -125,6 +128,35 @@ def test_samples_have_the_records_that_are_theirs_in_order(written, tmp_path, by
     first = f"with-A_S1{'_L001' if by is By.LANE else ''}"
     assert found[f"{first}_R1_001.fastq.gz"] != ""
     assert (":Y:" in found[f"{first}_R1_001.fastq.gz"]) is not passing_only
+
+
+class ByLane:
+    """A sample for each lane, which has the clusters whose index begins with A or C; one of both has those with G."""
+
+    names = ("first", "both", "second")
+
+    def names_in(self, lane):
+        return {"both", self.names[2 * (lane - 1)]}
+
+    def __call__(self, lane, calls):
+        return np.where(calls[0] == 0, -1, np.array([2 * (lane - 1)] * 2 + [1, -1])[calls[0] & 3]).astype(np.int32)
+
+
+def test_samples_have_files_in_their_lanes_only(written, tmp_path):
+    found = export(written, tmp_path / "out", assign=ByLane())
+    expected = {}
+    for lane, own in ((1, "first_S1"), (2, "second_S3")):
+        tiles = [tile for tile in written.info.tiles if tile.lane == lane]
+        for label in LABELS:
+            records = from_sink(written, tmp_path / "sink", tiles, label)
+            for letters, stem in (("AC", own), ("G", "both_S2"), ("NT", "Undetermined_S0")):
+                mine = [record for record in records if re.search(f" [12]:[NY]:0:[{letters}]", record)]
+                assert mine
+                expected[f"{stem}_L00{lane}_{label}_001.fastq.gz"] = "".join(mine)
+    assert found == expected
+    whole = export(written, tmp_path / "run_out", by=By.RUN, assign=ByLane())
+    assert whole["both_S2_R1_001.fastq.gz"] == "".join(expected[f"both_S2_L00{n}_R1_001.fastq.gz"] for n in (1, 2))
+    assert whole["first_S1_R1_001.fastq.gz"] == expected["first_S1_L001_R1_001.fastq.gz"]
 
 
 @pytest.mark.parametrize("reads", ["30T", "30T6B"])
@@ -248,6 +280,8 @@ from daemon.record.committed import open_run
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 class Many:
     names = tuple(f"sample-{number}" for number in range(200))
+    def names_in(self, lane):
+        return self.names
     def __call__(self, lane, calls):
         return np.arange(calls.shape[1], dtype=np.int32) % 201 - 1
 with open_run(Path(sys.argv[1])) as run:

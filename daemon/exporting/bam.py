@@ -19,7 +19,18 @@ from pysam.utils import SamtoolsError
 from calib.calling.quality import NO_CALL
 from daemon import __version__
 from daemon.errors import ExportError, OutputError
-from daemon.exporting.conversion import THREADS, Assignment, By, Chunk, Group, Progress, Records, Sample, convert
+from daemon.exporting.conversion import (
+    THREADS,
+    Assignment,
+    By,
+    Chunk,
+    Group,
+    Progress,
+    Records,
+    Sample,
+    convert,
+    groups_of,
+)
 from daemon.exporting.outputs import open_outputs, storing, temporary
 from daemon.record.committed import CommittedRun
 from daemon.record.durable import make_folder
@@ -81,9 +92,17 @@ def export_bam(
 
     Raises
     ------
-    ExportError : also if names of reads are longer than BAM has room for.
+    ExportError : as by :func:`daemon.exporting.conversion.groups_of`; or no cycle of a template read is committed, or
+        names of reads are longer than BAM has room for. Nothing is written then.
     """
     info = run.info
+    groups = groups_of(run, by, samples=assign is not None)
+    for group in groups:
+        if all(part.read.index for part in group.parts):
+            raise ExportError(
+                f"{group.title(info.run)}: BAM needs a cycle of a template read, only cycles of "
+                f"{', '.join(part.label for part in group.parts)} are committed"
+            )
     longest = max(len(f"{info.instrument}:{info.number}:{info.flowcell}:{tile}:") for tile in info.tiles)
     if longest + 2 * DIGITS + 1 > LONGEST_NAME:
         raise ExportError(
@@ -93,7 +112,7 @@ def export_bam(
     made = partial(
         convert,
         run,
-        by=by,
+        groups=groups,
         assign=assign,
         passing_only=passing_only,
         compress=True,

@@ -58,6 +58,10 @@ class Demultiplexer:
                 )
         self._lanes = {lane: _LaneBarcodes(samples, lane, index_reads) for lane in lanes}
 
+    def names_in(self, lane: int) -> frozenset[str]:
+        """The samples that are declared for a lane."""
+        return frozenset(sample.name for sample in self.in_lane(lane))
+
     def in_lane(self, lane: int) -> tuple[Sample, ...]:
         """The barcodes that are declared for a lane."""
         return self._lanes[lane].declared

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -54,8 +54,16 @@ class Assignment(Protocol):
     def names(self) -> tuple[str, ...]:
         """The samples."""
 
+    def names_in(self, lane: int) -> Collection[str]:
+        """Those of them that a lane has."""
+
     def __call__(self, lane: int, calls: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """(n,) index into the names, -1 where undetermined, by (index cycles, n) calls of all index reads."""
+        """(n,) index into the names, of a sample that the lane has, or -1 where undetermined.
+
+        Parameters
+        ----------
+        calls : (index cycles, n) bytes of all index reads.
+        """
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,10 @@ class Group:
         """That are read, 1-based."""
         return range(1, 1 + self.parts[-1].cycles.stop)
 
+    def title(self, run: str) -> str:
+        """What messages call it."""
+        return f"run {run} {self.name}".rstrip()
+
     def stem(self, run: str, sample: Sample | None) -> str:
         """What the names of its files begin with, or those of a sample's: as bcl-convert has it."""
         if self.by is By.TILE:
@@ -131,19 +143,21 @@ class Form(Protocol):
 def convert(
     run: CommittedRun,
     form: Form,
+    groups: Sequence[Group],
     *,
-    by: By,
     assign: Assignment | None,
     passing_only: bool,
     compress: bool,
     threads: int,
     progress: Progress,
 ) -> list[Path]:
-    """Write what is committed of a run; a tile, lane or run of which no cycle is committed throughout has no files.
+    """Write what is committed of a run, group by group.
 
     Parameters
     ----------
-    assign : tells samples apart; called by this thread, in the order of tiles and templates.
+    groups : as :func:`groups_of` gives them.
+    assign : tells samples apart; called by this thread, in the order of tiles and templates. A group has files of the
+        samples that its lanes have, and of what is undetermined.
     passing_only : leave out clusters that the chastity filter takes out.
     compress : into BGZF.
     threads : that form and compress records.
@@ -154,17 +168,15 @@ def convert(
 
     Raises
     ------
-    ExportError : nothing that was asked for is committed yet; or samples are asked for tile by tile.
     OutputError : the run's files cannot be read, or those cannot be written.
     """
-    groups = _groups(run, by)
-    samples = _samples(run, groups, by, assign)
     done, of = 0, sum(run.clusters[tile] for group in groups for tile in group.tiles)
     written: list[Path] = []
     for group in groups:
+        samples = _samples(group, assign)
         kinds = zip(*(form.paths(group, sample) for sample in samples), strict=True)
         paths = [path for kind in kinds for path in kind]
-        chunks = _chunks(run, group, assign, passing_only=passing_only)
+        chunks = _chunks(run, group, assign, samples, passing_only=passing_only)
         jobs = (partial(_contents, form, group, *chunk, compress=compress) for chunk in chunks)
         with open_outputs(paths) as outputs, closing(in_order(jobs, threads=threads)) as made:
             for file, sample in enumerate(samples * (len(paths) // len(samples))):
@@ -180,8 +192,19 @@ def convert(
     return written
 
 
-def _groups(run: CommittedRun, by: By) -> list[Group]:
-    """Of the tiles of a run, those that have anything to write."""
+def groups_of(run: CommittedRun, by: By, *, samples: bool) -> list[Group]:
+    """Tiles, lanes or the run, without those of which no cycle is committed throughout.
+
+    Parameters
+    ----------
+    samples : whether they are to be told apart.
+
+    Raises
+    ------
+    ExportError : there is no group; or samples cannot be told apart in one, or are asked for tile by tile.
+    """
+    if samples and by is By.TILE:
+        raise ExportError("samples by tile: they are written by lane or by run")
     tiles: dict[str, list[TileId]] = {}
     for tile in run.info.tiles:
         name = {By.TILE: f"s_{tile}", By.LANE: f"L{tile.lane:03d}", By.RUN: ""}[by]
@@ -197,6 +220,12 @@ def _groups(run: CommittedRun, by: By) -> list[Group]:
             groups.append(Group(by, tuple(alike), name, parts, index if every else ()))
     if not groups:
         raise ExportError(f"run {run.info.run}: no cycle is committed of a whole {by}, at least one is needed")
+    for group in groups:
+        if samples and not group.index:
+            raise ExportError(
+                f"{group.title(run.info.run)}: samples are told apart by whole index reads, the run "
+                + (f"is at cycle {group.cycles[-1]}" if any(read.index for read in run.info.reads) else "has none")
+            )
     return groups
 
 
@@ -210,24 +239,25 @@ def _parts(info: RunInfo, cycles: int) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _samples(run: CommittedRun, groups: list[Group], by: By, assign: Assignment | None) -> list[Sample | None]:
+def _samples(group: Group, assign: Assignment | None) -> list[Sample | None]:
+    """Whose clusters have files of their own in a group."""
     if assign is None:
         return [None]
-    if by is By.TILE:
-        raise ExportError("samples by tile: they are written by lane or by run")
-    for group in groups:
-        if not group.index:
-            raise ExportError(
-                f"run {run.info.run} {group.name}: samples are told apart by whole index reads, the run "
-                + (f"is at cycle {group.cycles[-1]}" if any(read.index for read in run.info.reads) else "has none")
-            )
-    return [Sample("Undetermined", 0), *(Sample(name, at) for at, name in enumerate(assign.names, 1))]
+    there = {name for tile in group.tiles for name in assign.names_in(tile.lane)}
+    declared = (Sample(name, number) for number, name in enumerate(assign.names, 1) if name in there)
+    return [Sample("Undetermined", 0), *declared]
 
 
 def _chunks(
-    run: CommittedRun, group: Group, assign: Assignment | None, *, passing_only: bool
+    run: CommittedRun,
+    group: Group,
+    assign: Assignment | None,
+    samples: Sequence[Sample | None],
+    *,
+    passing_only: bool,
 ) -> Iterator[tuple[int, Chunk, NDArray[np.int64]]]:
     """Number of clusters looked at, the chunk of them, and (samples + 1,) where in it a sample's clusters begin."""
+    numbers = [0 if sample is None else sample.number for sample in samples]
     for tile in group.tiles:
         names = ReadNames(run, tile)
         calls_taken = calls_at_a_time(len(group.cycles)) * AT_ONCE
@@ -236,9 +266,9 @@ def _chunks(
             bounds = np.array((0, len(chosen)))
             if assign is not None:
                 index = np.concatenate([calls[read.cycles] for read in group.index])
-                numbers = 1 + assign(tile.lane, index)[chosen]
-                chosen = chosen[np.argsort(numbers, kind="stable")]
-                bounds = np.append(0, np.cumsum(np.bincount(numbers, minlength=1 + len(assign.names))))
+                found = 1 + assign(tile.lane, index)[chosen]
+                chosen = chosen[np.argsort(found, kind="stable")]
+                bounds = np.append(0, np.cumsum(np.bincount(found, minlength=1 + len(assign.names))[numbers]))
             if len(chosen) < calls.shape[1] or assign is not None:
                 calls = calls[:, chosen]
             yield part.stop - part.start, Chunk(names, part.start + chosen, calls), bounds

@@ -1,15 +1,15 @@
 """What demultiplexing comes to: clusters, mismatches, yield and quality of every sample, and barcodes of no sample."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calib.calling.quality import NO_CALL
-from calib.runfolder import RunInfo, TileId
-from daemon.errors import ExportError
+from calib.runfolder import RunInfo
 from daemon.exporting.barcodes import UNDETERMINED, Demultiplexer, Match
+from daemon.exporting.conversion import By, groups_of
 from daemon.record.committed import CommittedRun
 from daemon.sinks.fastq import NO_CALL_QUALITY
 
@@ -29,9 +29,14 @@ MOST_UNKNOWN = 200_000
 class DemultiplexStats:
     """Counts of a run; the last sample is the one of clusters that are of none."""
 
-    def __init__(self, info: RunInfo, demultiplexer: Demultiplexer) -> None:
+    def __init__(self, info: RunInfo, demultiplexer: Demultiplexer, lanes: Collection[int]) -> None:
+        """
+        Parameters
+        ----------
+        lanes : that are counted.
+        """
         self.info, self.demultiplexer = info, demultiplexer
-        self.lanes = sorted({tile.lane for tile in info.tiles})
+        self.lanes = sorted(lanes)
         self.reads = [read for read in info.reads if not read.index]
         size = len(self.lanes), len(demultiplexer.names) + 1
         self.clusters = np.zeros((*size, 2, MISMATCHES), np.int64)
@@ -94,30 +99,24 @@ class DemultiplexStats:
             self.unknown[lane] = Counter(dict(unknown.most_common(MOST_UNKNOWN // 2)))
 
 
-def count_samples(run: CommittedRun, demultiplexer: Demultiplexer) -> DemultiplexStats:
-    """Count what is committed of a run, tile by tile.
+def count_samples(run: CommittedRun, demultiplexer: Demultiplexer, *, by: By = By.LANE) -> DemultiplexStats:
+    """Count what is written of a run by lane, or by run: the lanes and cycles that those files have.
 
     Raises
     ------
-    ExportError : a tile's index reads are not committed.
+    ExportError : as by :func:`daemon.exporting.conversion.groups_of`.
     OutputError : its files cannot be read.
     """
-    stats = DemultiplexStats(run.info, demultiplexer)
-    for tile in run.info.tiles:
-        for calls, passing in _chunks(run, tile):
-            stats.count(tile.lane, calls, passing)
+    groups = groups_of(run, by, samples=True)
+    stats = DemultiplexStats(run.info, demultiplexer, {tile.lane for group in groups for tile in group.tiles})
+    for group in groups:
+        for tile in group.tiles:
+            passing = run.passing(tile)
+            for part, calls in run.chunks(tile, group.cycles, calls=CHUNK):
+                stats.count(tile.lane, calls, passing[part])
     return stats
 
 
 def index_cycles(info: RunInfo) -> NDArray[np.int64]:
     """The 1-based cycles of all index reads, in the run's order."""
     return np.array([cycle for read in info.reads if read.index for cycle in info.cycles_of(read)], np.int64)
-
-
-def _chunks(run: CommittedRun, tile: TileId) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
-    committed, needed = run.committed[tile], int(index_cycles(run.info)[-1])
-    if committed < needed:
-        raise ExportError(f"tile {tile}: {committed} cycles are committed, index reads end with cycle {needed}")
-    passing = run.passing(tile)
-    for part, calls in run.chunks(tile, range(1, committed + 1), calls=CHUNK):
-        yield calls, passing[part]

@@ -4,7 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.exporting.conversion import THREADS, Assignment, By, Chunk, Group, Progress, Records, Sample, convert
+from daemon.exporting.conversion import (
+    THREADS,
+    Assignment,
+    By,
+    Chunk,
+    Group,
+    Progress,
+    Records,
+    Sample,
+    convert,
+    groups_of,
+)
 from daemon.record.committed import CommittedRun
 from daemon.sinks.fastq import fastq_text
 
@@ -30,11 +41,15 @@ def export_fastq(
     Parameters
     ----------
     compress : gzip (BGZF), or plain text without ``.gz``.
+
+    Raises
+    ------
+    ExportError : as by :func:`daemon.exporting.conversion.groups_of`; nothing is written then.
     """
     return convert(
         run,
         _Fastq(folder, run.info.run, ".fastq.gz" if compress else ".fastq"),
-        by=by,
+        groups_of(run, by, samples=assign is not None),
         assign=assign,
         passing_only=passing_only,
         compress=compress,
