@@ -90,7 +90,7 @@ def fastq(
             run, output, by=by, compress=not plain, passing_only=passing_only, assign=assign, progress=progress
         )
 
-    _write_reads(folder, output, write, samples, mismatches, turned=turned)
+    _write_reads(folder, output, write, by, samples, mismatches, turned=turned)
 
 
 @app.command()
@@ -118,7 +118,7 @@ def bam(
             progress=progress,
         )
 
-    _write_reads(folder, output, write, samples, mismatches, turned=turned)
+    _write_reads(folder, output, write, by, samples, mismatches, turned=turned)
 
 
 @app.command()
@@ -176,6 +176,7 @@ def _write_reads(
     folder: Path,
     output: Path,
     write: Callable[[CommittedRun, Demultiplexer | None, Progress], list[Path]],
+    by: By,
     samples: Path | None,
     mismatches: int | None,
     *,
@@ -186,12 +187,11 @@ def _write_reads(
         assign = _demultiplexer(run, samples, mismatches, turned=turned)
         with bar(Console(stderr=True)) as progress:
             task = progress.add_task(f"{run.info.run} clusters", total=None)
+            # Samples are counted first: what is refused leaves nothing behind.
+            reports = [] if assign is None else list(report_files(count_samples(run, assign, by=by), output))
             paths = write(run, assign, lambda done, of: progress.update(task, completed=done, total=of))
-        if assign is not None:
-            reports = list(report_files(count_samples(run, assign), output))
-            write_files(reports, written=lambda _: None)
-            paths += [file.path for file in reports]
-    for path in paths:
+        write_files(reports, written=lambda _: None)
+    for path in (*paths, *(file.path for file in reports)):
         typer.echo(path)
 
 
@@ -199,4 +199,4 @@ def _write_files(run: CommittedRun, files: list[SinkFile], root: Path) -> None:
     with bar(Console(stderr=True)) as progress:
         task = progress.add_task(f"{run.info.run} files", total=len(files))
         write_files(files, written=lambda _: progress.advance(task))
-    Console().print(f"{root}: {len(files)} files", soft_wrap=True, highlight=False)
+    typer.echo(f"{root}: {len(files)} files")

@@ -27,7 +27,7 @@ def show_figures(console: Console, summary: Summary) -> None:
             _shown(figures.percent_aligned),
         )
     console.print(reads)
-    lanes = Table("read", "lane", "tiles", "clusters", "% PF", "K/mm²", "% Q30", "% phasing", "% prephasing")
+    lanes = Table("read", "lane", "tiles", "clusters", "% PF", "K/mm²", "% Q30", "phas. %", "preph. %")
     for read in summary.reads:
         for lane in () if read.index else read.lanes:
             lanes.add_row(

@@ -1,14 +1,17 @@
 """Exporting what the daemon's sinks write, of a run as it stands; and run folders of other kinds."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
 from daemon.config import SinksConfig
+from daemon.errors import ExportError
 from daemon.exporting.cbcl import cbcl_files
 from daemon.record.committed import CommittedRun
-from daemon.sinks.configured import Views, due_files
+from daemon.sinks.configured import Views, due_files, root_of
+from daemon.sinks.illumina.layout import intensities
 from daemon.sinks.illumina.markers import markers
 from daemon.sinks.sinkfile import SinkFile
 
@@ -49,8 +52,10 @@ def folder_files(run: CommittedRun, root: Path, kind: FolderKind, control: Path 
 
     Raises
     ------
-    ExportError : the run cannot be exported as CBCL.
+    ExportError : the run cannot be exported as CBCL; or the folder is one that the daemon writes to, or holds base
+        calls of another kind.
     """
+    _check_what_is_there(run, root, kind)
     encoding: Literal["plain", "gzip"] = "gzip" if kind is FolderKind.BCL_GZ else "plain"
     config = SinksConfig(fastq=False, bcl=encoding, report=False)
     if kind is not FolderKind.CBCL:
@@ -61,6 +66,27 @@ def folder_files(run: CommittedRun, root: Path, kind: FolderKind, control: Path 
     yield from cbcl_files(run, root)
     if run.complete:
         yield from markers(run, root)
+
+
+def _check_what_is_there(run: CommittedRun, root: Path, kind: FolderKind) -> None:
+    """Refuse a folder in which readers would find more than one kind of base calls, or the daemon others than its own.
+
+    Raises
+    ------
+    ExportError : it is such a folder.
+    """
+    sinks = root_of(run.facts["sinks"], run.files.root, run.info.run)
+    for folder, whose in ((run.files.root, "the run itself"), (sinks, "what the run's sinks write")):
+        if os.path.realpath(root) == os.path.realpath(folder):
+            raise ExportError(
+                f"folder {root}: it holds {whose}, export to another; `seqd export sinks` writes what sinks write anew"
+            )
+    for other in FolderKind:
+        if other is not kind and any(intensities(root).glob(f"BaseCalls/L*/C*.1/*.{other}")):
+            raise ExportError(
+                f"folder {root}: it holds base calls as .{other}, export .{kind} to another; "
+                "`seqd export sinks` writes what sinks write anew"
+            )
 
 
 def write_files(files: Iterable[SinkFile], *, written: Callable[[SinkFile], None]) -> None:
