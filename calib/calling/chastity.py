@@ -31,8 +31,8 @@ def passes(percents: NDArray[np.uint8], *, failures_allowed: int) -> NDArray[np.
 
     Parameters
     ----------
-    percents : (cycles, n) from :func:`chastity`, of the first cycles.
+    percents : (cycles, n) from :func:`chastity`, of the first cycles, :data:`CYCLES` at most.
     failures_allowed : cycles of them that may be less pure.
     """
-    failures = (percents < LEAST_PERCENT).sum(axis=0)
+    failures = (percents < LEAST_PERCENT).sum(axis=0, dtype=np.uint8)
     return np.asarray((failures <= failures_allowed) & (percents != UNKNOWN).any(axis=0))

@@ -34,8 +34,8 @@ from daemon.exporting.conversion import (
 from daemon.exporting.outputs import open_outputs, storing, temporary
 from daemon.record.committed import CommittedRun
 from daemon.record.durable import make_folder
-from daemon.sinks.columns import Column, laid_out
-from daemon.sinks.fastq import NO_CALL_QUALITY, joined, letters, phreds, repeated, translated
+from daemon.sinks.characters import NO_CALL_QUALITY, letters, pairs, phreds, translated
+from daemon.sinks.columns import Column, joined, laid_out, repeated
 from daemon.sinks.readnames import DIGITS
 
 LONGEST_NAME = 254
@@ -64,8 +64,8 @@ FIXED = np.dtype(
 NOWHERE = -1
 BIN_OF_NOWHERE = 4680
 
-_NIBBLES = bytes(15 if call == NO_CALL else 1 << (call & 3) for call in range(256))
-_SCORES = bytes(NO_CALL_QUALITY if call == NO_CALL else call >> 2 for call in range(256))
+_NIBBLES = pairs([15 if call == NO_CALL else 1 << (call & 3) for call in range(256)])
+_SCORES = pairs([NO_CALL_QUALITY if call == NO_CALL else call >> 2 for call in range(256)])
 
 
 def export_bam(

@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 THREADS = min(8, len(os.sched_getaffinity(0)))
 """That form and compress records: beyond, the one that reads and writes cannot keep up."""
 
-AT_ONCE = 16
+AT_ONCE = 8
 """As many more clusters than are made into records at a time are read at a time: reads of a few bytes take longest, and
 of many samples each would get small blocks."""
 

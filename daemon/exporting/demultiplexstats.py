@@ -11,7 +11,7 @@ from calib.runfolder import RunInfo
 from daemon.exporting.barcodes import UNDETERMINED, Demultiplexer, Match
 from daemon.exporting.conversion import By, groups_of
 from daemon.record.committed import CommittedRun
-from daemon.sinks.fastq import NO_CALL_QUALITY
+from daemon.sinks.characters import NO_CALL_QUALITY
 
 CHUNK = 16_000_000
 """Calls read at a time."""

@@ -53,3 +53,15 @@ def laid_out(records: int, columns: Sequence[Column]) -> tuple[NDArray[np.uint8]
         places[at] = np.ascontiguousarray(column.content).view(places.dtype)[..., 0]
         at += column.width if column.lengths is None else column.lengths
     return laid[: starts[-1]], starts
+
+
+def joined(reads: Sequence[NDArray[np.uint8]], separator: bytes, count: int) -> NDArray[np.uint8]:
+    """(n, width) bytes of several reads of (cycles, n), with a separator between them."""
+    between = repeated(separator, count)
+    parts = [part for read in reads for part in (between, read.T)][1:]
+    return np.concatenate(parts, axis=1) if parts else np.empty((count, 0), np.uint8)
+
+
+def repeated(text: bytes, count: int) -> NDArray[np.uint8]:
+    """(n, width) the same bytes so many times."""
+    return np.broadcast_to(np.frombuffer(text, np.uint8), (count, len(text)))

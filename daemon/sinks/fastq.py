@@ -7,18 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.calling.quality import NO_CALL
 from calib.runfolder import Read, RunInfo, TileId
 from daemon.record.committed import CommittedRun
-from daemon.sinks.columns import Column, constant, laid_out
+from daemon.sinks.characters import letters, phreds
+from daemon.sinks.columns import Column, constant, joined, laid_out
 from daemon.sinks.readnames import Clusters, ReadNames
 from daemon.sinks.sinkfile import Encoding, SinkFile
-
-NO_CALL_QUALITY = 2
-"""Phred score a no-call is written with."""
-
-_LETTERS = bytes(ord("N") if call == NO_CALL else b"ACGT"[call & 3] for call in range(256))
-
 
 CALLS, CLUSTERS = 500_000, 50_000
 """Most calls and most clusters that are made into records at a time; what these take stays in a core's cache."""
@@ -82,47 +76,11 @@ def fastq_text(
     all bytes, and (n + 1,) where each record begins, and the last ends.
     """
     count = calls.shape[1]
-    marks = np.where(names.passing[clusters], np.uint8(ord("N")), np.uint8(ord("Y")))
-    fields = [
-        repeated(f" {label[1:]}:".encode(), count),
-        marks[:, None],
-        repeated(b":0:", count),
-        joined([letters(part) for part in index], b"+", count),
-        repeated(b"\n", count),
-    ]
+    marks = np.array([list(f" {label[1:]}:{filtered}:0:".encode()) for filtered in "YN"], np.uint8)
+    observed = [Column(joined([letters(part) for part in index], b"+", count))] if index else []
     called = np.ascontiguousarray(calls.T)
     columns = [
-        *(constant(b"@"), *names.columns(clusters), Column(np.concatenate(fields, axis=1))),
-        *(Column(letters(called)), constant(b"\n+\n"), Column(phreds(called)), constant(b"\n")),
+        *(constant(b"@"), *names.columns(clusters), Column(marks.take(names.passing[clusters], axis=0)), *observed),
+        *(constant(b"\n"), Column(letters(called)), constant(b"\n+\n"), Column(phreds(called)), constant(b"\n")),
     ]
     return laid_out(count, columns)
-
-
-def letters(calls: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bases of calls, of any shape; N for a no-call."""
-    return translated(calls, _LETTERS)
-
-
-def phreds(calls: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Phred scores + 33 of calls, of any shape; a no-call's is the lowest that is given."""
-    shifted = np.asarray(calls >> 2, np.uint8)
-    shifted += 33
-    np.maximum(shifted, 33 + NO_CALL_QUALITY, out=shifted)
-    return shifted
-
-
-def translated(calls: NDArray[np.uint8], table: bytes) -> NDArray[np.uint8]:
-    """Each byte of calls by a table of all 256."""
-    return np.frombuffer(calls.tobytes().translate(table), np.uint8).reshape(calls.shape)
-
-
-def joined(reads: Sequence[NDArray[np.uint8]], separator: bytes, count: int) -> NDArray[np.uint8]:
-    """(n, width) bytes of several reads of (cycles, n), with a separator between them."""
-    between = repeated(separator, count)
-    parts = [part for read in reads for part in (between, read.T)][1:]
-    return np.concatenate(parts, axis=1) if parts else np.empty((count, 0), np.uint8)
-
-
-def repeated(text: bytes, count: int) -> NDArray[np.uint8]:
-    """(n, width) the same bytes so many times."""
-    return np.broadcast_to(np.frombuffer(text, np.uint8), (count, len(text)))

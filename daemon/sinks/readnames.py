@@ -29,27 +29,28 @@ class ReadNames:
         """
         info = run.info
         self.tile = tile
-        self.prefix = f"{info.instrument}:{info.number}:{info.flowcell}:{tile.lane}:{tile.tile}:".encode()
+        self.prefix = f"{info.instrument}:{info.number}:{info.flowcell}:{tile.lane}:{tile.tile}".encode()
         self.passing = run.passing(tile)
         """(n,) whether each passes the filter."""
-        self._positions = run.positions(tile)
-        if len(self._positions) != run.clusters[tile]:
+        positions = run.positions(tile)
+        if len(positions) != run.clusters[tile]:
             raise OutputError(
-                f"locs file {run.files.locs_of(tile)}: {len(self._positions)} clusters, the ledger has "
+                f"locs file {run.files.locs_of(tile)}: {len(positions)} clusters, the ledger has "
                 f"{run.clusters[tile]}; the file was changed from outside"
             )
-        fits = (self._positions >= -100) & (self._positions < LIMIT / 10 - 101)
+        fits = (positions >= -100) & (positions < LIMIT / 10 - 101)
         if not fits.all():
-            y, x = self._positions[np.flatnonzero(~fits.all(axis=1))[0]]
+            y, x = positions[np.flatnonzero(~fits.all(axis=1))[0]]
             raise OutputError(
                 f"locs file {run.files.locs_of(tile)}: a cluster at x {x:g} px, y {y:g} px, names have room for "
                 f"-100 to {LIMIT // 10 - 101}; the file was changed from outside"
             )
+        self._y, self._x = positions.T.copy()
 
     def columns(self, clusters: Clusters) -> list[Column]:
         """The names' bytes, a cluster a record; seven bytes or more of each record have to follow."""
-        x, y = coordinates(self._positions[clusters][:, ::-1].T)
-        return [constant(self.prefix), _decimal(x), constant(b":"), _decimal(y)]
+        x, y = (_decimal(coordinates(along[clusters])) for along in (self._x, self._y))
+        return [constant(self.prefix), x, y]
 
 
 def coordinates(positions: NDArray[np.float32]) -> NDArray[np.int32]:
@@ -69,6 +70,6 @@ def _decimal(numbers: NDArray[np.int32]) -> Column:
 
 @cache
 def _decimals() -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """The digits of every number below :data:`LIMIT`, and how many there are."""
-    text = np.arange(LIMIT).astype("S8")
+    """A colon and the digits of every number below :data:`LIMIT`, and how many bytes these are."""
+    text = np.strings.add(b":", np.arange(LIMIT).astype("S7"))
     return text.view(np.uint64), np.strings.str_len(text).astype(np.int64)

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from daemon.metrics.control import ControlErrors
 from daemon.metrics.run import SCORES, RunMetrics
 from daemon.metrics.summary import density, phasing
-from daemon.sinks.fastq import NO_CALL_QUALITY
+from daemon.sinks.characters import NO_CALL_QUALITY
 from daemon.sinks.interop.layout import ERROR, EXTRACTION, HIGHEST_SCORE, INTENSITY, QUALITY, TILE, Layout, Records
 
 DENSITY, DENSITY_PASSING, CLUSTERS, CLUSTERS_PASSING = 100, 101, 102, 103
