@@ -6,6 +6,7 @@
     Images/L001/C<cycle>.1/s_<lane>_<tile>_<A|C|G|T>.tif      uint16
 """
 
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -24,7 +25,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 
 Lane = Annotated[int, Field(ge=1, le=64)]
 Tile = Annotated[int, Field(ge=1, le=999_999)]
-MOST_CYCLES = 5000
+MOST_CYCLES, MOST_READS = 5000, 16
 Cycle = Annotated[int, Field(ge=1, le=MOST_CYCLES)]
 Pixels = Annotated[int, Field(ge=8, le=16384)]
 
@@ -42,10 +43,27 @@ class Read(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    number: Annotated[int, Field(ge=1, le=16)]
+    number: Annotated[int, Field(ge=1, le=MOST_READS)]
     cycles: Cycle
     index: bool = False
     """Whether it reads the sample index."""
+
+
+def parse_reads(structure: str) -> tuple[Read, ...]:
+    """Reads as Picard writes their structure: cycles and T for a read of the template or B for an index, 151T8B8B151T.
+
+    Raises
+    ------
+    ValueError : it is not of this form, or has a read of no cycles or more than a run may have.
+    """
+    parts = re.findall(r"([0-9]{1,4})([TB])", structure)
+    if "".join(cycles + kind for cycles, kind in parts) != structure or not parts:
+        raise ValueError(f"read structure {structure!r}: not cycles and T or B for each read, such as 151T8B8B151T")
+    if len(parts) > MOST_READS or not all(1 <= int(cycles) <= MOST_CYCLES for cycles, _ in parts):
+        raise ValueError(f"read structure {structure!r}: not 1 to {MOST_READS} reads of 1 to {MOST_CYCLES} cycles")
+    return tuple(
+        Read(number=number, cycles=int(each), index=kind == "B") for number, (each, kind) in enumerate(parts, 1)
+    )
 
 
 class TileId(BaseModel):
@@ -70,7 +88,7 @@ class RunInfo(BaseModel):
     flowcell: Name
     instrument: Name
     date: Annotated[str, Field(pattern=r"^[0-9A-Za-z :/.+-]{0,40}$")] = ""
-    reads: Annotated[tuple[Read, ...], Field(min_length=1, max_length=16)]
+    reads: Annotated[tuple[Read, ...], Field(min_length=1, max_length=MOST_READS)]
     tiles: Annotated[tuple[TileId, ...], Field(min_length=1, max_length=100_000)]
     height: Pixels
     width: Pixels

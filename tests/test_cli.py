@@ -18,6 +18,17 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         (["status", "--control", "ipc://{tmp}/none", "--timeout", "0.3"], 9, "no answer within 0.3 s"),
         (["tail", "--control", "ipc://{tmp}/none", "--calls", "ipc://{tmp}/calls"], 9, "is `seqd run` running?"),
         (["calib", "evaluate", "{tmp}", "{tmp}"], 3, "cannot read RunInfo.xml"),
+        (["calib", "simulate", "{tmp}/sim", "--reads", "9T", "--cycles", "9"], 2, "leave one of them out"),
+        (["calib", "simulate", "{tmp}/sim", "--reads", "9X"], 2, "read structure '9X': not cycles and T or B"),
+        (["calib", "simulate", "{tmp}/sim", "--reads", "0T"], 2, "not 1 to 16 reads of 1 to 5000 cycles"),
+        (["calib", "simulate", "{tmp}/sim", "--reads", "5000T5000T"], 2, "10000 cycles, at most 5000 are allowed"),
+        (["calib", "simulate", "{tmp}/sim", "--reads", "8B"], 2, "0 of the template, 1 or 2 can be simulated"),
+        (
+            ["calib", "simulate", "{tmp}/sim", "--reads", "9T2B", "--barcode", "AN"],
+            2,
+            "barcode 'AN': not 2 of A, C, G, T",
+        ),
+        (["calib", "simulate", "{tmp}/sim", "--run", "a/b"], 2, "run a/b: run: String should match"),
         (["calib", "simulate", "{tmp}/sim", "--conditions", "{tmp}/none.json"], 3, "No such file or directory"),
     ],
 )

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from calib.learning.cli import UsageError
 from calib.learning.commands import app
-from calib.learning.reference import FastaError, Sequence, read_fasta, write_fasta
+from calib.learning.reference import FastaError, Sequence, read_fasta, reverse_complement, write_fasta
 from calib.learning.simulation.background import illumination, structures
 from calib.learning.simulation.camera import expose, sensor
 from calib.learning.simulation.chemistry import accumulated_weights, emission, phasing_weights
@@ -21,10 +21,10 @@ from calib.learning.simulation.folder import read_truth, simulated_tile_of, stru
 from calib.learning.simulation.layout import patterned, scattered
 from calib.learning.simulation.obstructions import bubbles, dust, seen_through
 from calib.learning.simulation.optics import TAIL_REACH, defocused_sigma, projected, spots, tails
-from calib.learning.simulation.reads import cut_reads, random_reference
+from calib.learning.simulation.reads import INSERT_BEYOND, cut_reads, random_reference, template_reads
 from calib.learning.simulation.structured import PatternError, carriers, phases, stripes
 from calib.learning.simulation.tile import MARGIN_PX, simulate_tile
-from calib.runfolder import RunFolderError, TileId, image_path, read_image, read_run_info
+from calib.runfolder import Read, RunFolderError, TileId, image_path, parse_reads, read_image, read_run_info
 
 
 def one_spot(y, x, *, photons=1000.0, sigma_px=1.2, shape=(32, 40)):
@@ -454,6 +454,40 @@ def test_reads_are_cut_from_both_strands_of_known_bases():
         cut_reads(reference=(gapped,), number=1, cycles=301, rng=rng)
 
 
+def test_both_ends_of_inserts_are_read_towards_each_other():
+    rng = np.random.default_rng(8)
+    reference = random_reference(length=2000, composition=(0.25,) * 4, rng=rng)
+    reads = parse_reads("40T6B25T")
+    both = template_reads(reference=reference, number=300, reads=reads, rng=rng)
+    assert both.shape == (300, 65)
+    strands = reference[0].bases.tobytes(), reverse_complement(reference[0].bases).tobytes()
+    lengths = []
+    for read in both:
+        (strand,) = (strand for strand in strands if read[:40].tobytes() in strand)
+        start = strand.index(read[:40].tobytes())
+        lengths.append(strand.index(reverse_complement(read[40:]).tobytes()) + 25 - start)
+    assert (min(lengths), max(lengths)) == pytest.approx((40, 40 + INSERT_BEYOND), abs=8)
+    with pytest.raises(FastaError, match="no 240 known bases in a row"):
+        template_reads(
+            reference=random_reference(length=239, composition=(0.25,) * 4, rng=rng), number=1, reads=reads, rng=rng
+        )
+
+
+def test_each_read_begins_with_new_strands():
+    conditions = Conditions(phasing=0.05, prephasing=0.04, decay=0.1, first_cycle=0.5, density_k_mm2=200)
+    tile = simulate_tile(conditions, shape=(40, 48), cycles=parse_reads("9T4B7T"), seed=3, barcodes=("ACGT",))
+    np.testing.assert_array_equal(tile.reads[:, 9:13], np.tile(np.arange(4), (len(tile.reads), 1)))
+    for first, cycles in ((1, 9), (10, 4), (14, 7)):
+        alone = replace(
+            tile,
+            parts=(Read(number=1, cycles=cycles),),
+            reads=tile.reads[:, first - 1 : first - 1 + cycles],
+            second_reads=tile.second_reads[:, first - 1 : first - 1 + cycles],
+        )
+        for cycle in range(cycles):
+            np.testing.assert_array_equal(tile.cluster_light(first + cycle), alone.cluster_light(1 + cycle))
+
+
 def test_stripes_have_their_period_direction_and_phase():
     pattern = Pattern(period_um=1.5, modulation=0.6, angle_deg=20, start_phase_rad=(0.1, 0.2, 0.3))
     waves = carriers(pattern, pixel_um=0.375)
@@ -520,6 +554,39 @@ def test_simulated_run_reads_back_with_its_truth(tmp_path):
         read_truth(tmp_path, TileId(lane=1, tile=1103))
     with pytest.raises(RunFolderError, match="tile 1_1103: not in run SIM, which has 1_1101, 1_1102"):
         simulated_tile_of(tmp_path, TileId(lane=1, tile=1103))
+
+
+def test_simulated_samples_read_back_with_their_truth(tmp_path):
+    info = write_simulated_run(
+        tmp_path,
+        Conditions(density_k_mm2=400),
+        run="SIM",
+        tiles=1,
+        cycles=parse_reads("3T2B2B3T"),
+        shape=(48, 48),
+        seed=11,
+        progress=lambda _: None,
+        barcodes=("ACGT", "TTGG"),
+    )
+    assert [(read.cycles, read.index) for read in read_run_info(tmp_path).reads] == [
+        (3, False),
+        (2, True),
+        (2, True),
+        (3, False),
+    ]
+    tile = simulated_tile_of(tmp_path, info.tiles[0])
+    truth = read_truth(tmp_path, info.tiles[0])
+    np.testing.assert_array_equal(truth.reads, tile.reads[tile.inside])
+    found, numbers = np.unique(truth.reads[:, 3:7], axis=0, return_counts=True)
+    assert found.tolist() == [[0, 1, 2, 3], [3, 3, 2, 2]]
+    assert min(numbers) > 0.3 * len(truth.reads)
+    barcodes = tmp_path / "Truth/barcodes.txt"
+    barcodes.write_text("ACGT\n")
+    with pytest.raises(RunFolderError, match="is not what its seed and conditions give"):
+        simulated_tile_of(tmp_path, info.tiles[0])
+    barcodes.unlink()
+    with pytest.raises(RunFolderError, match="is not what its seed and conditions give"):
+        simulated_tile_of(tmp_path, info.tiles[0])
 
 
 def test_rebuilding_a_tile_refuses_what_its_truth_does_not_bear_out(tmp_path):

@@ -15,7 +15,7 @@ import tifffile
 
 from calib.learning.simulation.conditions import Conditions
 from calib.learning.simulation.folder import write_simulated_run
-from calib.runfolder import RUN_INFO, Read, RunFolderError, TileId, image_path, read_run_info, run_info_xml
+from calib.runfolder import RUN_INFO, Read, RunFolderError, TileId, image_path
 from daemon.errors import OutputError
 from daemon.record.committed import open_run
 from daemon.record.durable import write_sealed
@@ -80,12 +80,11 @@ def images(tmp_path_factory):
         Conditions(density_k_mm2=70),
         run=RUN,
         tiles=2,
-        cycles=CYCLES,
+        cycles=READS,
         shape=(SIZE, SIZE),
         seed=11,
         progress=lambda done: None,
     )
-    (root / RUN_INFO).write_bytes(run_info_xml(read_run_info(root).model_copy(update={"reads": READS})))
     return root
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.phasing import NeighbourLight
-from calib.runfolder import RUN_INFO, Read, RunInfo, TileId, run_info_xml
+from calib.runfolder import RUN_INFO, RunInfo, TileId, parse_reads, run_info_xml
 from daemon.config import SinksConfig
 from daemon.record.durable import write_durably
 from daemon.record.filter import filter_cycles
@@ -45,16 +45,13 @@ def run_info(
     reads: str = "151T8B8B151T", *, tiles: tuple[int, ...] = (1101, 1102), lanes: int = 1, **changes: Any
 ) -> RunInfo:
     """A run of a read structure as Picard writes it: cycles and T for template or B for index."""
-    parts = reads.replace("T", "T ").replace("B", "B ").split()
     facts: dict[str, Any] = {
         "run": "20260301_SEQ1_0042_FC7",
         "number": 42,
         "flowcell": "FC7",
         "instrument": "SEQ1",
         "date": "2026-03-01",
-        "reads": tuple(
-            Read(number=number, cycles=int(part[:-1]), index=part[-1] == "B") for number, part in enumerate(parts, 1)
-        ),
+        "reads": parse_reads(reads),
         "tiles": tuple(TileId(lane=lane, tile=tile) for lane in range(1, lanes + 1) for tile in tiles),
         "height": 2048,
         "width": 2048,

@@ -104,9 +104,9 @@ class Conditions(BaseModel):
     t_accumulation: Annotated[float, Field(ge=0, lt=1)] = 0
     """Light of a T that stays on its strands from a cycle to the next."""
     first_cycle: _Positive = 1
-    """Light of the first cycle, relative to what the others follow."""
+    """Light of the first cycle of a read, relative to what the others follow."""
     decay: _Share = 0.003
-    """Light lost each cycle."""
+    """Light lost each cycle of a read; the next read begins anew."""
     polyclonal: _Share = 0.04
     """Clusters seeded by two molecules."""
     composition: Four = (0.25, 0.25, 0.25, 0.25)

@@ -7,8 +7,9 @@
     Structured/L001/C<cycle>.1/s_<lane>_<tile>_<A|C|G|T>.tif    on request: 9 pages, orientation by orientation
     Truth/conditions.json
     Truth/seed.json                    seed of the first tile; each further tile of RunInfo.xml takes the next
-    Truth/reference.fasta              what the reads are cut from
-    Truth/s_<lane>_<tile>.csv          y,x,read,polyclonal: clusters whose centre lies in the tile
+    Truth/reference.fasta              what reads of the template are cut from
+    Truth/barcodes.txt                 what index reads read, a line a sample; empty where they read random bases
+    Truth/s_<lane>_<tile>.csv          y,x,read,polyclonal: clusters whose centre lies in the tile, bases of all cycles
 """
 
 import csv
@@ -24,7 +25,7 @@ from pydantic import ValidationError
 
 from calib.learning.reference import Sequence, read_fasta, write_fasta
 from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.reads import random_reference
+from calib.learning.simulation.reads import check_reads, cut_length, random_reference
 from calib.learning.simulation.tile import SimulatedTile, simulate_tile
 from calib.runfolder import (
     RUN_INFO,
@@ -52,7 +53,7 @@ class Truth:
     positions: NDArray[np.float64]
     """(n, 2) y and x, pixels, in the first cycle and before channel shifts."""
     reads: NDArray[np.uint8]
-    """(n, cycles) bases 0-3."""
+    """(n, cycles) bases 0-3 of all cycles."""
 
 
 def write_simulated_run(
@@ -61,59 +62,81 @@ def write_simulated_run(
     *,
     run: str,
     tiles: int,
-    cycles: int,
+    cycles: int | tuple[Read, ...],
     shape: tuple[int, int],
     seed: int,
     progress: Callable[[int], None],
     reference: tuple[Sequence, ...] | None = None,
+    barcodes: tuple[str, ...] = (),
     structured: bool = False,
 ) -> RunInfo:
     """Simulate a run and write it.
 
     Parameters
     ----------
+    cycles : of the one read, or all reads.
     seed : of the first tile; the run is the same for the same seed.
     progress : gets the tile-cycles written.
     reference : what reads are cut from; one of random bases is made where there is none.
+    barcodes : bases of the index reads of each sample, one after the other; random ones where there are none.
     structured : whether to write the frames under striped light too.
 
     Raises
     ------
+    pydantic.ValidationError : as by :func:`simulated_run_info`.
     FastaError : the reference is too short for the read.
+    ReadsError : reads or barcodes cannot be simulated; nothing is written then.
     structured.PatternError : the camera cannot see the stripes.
     """
+    reads = (Read(number=1, cycles=cycles),) if isinstance(cycles, int) else cycles
+    info = simulated_run_info(conditions, run=run, tiles=tiles, reads=reads, shape=shape)
+    check_reads(reads, barcodes)
     if reference is None:
         reference = random_reference(
-            length=max(REFERENCE_BASES, cycles),
+            length=max(REFERENCE_BASES, cut_length(reads)),
             composition=conditions.composition,
             rng=np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,))),
         )
-    info = RunInfo(
-        run=run,
-        flowcell="SIMULATED",
-        instrument="SIM",
-        reads=(Read(number=1, cycles=cycles),),
-        tiles=tuple(TileId(lane=1, tile=1101 + index) for index in range(tiles)),
-        height=shape[0],
-        width=shape[1],
-        pixel_um=conditions.pixel_um,
-    )
     (root / TRUTH).mkdir(parents=True, exist_ok=True)
     (root / TRUTH / "conditions.json").write_text(conditions.model_dump_json(indent=2), "utf-8")
     (root / TRUTH / "seed.json").write_text(json.dumps({"seed": seed}), "utf-8")
     write_fasta(root / TRUTH / "reference.fasta", reference)
+    _barcodes_path(root).write_text("".join(f"{barcode}\n" for barcode in barcodes), "utf-8")
     (root / RUN_INFO).write_bytes(run_info_xml(info))
     for index, tile in enumerate(info.tiles):
-        simulated = simulate_tile(conditions, shape=shape, cycles=cycles, seed=seed + index, reference=reference)
+        simulated = simulate_tile(
+            conditions, shape=shape, cycles=reads, seed=seed + index, reference=reference, barcodes=barcodes
+        )
         _write_truth(root, tile, simulated)
-        for cycle in range(1, cycles + 1):
+        for cycle in range(1, info.cycles + 1):
             for channel, image in zip(CHANNELS, simulated.images(cycle), strict=True):
                 _write_image(image_path(root, tile, cycle, channel), image)
             if structured:
                 for channel, stack in zip(CHANNELS, simulated.structured_images(cycle), strict=True):
                     _write_image(structured_path(root, tile, cycle, channel), stack)
-            progress(index * cycles + cycle)
+            progress(index * info.cycles + cycle)
     return info
+
+
+def simulated_run_info(
+    conditions: Conditions, *, run: str, tiles: int, reads: tuple[Read, ...], shape: tuple[int, int]
+) -> RunInfo:
+    """What is known of a simulated run before its first frame.
+
+    Raises
+    ------
+    pydantic.ValidationError : there can be no such run.
+    """
+    return RunInfo(
+        run=run,
+        flowcell="SIMULATED",
+        instrument="SIM",
+        reads=reads,
+        tiles=tuple(TileId(lane=1, tile=1101 + index) for index in range(tiles)),
+        height=shape[0],
+        width=shape[1],
+        pixel_um=conditions.pixel_um,
+    )
 
 
 def structured_path(root: Path, tile: TileId, cycle: int, channel: str) -> Path:
@@ -159,9 +182,10 @@ def simulated_tile_of(root: Path, tile: TileId) -> SimulatedTile:
     simulated = simulate_tile(
         read_conditions(root),
         shape=(info.height, info.width),
-        cycles=info.cycles,
+        cycles=info.reads,
         seed=seed + info.tiles.index(tile),
         reference=read_fasta(root / TRUTH / "reference.fasta"),
+        barcodes=_read_barcodes(root),
     )
     truth, inside = read_truth(root, tile), simulated.inside
     if (
@@ -206,6 +230,20 @@ def _write_truth(root: Path, tile: TileId, simulated: SimulatedTile) -> None:
 def _write_image(path: Path, image: NDArray[np.uint16]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tifffile.imwrite(path, image, photometric="minisblack")
+
+
+def _barcodes_path(root: Path) -> Path:
+    return root / TRUTH / "barcodes.txt"
+
+
+def _read_barcodes(root: Path) -> tuple[str, ...]:
+    path = _barcodes_path(root)
+    try:
+        return tuple(path.read_text("utf-8").split())
+    except FileNotFoundError:
+        return ()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"barcodes {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _truth_path(root: Path, tile: TileId) -> Path:

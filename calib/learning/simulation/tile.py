@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from calib.learning.reference import Sequence
 from calib.learning.simulation import background, camera, chemistry, layout, obstructions, optics, structured
 from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.reads import cut_reads
+from calib.learning.simulation.reads import index_reads, template_reads
+from calib.runfolder import Read
 
 MARGIN_PX = 12
 """Clusters just outside a tile still shine into it."""
@@ -16,7 +17,7 @@ MARGIN_PX = 12
 TAIL_WIDTH = 2.0
 """Width of the diffraction tail, in standard deviations of the spot in focus."""
 
-_INSTRUMENT, _BUBBLES, _STRUCTURED = 1, 2, 3
+_INSTRUMENT, _BUBBLES, _STRUCTURED, _SAMPLES = 1, 2, 3, 4
 """Purposes of the random streams of a tile."""
 
 
@@ -29,10 +30,12 @@ class SimulatedTile:
 
     conditions: Conditions
     shape: tuple[int, int]
+    parts: tuple[Read, ...]
+    """Reads that the cycles are parted into; each begins with new strands."""
     positions_px: NDArray[np.float64]
     """(n, 2) y and x in the frame of the first cycle, before channel shifts."""
     reads: NDArray[np.uint8]
-    """(n, cycles) bases 0-3."""
+    """(n, cycles) bases 0-3, of all reads."""
     second_reads: NDArray[np.uint8]
     """(n, cycles) reads of a polyclonal cluster's second molecule."""
     second_share: NDArray[np.float64]
@@ -60,9 +63,10 @@ class SimulatedTile:
     def cluster_light(self, cycle: int) -> NDArray[np.float64]:
         """(4, n) expected photons of each cluster in each channel, 1-based cycle."""
         conditions = self.conditions
-        shares = (1 - self.second_share)[:, None] * self._shares(self.reads, cycle)
+        own, cycle = self._within(cycle)
+        shares = (1 - self.second_share)[:, None] * self._shares(self.reads[:, own], cycle)
         mixed = self.second_share > 0
-        shares[mixed] += self.second_share[mixed, None] * self._shares(self.second_reads[mixed], cycle)
+        shares[mixed] += self.second_share[mixed, None] * self._shares(self.second_reads[mixed, own], cycle)
         photons = conditions.photons * self.brightness * (1 - conditions.decay) ** (cycle - 1)
         if cycle == 1:
             photons = photons * conditions.first_cycle
@@ -121,6 +125,15 @@ class SimulatedTile:
             for channel in range(4):
                 frames[channel, index] = self._frame(cycle, channel, light[channel] * lit, cover, rng)
         return frames
+
+    def _within(self, cycle: int) -> tuple[slice, int]:
+        """Places of the cycles of the read that a cycle is in, and which of them it is; 1-based cycles."""
+        before = 0
+        for part in self.parts:
+            if cycle <= before + part.cycles:
+                break
+            before += part.cycles
+        return slice(before, before + part.cycles), cycle - before
 
     def _shares(self, reads: NDArray[np.uint8], cycle: int) -> NDArray[np.float64]:
         """(n, 4) light of each base of some reads in a cycle, relative to a whole cluster's."""
@@ -187,23 +200,38 @@ def simulate_tile(
     conditions: Conditions,
     *,
     shape: tuple[int, int],
-    cycles: int,
+    cycles: int | tuple[Read, ...],
     seed: int,
     reference: tuple[Sequence, ...] | None = None,
+    barcodes: tuple[str, ...] = (),
 ) -> SimulatedTile:
-    """Lay clusters over a tile and give each a read: cut from a reference, or of random bases.
+    """Lay clusters over a tile and give each its reads: cut from a reference, or of random bases.
+
+    Parameters
+    ----------
+    cycles : of the one read, or all reads.
+    barcodes : bases of the index reads of each sample, one after the other; random ones where there are none. They and
+        the reads as :func:`calib.learning.simulation.reads.check_reads` allows.
 
     Raises
     ------
     FastaError : no stretch of the reference is as long as the read.
     """
+    parts = (Read(number=1, cycles=cycles),) if isinstance(cycles, int) else cycles
+    cycles = sum(part.cycles for part in parts)
     rng = np.random.default_rng(seed)
     positions = _positions(conditions, shape, rng)
     number = len(positions)
+    indexed = np.repeat([part.index for part in parts], [part.cycles for part in parts])
+    index, template = int(np.count_nonzero(indexed)), int(np.count_nonzero(~indexed))
+    reads = np.empty((2, number, cycles), np.uint8)
     if reference is None:
-        reads = rng.choice(4, size=(2, number, cycles), p=conditions.composition).astype(np.uint8)
+        reads[..., ~indexed] = rng.choice(4, size=(2, number, template), p=conditions.composition)
     else:
-        reads = cut_reads(reference=reference, number=2 * number, cycles=cycles, rng=rng).reshape(2, number, cycles)
+        cut = template_reads(reference=reference, number=2 * number, reads=parts, rng=rng)
+        reads[..., ~indexed] = cut.reshape(2, number, template)
+    named = index_reads(barcodes=barcodes, number=2 * number, cycles=index, rng=_stream(seed, _SAMPLES))
+    reads[..., indexed] = named.reshape(2, number, index)
     mixed = rng.random(number) < conditions.polyclonal
     steps = rng.uniform(-conditions.drift_px, conditions.drift_px, (cycles, 2))
     steps[0] = 0
@@ -223,6 +251,7 @@ def simulate_tile(
     return SimulatedTile(
         conditions=conditions,
         shape=shape,
+        parts=parts,
         positions_px=positions,
         reads=reads[0],
         second_reads=reads[1],
