@@ -165,6 +165,22 @@ def test_a_read_that_runs_beyond_the_controls_end_is_compared_up_to_it(tmp_path)
     assert errors.wrong.sum() == 0
 
 
+def test_a_short_read_is_placed_by_all_of_it_at_its_end(tmp_path, control):
+    """By its first 25 cycles four errors among them would hide it, and rates would be too low."""
+    info = run_info("40T", tiles=(1101,))
+    calls = GENOME[100:140].copy()
+    calls[[9, 12, 18, 22, 39]] ^= 1
+    calls |= 30 << 2
+    write_run(tmp_path, info, 10, calls=lambda _, cycle: np.repeat(calls[cycle - 1], 10), failing=0.0)
+    with open_run(tmp_path) as run:
+        everywhere(run, 39)
+        assert errors_of(run, control).aligned[0, 0] == 0
+        everywhere(run, 40)
+        errors = errors_of(run, control)
+    assert errors.aligned[0, 0] == 10
+    assert errors.wrong[0].tolist() == [10 * (cycle in (9, 12, 18, 22, 39)) for cycle in range(40)]
+
+
 def cut(start, length, *, backward):
     piece = GENOME[start : start + length]
     return 3 - piece[::-1] if backward else piece
@@ -183,7 +199,9 @@ def test_reads_are_placed_where_they_are_from(control, length, backward):
     np.testing.assert_array_equal(control.stops(places), np.full(len(reads), (1 + backward) * len(GENOME)))
 
 
-@pytest.mark.parametrize(("length", "wrong", "least"), [(25, 1, 0.99), (25, 2, 0.97), (50, 4, 0.99), (150, 12, 0.99)])
+@pytest.mark.parametrize(
+    ("length", "wrong", "least"), [(25, 1, 0.99), (25, 2, 0.97), (40, 5, 0.97), (50, 4, 0.99), (150, 12, 0.99)]
+)
 def test_errors_do_not_hide_a_read(control, length, wrong, least):
     """Each place of an error alike, or rates would be too low there."""
     rng = np.random.default_rng(length + wrong)
@@ -197,7 +215,7 @@ def test_errors_do_not_hide_a_read(control, length, wrong, least):
         assert by_place.min() > 0.95
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", [*LENGTHS, *range(26, 50)])
 def test_other_reads_are_not_the_controls(control, length):
     reads = np.random.default_rng(length).integers(0, 4, (3000, length), np.uint8)
     assert len(control.place(reads)[0]) == 0

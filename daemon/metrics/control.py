@@ -18,16 +18,20 @@ from daemon.metrics.run import RunMetrics
 from engines.errors import SeqdError
 
 LENGTHS = (25, 50, 100, 150, 200, 300)
-"""Cycles of a read that it is placed by: the most of these that are committed; the same cycles give the same."""
+"""Cycles of a read that it is placed by: the most of these that are committed, and that a sequence of the control has;
+the same cycles give the same.
+
+A read that ends before the second of them is placed by all of its cycles then.
+"""
 
 MOST_CLUSTERS = 50_000
 """Of a tile and read that are tried, evenly spaced among those that pass the filter."""
 
-MOST_WRONG = {25: 0.12, 50: 0.3}
+MOST_WRONG = {25: 0.12, 30: 0.167, 35: 0.2, 40: 0.25, 50: 0.3}
 """Share of the bases that it is placed by at which a read is still of the control, by the least number of them.
 
-A read of anything else has a chance of 6 × 10⁻⁷ to be as near to some place of 10,000 bases by 25 bases, and less by
-more. Reads of mixed clusters are the control's too, and their errors are errors.
+A read of anything else has a chance of 6 × 10⁻⁷ or less to be as near to some place of 10,000 bases: binomial, with
+three bases of four wrong. Reads of mixed clusters are the control's too, and their errors are errors.
 """
 
 SHORT_READ = 50
@@ -88,7 +92,9 @@ class ControlReference:
             self._starts[name] = at, at + len(forward)
             strands += [forward, backward]
             at += 2 * len(forward)
-        if max(map(len, strands)) < LENGTHS[0]:
+        self.longest = max(map(len, strands))
+        """Bases of the longest sequence."""
+        if self.longest < LENGTHS[0]:
             raise ControlError(
                 f"control {path}: no sequence has {LENGTHS[0]} bases, the fewest that a read is placed by"
             )
@@ -201,7 +207,8 @@ class ControlErrors:
 
     def _compare(self, index: int, tile: TileId, number: int, read: Read, known: int) -> None:
         first = self._metrics.info.cycles_of(read).start
-        length = max(one for one in LENGTHS if one <= known)
+        lengths = (*LENGTHS, read.cycles) if read.cycles < LENGTHS[1] else LENGTHS
+        length = max(one for one in lengths if one <= min(known, self._control.longest))
         placed = self._placed.get((tile, read))
         if placed is None or placed.length != length:
             placed = self._place(index, tile, number, first, length)
