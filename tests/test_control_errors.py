@@ -21,6 +21,9 @@ def control(tmp_path_factory):
     return ControlReference(path)
 
 
+NOT_NUCLEOTIDES = "sequence {!r} is empty or has letters that are no nucleotides"
+
+
 def errors_of(run, control):
     return ControlErrors(RunMetrics(run), control)
 
@@ -273,6 +276,11 @@ def test_several_sequences_in_either_case_compressed(tmp_path):
         (None, "No such file or directory"),
         ("", "not FASTA, or empty; a sequence starts with a line '>name'"),
         ("ACGTACGTTTGACGAGTAGGACTGA\n", "not FASTA, or empty; a sequence starts with a line '>name'"),
+        (f"ACGT\n{fasta(GENOME)}", "not FASTA, or empty; a sequence starts with a line '>name'"),
+        ("@read\nACGTACGTTTGACGAGTAGGACTGA\n+\n>" + 24 * "I" + "\n", NOT_NUCLEOTIDES.format(24 * "I")),
+        (f">none\n{fasta(GENOME)}", NOT_NUCLEOTIDES.format("none")),
+        (">none\n", NOT_NUCLEOTIDES.format("none")),
+        (">protein of it\nMSNIQTGAERMPHDLSHLGFLAGQIGRLITISTTPVIAGDSFEMDAVG\n", NOT_NUCLEOTIDES.format("protein of it")),
         (">one\nACGT\n", "no sequence has 25 bases, the fewest that a read is placed by"),
         (fasta(GENOME[:50]) + fasta(GENOME[50:99]), "sequence 'control' is there 2 times"),
     ],

@@ -12,6 +12,7 @@ import pytest
 from daemon.errors import ExportError, OutputError
 from daemon.exporting.conversion import By
 from daemon.exporting.fastq import export_fastq
+from daemon.exporting.outputs import open_outputs
 from daemon.record.committed import open_run
 from daemon.sinks import fastq
 from daemon.sinks.fastq import Fastq
@@ -295,3 +296,27 @@ def test_there_may_be_more_samples_than_files_may_be_open(tmp_path):
     write_run(tmp_path / "run", info, 402)
     assert int(in_a_process(MANY, tmp_path / "run", tmp_path / "out")) == 3 * 201
     assert all(read(path).count("\n") == 8 for path in (tmp_path / "out").iterdir())
+
+
+def test_two_exports_do_not_write_the_same_files(written, tmp_path):
+    """Nor does the second take the first one's unfinished files for what a kill has left."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    paths = [folder / f"{RUN}_{name}.fastq" for name in ("R1", "I1", "I2", "R2")]
+    with open_outputs(paths) as outputs:
+        outputs.append(1, b"half ")
+        with pytest.raises(OutputError, match=r"R1\.fastq: another process writes it"):
+            export(written, folder, by=By.RUN, compress=False)
+        outputs.append(1, b"and whole")
+    assert paths[1].read_bytes() == b"half and whole"
+    assert sorted(paths) == sorted(folder.iterdir())
+    export(written, folder, by=By.RUN, compress=False)
+    assert len(list(fastq_records(paths[1].read_text()))) == 421
+
+
+def test_a_tile_file_that_is_gone_is_named(written, tmp_path):
+    path = written.files.calls_of(written.info.tiles[1])
+    path.unlink()
+    with pytest.raises(OutputError, match=f"^file {path}: No such file or directory"):
+        export(written, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())

@@ -1,10 +1,13 @@
+import fcntl
+import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from daemon.errors import OutputError
-from daemon.record.durable import write_durably
+from daemon.record.durable import open_temporary, temporary, write_durably
 from daemon.record.tilefile import open_tile_file, read_cycles
 
 CLUSTERS = 5
@@ -133,3 +136,39 @@ def test_leftover_of_a_killed_write_does_not_matter(tmp_path):
     write_durably(tmp_path / "provenance.json", b"whole")
     assert [path.name for path in tmp_path.iterdir()] == ["provenance.json"]
     assert (tmp_path / "provenance.json").read_bytes() == b"whole"
+
+
+def test_writers_of_one_name_never_leave_a_half_under_it(tmp_path):
+    """One after the other, or refused; by a lock of the open file, so threads stand for processes."""
+    path, contents = tmp_path / "s_1_1101.filter", [bytes([65 + number]) * 300_000 for number in range(4)]
+    write_durably(path, contents[0])
+    seen, refused = set(), []
+
+    def write(content):
+        for _ in range(30):
+            try:
+                write_durably(path, content[:150_000], content[150_000:])
+            except BlockingIOError as error:
+                refused.append(error.strerror)
+            seen.add(path.read_bytes())
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(write, contents))
+    assert seen <= set(contents)
+    assert set(refused) <= {"another process writes it"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_another_writer_names_meanwhile_is_not_emptied(tmp_path, monkeypatch):
+    path, lock = tmp_path / "s_1_1101.filter", fcntl.flock
+    temporary(path).write_bytes(b"the other's")
+
+    def locked_late(descriptor, operation):
+        if not path.exists():
+            temporary(path).replace(path)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", locked_late)
+    os.close(open_temporary(path))
+    assert path.read_bytes() == b"the other's"
+    assert temporary(path).read_bytes() == b""

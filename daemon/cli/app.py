@@ -8,9 +8,11 @@ Exit codes: 0 done; 1 other failure; 2 usage, configuration; 3 run folder; 4 bun
 import sys
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from daemon import __version__
 from engines.errors import SeqdError
@@ -54,11 +56,9 @@ def main() -> None:
     try:
         app()
     except SeqdError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]seqd:[/] {_plain(str(error))}", highlight=False)
-        sys.exit(error.exit_code)
+        _fail(error, error.exit_code)
     except OSError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]seqd:[/] {_plain(str(error))}", highlight=False)
-        sys.exit(1)
+        _fail(error, 1)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -78,5 +78,7 @@ def add_commands(wanted: str) -> None:
             app.command()(getattr(module, name))
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+def _fail(error: Exception, code: int) -> NoReturn:
+    console = Console(stderr=True, soft_wrap=True, emoji=False)
+    console.print(Text.assemble(("seqd:", "bold red"), f" {error}"), highlight=False)
+    sys.exit(code)

@@ -99,7 +99,7 @@ def call(
     console = Console()
     console.print(f"forms of {called} tile-cycles, {expected - called} skipped (missing or failed):")
     for form in forms if called else ():
-        console.print(f"  {form_folder(files, form)}", soft_wrap=True, highlight=False)
+        console.out(f"  {form_folder(files, form)}", highlight=False)
 
 
 def _local(settings: Config, scratch: Path, output: Path) -> Config:

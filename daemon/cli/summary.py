@@ -55,4 +55,4 @@ def show_summary(console: Console, run_folder: Path, info: RunInfo, last: Status
         console.print("FASTQ:")
         for read in info.reads:
             for tile in info.tiles:
-                console.print(f"  {fastq_path(root, info, tile, read)}", soft_wrap=True, highlight=False)
+                console.out(f"  {fastq_path(root, info, tile, read)}", highlight=False)

@@ -31,9 +31,9 @@ from daemon.exporting.conversion import (
     convert,
     groups_of,
 )
-from daemon.exporting.outputs import open_outputs, storing, temporary
+from daemon.exporting.outputs import open_outputs, storing
 from daemon.record.committed import CommittedRun
-from daemon.record.durable import make_folder
+from daemon.record.durable import make_folder, temporary
 from daemon.sinks.characters import NO_CALL_QUALITY, letters, pairs, phreds, translated
 from daemon.sinks.columns import Column, joined, laid_out, repeated
 from daemon.sinks.readnames import DIGITS

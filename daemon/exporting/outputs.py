@@ -5,12 +5,13 @@ guaranteed: that a kill leaves no ``.<name>.tmp`` behind; the next writer of the
 power cut a moment later takes nothing: what a run is made of is safe, and these files are made of it again.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from daemon.errors import storage_error
-from daemon.record.durable import make_folder
+from daemon.record.durable import make_folder, open_temporary, temporary
 
 
 class Outputs:
@@ -37,12 +38,18 @@ class Outputs:
 def open_outputs(paths: Sequence[Path]) -> Iterator[Outputs]:
     """Empty files to append to, that get their names when this ends well.
 
+    The first is held open, so that no other process writes the same files at the same time.
+
     Raises
     ------
-    OutputError : one of them cannot be written, or named.
+    OutputError : one of them cannot be written, or named, or another process writes them.
     """
+    with storing(paths[0].parent):
+        make_folder(paths[0].parent)
+    with storing(paths[0]):
+        held = open_temporary(paths[0])
     try:
-        for path in paths:
+        for path in paths[1:]:
             with storing(path.parent):
                 make_folder(path.parent)
             with storing(path):
@@ -57,11 +64,8 @@ def open_outputs(paths: Sequence[Path]) -> Iterator[Outputs]:
             with suppress(OSError):
                 temporary(path).unlink()
         raise
-
-
-def temporary(path: Path) -> Path:
-    """Where a file lies until it is whole."""
-    return path.with_name(f".{path.name}.tmp")
+    finally:
+        os.close(held)
 
 
 @contextmanager

@@ -1,10 +1,13 @@
 """Error rates from a control: reads of a known sequence that was put on the flow cell with the samples."""
 
 import gzip
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from math import comb
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,17 +30,22 @@ A read that ends before the second of them is placed by all of its cycles then.
 MOST_CLUSTERS = 50_000
 """Of a tile and read that are tried, evenly spaced among those that pass the filter."""
 
-MOST_WRONG = {25: 0.12, 30: 0.167, 35: 0.2, 40: 0.25, 50: 0.3}
-"""Share of the bases that it is placed by at which a read is still of the control, by the least number of them.
+MOST_WRONG = 0.3
+"""Share of the bases that it is placed by that may be wrong in a read of the control.
 
-A read of anything else has a chance of 6 × 10⁻⁷ or less to be as near to some place of 10,000 bases: binomial, with
-three bases of four wrong. Reads of mixed clusters are the control's too, and their errors are errors.
+Reads of mixed clusters are the control's too, and their errors are errors.
 """
+
+CHANCE = 1e-5
+"""Of a read of anything else to be taken for the control's; by few bases fewer may be wrong for that."""
 
 SHORT_READ = 50
 """Bases up to which a read needs shorter seeds to be found with errors in it."""
 
 GZIP = b"\x1f\x8b"
+
+IUPAC = set("ACGTUNRYSWKMBDHV")
+"""Letters of nucleotides; those other than A, C, G and T are unknown."""
 
 UNKNOWN = 4
 """Code of a base that is not A, C, G or T."""
@@ -65,11 +73,17 @@ class ControlReference:
         # minimap2 says nothing of a file that it cannot open, nor of one whose end is missing.
         try:
             data = path.read_bytes()
-            (gzip.decompress(data) if data.startswith(GZIP) else data).decode("ascii")
+            text = (gzip.decompress(data) if data.startswith(GZIP) else data).decode("ascii")
         except UnicodeDecodeError as error:
             raise ControlError(f"control {path}: not FASTA: byte {error.start} is not ASCII") from error
         except (OSError, EOFError, zlib.error) as error:
             raise ControlError(f"control {path}: {getattr(error, 'strerror', None) or error}") from error
+        for record in re.split(r"^>", text, flags=re.MULTILINE)[1:]:
+            header, _, letters = record.partition("\n")
+            if not letters.strip() or set(letters.upper()) - IUPAC - set(" \r\n"):
+                raise ControlError(
+                    f"control {path}: sequence {header.strip()!r} is empty or has letters that are no nucleotides"
+                )
         # Every k-mer is a seed (w=1) and one is enough, or an error amid a short read would hide it, and be missed.
         self._short, self._long = (
             mappy.Aligner(
@@ -78,7 +92,7 @@ class ControlReference:
             for k in (9, 11)
         )
         names: list[str] = self._short.seq_names if self._short and self._short.n_seq else []
-        if not names:
+        if not names or not text.lstrip().startswith(">"):
             raise ControlError(f"control {path}: not FASTA, or empty; a sequence starts with a line '>name'")
         name, times = Counter(names).most_common(1)[0]
         if times > 1:
@@ -130,8 +144,7 @@ class ControlReference:
         wrong = np.count_nonzero(self.bases[places[:, None] + np.arange(length)] != reads[numbers], axis=1)
         best = np.lexsort((places, wrong, numbers))
         best = best[np.diff(numbers[best], prepend=-1) > 0]
-        most = MOST_WRONG[max(least for least in MOST_WRONG if least <= length)]
-        best = best[wrong[best] <= most * length]
+        best = best[wrong[best] <= most_wrong(length, places=len(self.bases))]
         return numbers[best], places[best]
 
     def stops(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -237,6 +250,21 @@ class ControlErrors:
         of, places = self._control.place(_bases(calls))
         self.sampled[index, number], self.aligned[index, number] = len(tried), len(of)
         return _Placed(length, tried[of], places, self._control.stops(places), np.zeros(len(of), np.int64))
+
+
+@cache
+def most_wrong(length: int, *, places: int) -> int:
+    """Errors up to which a read is of the control: as :data:`MOST_WRONG` and :data:`CHANCE` allow.
+
+    Of bases that have nothing to do with each other, three of four differ; so errors at one place are binomial.
+    """
+    chance, most = 0.0, 0
+    for wrong in range(int(MOST_WRONG * length) + 1):
+        chance += places * comb(length, wrong) * 0.75**wrong * 0.25 ** (length - wrong)
+        if chance > CHANCE:
+            break
+        most = wrong
+    return most
 
 
 def _codes(letters: str) -> NDArray[np.uint8]:

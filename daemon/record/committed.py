@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.runfolder import RunFolderError, RunInfo, TileId
-from daemon.errors import OutputError
+from daemon.errors import OutputError, storage_error
 from daemon.record.filter import filter_cycles, passing
 from daemon.record.ledgerreader import LedgerReader, follow_ledger, open_ledger
 from daemon.record.locs import read_locs
@@ -58,41 +58,63 @@ class CommittedRun:
         return min(self.committed.values()) == self.info.cycles
 
     def positions(self, tile: TileId) -> NDArray[np.float32]:
-        """(n, 2) y and x of a tile's clusters, pixels."""
-        return read_locs(self.files.locs_of(tile))
+        """(n, 2) y and x of a tile's clusters, pixels.
+
+        Raises
+        ------
+        OutputError : they cannot be read.
+        """
+        path = self.files.locs_of(tile)
+        with _reading(path):
+            return read_locs(path)
 
     def filtered(self, tile: TileId) -> bool:
         """Whether it is known which clusters of a tile pass the filter."""
         return self.committed[tile] >= self.filter_cycles
 
     def passing(self, tile: TileId) -> NDArray[np.bool_]:
-        """(n,) clusters of a tile that pass the chastity filter; all of them as long as that is not known."""
+        """(n,) clusters of a tile that pass the chastity filter; all of them as long as that is not known.
+
+        Raises
+        ------
+        OutputError : it cannot be read.
+        """
         if not self.filtered(tile):
             return np.ones(self.clusters.get(tile, 0), np.bool_)
         if tile not in self._passing:
             allowed = self.facts["chastity_failures"]
-            self._passing[tile] = np.packbits(passing(self.files, self.info, tile, failures_allowed=allowed))
+            with _reading(self.files.chastity_of(tile)):
+                self._passing[tile] = np.packbits(passing(self.files, self.info, tile, failures_allowed=allowed))
         bits: NDArray[np.uint8] = np.unpackbits(self._passing[tile], count=self.clusters[tile])
         return bits.view(np.bool_)
 
     def calls(self, tile: TileId, cycle: int) -> NDArray[np.uint8]:
-        """(n,) bytes of one committed cycle."""
-        return read_cycles(self.files.calls_of(tile), range(cycle, cycle + 1)).reshape(-1)
+        """(n,) bytes of one committed cycle.
+
+        Raises
+        ------
+        OutputError : they cannot be read.
+        """
+        path = self.files.calls_of(tile)
+        with _reading(path):
+            return read_cycles(path, range(cycle, cycle + 1)).reshape(-1)
 
     def chunks(self, tile: TileId, cycles: range, *, calls: int) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
         """Consecutive clusters and their (cycles, clusters) bytes, about so many calls at a time.
 
         Raises
         ------
-        OutputError : the tile's file does not hold the cycles, or is of another number of clusters than the ledger.
+        OutputError : the tile's file cannot be read, does not hold the cycles, or is of another number of clusters than
+            the ledger.
         """
         path, there = self.files.calls_of(tile), self.clusters[tile]
         last = 0
-        for part, content in read_chunks(path, cycles, calls=calls):
-            last = part.stop
-            if last > there:
-                break
-            yield part, content
+        with _reading(path):
+            for part, content in read_chunks(path, cycles, calls=calls):
+                last = part.stop
+                if last > there:
+                    break
+                yield part, content
         if last != there:
             raise OutputError(f"tile file {path}: {last} clusters, the ledger has {there}; it was changed from outside")
 
@@ -122,3 +144,11 @@ def follow_run(files: RunFiles) -> Iterator[CommittedRun]:
         run = CommittedRun(files, ledger)
         run.refresh()
         yield run
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(f"file {path}", error) from error

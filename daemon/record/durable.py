@@ -2,12 +2,15 @@
 
 Guaranteed: when :func:`write_durably` or :func:`write_sealed` returns, file and name are on the disk. At any instant
 before, the name has what it had before or nothing. Not guaranteed: that no ``.<name>.tmp`` is left behind; the next
-writer of the same name writes over it.
+writer of the same name writes over it. Two processes never write to one ``.tmp``: the second is refused.
 """
 
+import errno
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from daemon.errors import OutputError, storage_error
@@ -40,6 +43,38 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
+def temporary(path: Path) -> Path:
+    """Where a file lies until it is whole."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def open_temporary(path: Path) -> int:
+    """Descriptor of a file's ``.tmp``, empty, that no other process gets before this one closes it.
+
+    Raises
+    ------
+    OSError : it cannot be opened, or another process writes to it.
+    """
+    while True:
+        descriptor = os.open(temporary(path), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o640)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BlockingIOError(errno.EWOULDBLOCK, "another process writes it") from None
+            except OSError:
+                pass  # Some file systems know no locks.
+            # Whoever had it may have renamed it between: then it is a whole file of that name, and not ours.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), temporary(path).stat()):
+                    os.ftruncate(descriptor, 0)
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
 def write_durably(path: Path, *content: bytes | memoryview) -> None:
     """Write a file whole or not at all: under another name, synced, renamed, folder synced.
 
@@ -52,21 +87,20 @@ def write_durably(path: Path, *content: bytes | memoryview) -> None:
 
 def stream_durably(path: Path, content: Iterable[bytes | memoryview]) -> None:
     """As :func:`write_durably`, of content that need not be in memory at once; what it raises, this raises too."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+    descriptor = open_temporary(path)
     try:
         at = 0
         for part in content:
             write_fully(descriptor, part, at=at)
             at += memoryview(part).nbytes
         os.fsync(descriptor)
+        temporary(path).replace(path)
     except BaseException:
-        os.close(descriptor)
         # A half of it would take the room that others wait for.
-        temporary.unlink(missing_ok=True)
+        temporary(path).unlink(missing_ok=True)
         raise
-    os.close(descriptor)
-    temporary.replace(path)
+    finally:
+        os.close(descriptor)
     sync_folder(path.parent)
 
 

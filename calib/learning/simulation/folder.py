@@ -43,7 +43,7 @@ TRUTH = "Truth"
 STRUCTURED = "Structured"
 
 REFERENCE_BASES = 20_000
-"""Length of the reference that is made where none is given, or the read's if that is more."""
+"""Length of the reference that is made where none is given, or what a cluster is cut with if that is more."""
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,18 @@ def check_reads(reads: tuple[Read, ...], barcodes: tuple[str, ...]) -> None:
 
     Raises
     ------
-    ReadsError : no template or more than both its ends are to be read, or a barcode is not as long as the index reads.
+    ReadsError : no template or more than both its ends are to be read, or not first, or a barcode is not as long as the
+        index reads.
     """
     template = sum(not read.index for read in reads)
     if template not in (1, 2):
         raise ReadsError(f"reads: {template} of the template, 1 or 2 can be simulated")
+    if reads[0].index:
+        raise ReadsError("reads: the first is of an index, runs can be simulated that begin with the template")
     cycles = sum(read.cycles for read in reads if read.index)
     for barcode in barcodes:
+        if not cycles:
+            raise ReadsError(f"barcode {barcode!r}: no index is read")
         if len(barcode) != cycles or set(barcode) - set("ACGT"):
             raise ReadsError(f"barcode {barcode!r}: not {cycles} of A, C, G, T, as many as the index reads have cycles")
 
