@@ -636,6 +636,8 @@ def test_command_writes_structured_frames_of_reads_from_a_given_reference(tmp_pa
         folder.mkdir(exist_ok=True)
     assert simulate(*arguments[:5], "--overwrite").exit_code == 0
     assert not any(folder.exists() for folder in derived)
+    assert isinstance(simulate(tmp_path / "long", "--cycles", 51, "--reference", fasta).exception, FastaError)
+    assert not (tmp_path / "long").exists()
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,8 @@ def summary(
     control: ControlFasta = None,
 ) -> None:
     """Print yield, quality, density, filter, phasing and error rates by read and lane, as Illumina counts them."""
+    if as_json and as_csv:
+        raise ExportError("--json, --csv: one of them at a time")
     with open_run(folder) as run:
         found = summarise(*figures_of(run, control))
     if as_json:

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from calib.learning.reference import Sequence, read_fasta, write_fasta
 from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.reads import check_reads, cut_length, random_reference
+from calib.learning.simulation.reads import check_reads, cut_length, cut_reads, random_reference
 from calib.learning.simulation.tile import SimulatedTile, simulate_tile
 from calib.runfolder import (
     RUN_INFO,
@@ -85,7 +85,7 @@ def write_simulated_run(
     ------
     pydantic.ValidationError : as by :func:`simulated_run_info`.
     FastaError : the reference is too short for the read.
-    ReadsError : reads or barcodes cannot be simulated; nothing is written then.
+    ReadsError : reads or barcodes cannot be simulated. Nothing is written with any of these.
     structured.PatternError : the camera cannot see the stripes.
     """
     reads = (Read(number=1, cycles=cycles),) if isinstance(cycles, int) else cycles
@@ -97,6 +97,8 @@ def write_simulated_run(
             composition=conditions.composition,
             rng=np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,))),
         )
+    # What no read can be cut from is refused before anything is written.
+    cut_reads(reference=reference, number=0, cycles=cut_length(reads), rng=np.random.default_rng())
     (root / TRUTH).mkdir(parents=True, exist_ok=True)
     (root / TRUTH / "conditions.json").write_text(conditions.model_dump_json(indent=2), "utf-8")
     (root / TRUTH / "seed.json").write_text(json.dumps({"seed": seed}), "utf-8")
