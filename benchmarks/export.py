@@ -80,7 +80,7 @@ class Way:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="FASTQ and BAM of a run beside Picard's.")
-    parser.add_argument("--clusters", type=int, default=1_000_000, help="of the run's tile")
+    parser.add_argument("--clusters", type=int, default=4_000_000, help="of the run's tile")
     parser.add_argument("--cycles", type=int, default=100, help="of its read")
     parser.add_argument("--rounds", type=int, default=3, help="of which the medians are taken")
     arguments = parser.parse_args()

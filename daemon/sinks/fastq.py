@@ -76,11 +76,13 @@ def fastq_text(
     all bytes, and (n + 1,) where each record begins, and the last ends.
     """
     count = calls.shape[1]
-    marks = np.array([list(f" {label[1:]}:{filtered}:0:".encode()) for filtered in "YN"], np.uint8)
-    observed = [Column(joined([letters(part) for part in index], b"+", count))] if index else []
+    # Few columns: each takes time of its own, however narrow it is.
+    end = "" if index else "\n"
+    marks = np.array([list(f" {label[1:]}:{filtered}:0:{end}".encode()) for filtered in "YN"], np.uint8)
+    observed = [Column(joined([letters(part) for part in index], b"+", count)), constant(b"\n")] if index else []
     called = np.ascontiguousarray(calls.T)
     columns = [
-        *(constant(b"@"), *names.columns(clusters), Column(marks.take(names.passing[clusters], axis=0)), *observed),
-        *(constant(b"\n"), Column(letters(called)), constant(b"\n+\n"), Column(phreds(called)), constant(b"\n")),
+        *(*names.columns(clusters, before=b"@"), Column(marks.take(names.passing[clusters], axis=0)), *observed),
+        *(Column(letters(called)), constant(b"\n+\n"), Column(phreds(called)), constant(b"\n")),
     ]
     return laid_out(count, columns)

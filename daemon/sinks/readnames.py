@@ -47,10 +47,10 @@ class ReadNames:
             )
         self._y, self._x = positions.T.copy()
 
-    def columns(self, clusters: Clusters) -> list[Column]:
-        """The names' bytes, a cluster a record; seven bytes or more of each record have to follow."""
+    def columns(self, clusters: Clusters, *, before: bytes = b"") -> list[Column]:
+        """The names' bytes, a cluster a record, after some that stand before each; six or more have to follow."""
         x, y = (_decimal(coordinates(along[clusters])) for along in (self._x, self._y))
-        return [constant(self.prefix), x, y]
+        return [constant(before + self.prefix), x, y]
 
 
 def coordinates(positions: NDArray[np.float32]) -> NDArray[np.int32]:
