@@ -50,6 +50,7 @@ def simulate(
     genome = read_fasta(reference) if reference else None
     parts = _reads(reads, cycles)
     barcodes = tuple(barcode or ())
+    # All that can be refused is, before a run that is there is removed.
     check_reads(parts, barcodes)
     try:
         cycles = simulated_run_info(physics, run=run, tiles=tiles, reads=parts, shape=(size, size)).cycles
