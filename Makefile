@@ -42,14 +42,10 @@ bench-gpu: .venv/.dev
 	$(BIN)/python -m benchmarks.gpu
 
 # What is checked in beside the sources; needs nvcc.
-kernels: $(patsubst %,engines/kernels/%.ptx,normalise readout strips) engines/kernels/hopper.cubin
+kernels: $(patsubst %,engines/kernels/%.ptx,normalise readout strips)
 
 engines/kernels/%.ptx: engines/kernels/%.cu engines/kernels/header.cuh
 	{ printf '// %s\n' "$$(cat $^ | sha256sum | cut -d' ' -f1)"; $$(sed -n '1s,^// *,,p' $<) -o - $<; } > $@
-
-engines/kernels/hopper.cubin: $(addprefix engines/kernels/,hopper.cu header.cuh matrix.cuh wgmma.cuh)
-	cd $(@D) && $$(sed -n '1s,^// *,,p' hopper.cu) hopper.cu -o hopper.cubin
-	cd $(@D) && sha256sum hopper.cu header.cuh matrix.cuh wgmma.cuh hopper.cubin > hopper.sha256
 
 .DELETE_ON_ERROR:
 

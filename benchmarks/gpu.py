@@ -30,7 +30,7 @@ from benchmarks.devicefit import gpu_library, measure_fit
 from benchmarks.tracing import STREAMS, Overlap, Span, TracedDriver, overlap
 from calib.jointfit.trial import STILL, crowded_tile
 from engines.architecture import flops
-from engines.backends import EngineOptions, hopper, tensorrt
+from engines.backends import EngineOptions, tensorrt
 from engines.backends import torch as pytorch
 from engines.buffered import BufferedRunner, open_buffered
 from engines.bundle import Bundle, load_bundle
@@ -58,7 +58,6 @@ BACKENDS: dict[str, OpenRunner] = {
         driver, bundle, load_tensorrt(), shape=shape, options=options, folder=default_folder()
     ),
     "torch": lambda driver, bundle, shape, options: pytorch.open_runner(driver, bundle, shape=shape, options=options),
-    "hopper": lambda driver, bundle, shape, options: hopper.open_runner(driver, bundle, shape=shape, options=options),
 }
 
 

@@ -116,7 +116,7 @@ class FaultsConfig(_Section):
 class EngineConfig(_Section):
     """The network and its device."""
 
-    backend: Literal["auto", "tensorrt", "torch", "openvino", "hopper"] = "auto"
+    backend: Literal["auto", "tensorrt", "torch", "openvino"] = "auto"
     """``auto``: TensorRT or PyTorch where there is an NVIDIA GPU, else OpenVINO."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """``auto``: a GPU where the backend has one here."""

@@ -26,7 +26,6 @@ CANDIDATES = {
     "tensorrt": (Candidate("tensorrt", True),),
     "torch": (Candidate("torch", True), Candidate("torch", False)),
     "openvino": (Candidate("openvino", False),),
-    "hopper": (Candidate("hopper", True),),
 }
 """What is tried, in this order, by setting."""
 

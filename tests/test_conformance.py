@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from engines.backends import BACKENDS, EngineOptions, open_backend
-from engines.backends.hopper import COMPUTE_CAPABILITY
 from engines.bundle import load_bundle
 from engines.contract import Request
 from engines.devices.probe import probe
@@ -60,13 +59,11 @@ def case(request):
         pytest.skip(f"{case.name} is not installed")
     if case.gpu:
         try:
-            gpu = probe().device(0)
+            probe()
             if case.name == "tensorrt":
                 load_tensorrt()
         except EngineError as error:
             pytest.skip(str(error))
-        if case.name == "hopper" and gpu.compute_capability != COMPUTE_CAPABILITY:
-            pytest.skip(f"{gpu.name} is no Hopper")
     return case
 
 

@@ -82,7 +82,6 @@ def test_pytorch_on_the_processor_is_said_to_be_there(tiny_bundle, without_gpu):
         ("openvino", True, "engine openvino: it does not run on a GPU"),
         ("tensorrt", False, "engine tensorrt: it does not run on the CPU"),
         ("torch", True, "no NVIDIA driver"),
-        ("hopper", None, "no NVIDIA driver"),
     ],
 )
 def test_device_that_is_asked_for_is_used_or_nothing(tiny_bundle, without_gpu, backend, gpu, message):

@@ -9,7 +9,7 @@ from engines.options import EngineOptions
 
 __all__ = ["BACKENDS", "EngineOptions", "open_backend", "open_engine"]
 
-BACKENDS = {name: f"engines.backends.{name}" for name in ("tensorrt", "torch", "openvino", "hopper")}
+BACKENDS = {name: f"engines.backends.{name}" for name in ("tensorrt", "torch", "openvino")}
 """Module by name; each has an ``open_engine`` and is imported only when it is asked for."""
 
 

@@ -1,1 +1,0 @@
-"""A Hopper multiprocessor on a processor."""
