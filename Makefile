@@ -24,7 +24,7 @@ chaos: .venv/.dev
 	$(BIN)/python -m tests.chaos $(CHAOS)
 
 fuzz: .venv/.dev
-	$(BIN)/pip install -q -e '.[fuzz]'
+	$(BIN)/pip install -q -e ./client -e '.[fuzz]'
 	$(BIN)/python -m tests.fuzz codec --minutes 10
 	$(BIN)/python -m tests.fuzz control --minutes 10
 
@@ -49,9 +49,9 @@ engines/kernels/%.ptx: engines/kernels/%.cu engines/kernels/header.cuh
 
 .DELETE_ON_ERROR:
 
-CONDITIONS := $(basename $(notdir $(wildcard calib/learning/evaluation/conditions/*.json)))
-LEARNING := $(shell find calib/learning -name '*.py')
-RUN_TIME := $(shell find daemon calib engines -name '*.py' -not -path 'calib/learning/*') $(wildcard engines/bundles/default/*)
+CONDITIONS := $(basename $(notdir $(wildcard calib/offline/evaluation/conditions/*.json)))
+LEARNING := $(shell find calib/offline -name '*.py')
+RUN_TIME := $(shell find client camera daemon calib engines -name '*.py' -not -path 'calib/offline/*') $(wildcard engines/bundles/default/*)
 
 # Simulates, calls and compares what is older than the code that made it, or not there.
 evaluate: evaluation/report.html
@@ -76,7 +76,7 @@ $(foreach readout,$(READOUTS),$(eval $(call called_by,$(readout))))
 
 CYCLES = 40
 evaluation/images/phased/.simulated: CYCLES = 100
-evaluation/images/%/.simulated: calib/learning/evaluation/conditions/%.json $(wildcard calib/learning/simulation/*.py) | .venv/.dev
+evaluation/images/%/.simulated: calib/offline/evaluation/conditions/%.json $(wildcard calib/offline/simulation/*.py) | .venv/.dev
 	$(BIN)/seqd calib simulate $(@D) --run $* --conditions $< --size 256 --cycles $(CYCLES) --seed 2024 --overwrite
 	touch $@
 
@@ -89,19 +89,19 @@ format: .venv/.dev
 # Newest versions that the project's bounds admit, tested before they are kept.
 lock:
 	rm -rf .venv && $(PYTHON) -m venv .venv
-	PIP_CONSTRAINT= $(BIN)/pip install -q -e '.[dev,train]' 'torch==2.13.0'
+	PIP_CONSTRAINT= $(BIN)/pip install -q -e ./client -e '.[dev,train]' 'torch==2.13.0'
 	(echo '# Versions that seqd is tested with; `make lock` writes them anew.'; \
 	 $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//') > constraints.txt
 	$(BIN)/pip list --format=freeze | grep '^setuptools==' >> constraints.txt
 
 clean:
-	rm -rf .venv demo evaluation build dist *.egg-info
+	rm -rf .venv demo evaluation build dist *.egg-info client/*.egg-info client/build
 
-.venv/.base: pyproject.toml constraints.txt
+.venv/.base: pyproject.toml client/pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -e .
+	$(BIN)/pip install -q -e ./client -e .
 	touch $@
 
 .venv/.dev: .venv/.base
-	$(BIN)/pip install -q -e '.[dev,train]'
+	$(BIN)/pip install -q -e ./client -e '.[dev,train]'
 	touch $@

@@ -25,8 +25,7 @@ import tomli_w
 import zmq
 from rich.console import Console
 from rich.table import Table
-
-from daemon.sockets import connect
+from seqd_client.sockets import connect
 
 SEQD = (sys.executable, "-m", "daemon.cli")
 RUN, SIZE, TILES, DENSITY_K_MM2 = "CONSUMED", 128, 8, 284

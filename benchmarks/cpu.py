@@ -24,18 +24,19 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.tile import simulate_tile
 from calib.normalisation import estimate_normalisation
-from engines.architecture import flops
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedtile import simulate_tile
 from engines.backends import EngineOptions, open_backend
-from engines.backends.quiet import openvino
-from engines.bundle import Bundle, load_bundle
+from engines.bundles.bundle import Bundle, load_bundle
+from engines.bundles.onnxgraph import write_graph
+from engines.bundles.torchbundle import load_weights
 from engines.contract import Engine, Request, Slot
-from engines.deployed import Output
-from engines.graph import write_graph
-from engines.network import Network, load_weights
-from engines.readout import read_centres
+from engines.network.architecture import flops
+from engines.network.deployed import Output
+from engines.network.readout import read_centres
+from engines.network.torchnetwork import Network
+from engines.openvinolibrary import openvino
 
 SIZES = (256, 512)
 DENSITY_K_MM2 = 284

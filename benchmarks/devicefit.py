@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from calib.jointfit.arrays import Array, Library, library_of
-from calib.jointfit.cycle import FittedCycle, fit_cycle
+from calib.jointfit.fitcycle import FittedCycle, fit_cycle
+from calib.jointfit.fitdevice import STILL, crowded_tile
 from calib.jointfit.scene import Scene
-from calib.jointfit.trial import STILL, crowded_tile
 
 SIZES_PX = (512, 1024, 2048)
 DENSITIES_K_MM2 = (57, 284, 850)

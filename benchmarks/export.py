@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
-from daemon.exporting.folder import FolderKind, folder_files, write_files
+from daemon.outputs.sinks.folderexport import FolderKind, folder_files, write_files
 from daemon.record.committed import open_run
 from tests.writtenrun import run_info, write_run
 
@@ -30,8 +30,8 @@ PICARD = "PicardCommandLine"
 EXPORT = """
 import sys
 from pathlib import Path
-from daemon.exporting.bam import export_bam
-from daemon.exporting.fastq import export_fastq
+from daemon.outputs.reads.bam import export_bam
+from daemon.outputs.reads.fastqexport import export_fastq
 from daemon.record.committed import open_run
 run, folder, form, threads = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 with open_run(run) as opened:

@@ -25,20 +25,21 @@ from matplotlib import pyplot
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from seqd_client.errors import SeqdError
 
 from benchmarks.devicefit import gpu_library, measure_fit
 from benchmarks.tracing import STREAMS, Overlap, Span, TracedDriver, overlap
-from calib.jointfit.trial import STILL, crowded_tile
-from engines.architecture import flops
+from calib.jointfit.fitdevice import STILL, crowded_tile
 from engines.backends import EngineOptions, tensorrt
 from engines.backends import torch as pytorch
 from engines.buffered import BufferedRunner, open_buffered
-from engines.bundle import Bundle, load_bundle
+from engines.bundles.bundle import Bundle, load_bundle
+from engines.bundles.torchbundle import load_network
 from engines.contract import Request, Slot
 from engines.devices import open_cuda
 from engines.devices.driver import Driver
-from engines.errors import EngineError, EngineLostError, SeqdError
-from engines.network import load_network
+from engines.errors import EngineError, EngineLostError
+from engines.network.architecture import flops
 from engines.tensorrt.api import load_tensorrt
 from engines.tensorrt.cache import default_folder
 

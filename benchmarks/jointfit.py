@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import devicefit
-from calib.jointfit.cycle import fit_cycle
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.tile import simulate_tile
+from calib.jointfit.fitcycle import fit_cycle
 from calib.normalisation import Normalisation
-from calib.template.tile import make_template
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedtile import simulate_tile
+from calib.template.tiletemplate import make_template
 from engines.backends import EngineOptions, open_engine
-from engines.bundle import Readout, load_bundle
+from engines.bundles.bundle import Readout, load_bundle
 from engines.contract import Engine, Request
 
 SHAPE = (256, 256)

@@ -13,11 +13,11 @@ from pathlib import Path
 from statistics import median
 
 import tomli_w
+from seqd_client.consumer import ControlClient
+from seqd_client.errors import UnreachableError
 
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import write_simulated_run
-from daemon.client import ControlClient
-from daemon.errors import UnreachableError
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import write_simulated_run
 
 RUN, TILES, CYCLES, SHAPE = "SOAK", 4, 500, (48, 48)
 SETTLED = 200

@@ -6,9 +6,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, shift
+from seqd_client.errors import SeqdError
 from skimage.registration import phase_cross_correlation
-
-from engines.errors import SeqdError
 
 SPOT_PX = 1.0
 SURROUND_PX = 4.0

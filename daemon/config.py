@@ -1,44 +1,18 @@
 """The configuration: one TOML file, closed and bounded. ``systemd/seqd.toml`` is the commented example."""
 
 import hashlib
-import re
 import tomllib
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from seqd_client.errors import SeqdError
+from seqd_client.sockets import FRAMES, RECOVERY, beyond_this_machine, checked_address
 
-from engines.bundle import DEFAULT_BUNDLE, Readout
-from engines.errors import SeqdError
+from engines.bundles.bundle import DEFAULT_BUNDLE, Readout
 
-
-def _address(address: str) -> str:
-    ipc = address.startswith("ipc://") and 0 < len(address.removeprefix("ipc://").encode()) <= IPC_PATH_BYTES
-    tcp = TCP.fullmatch(address)
-    if not ipc and not (tcp and 0 < int(tcp["port"]) < 2**16):
-        raise ValueError(f"an address is needed: ipc://PATH of at most {IPC_PATH_BYTES} bytes, or tcp://HOST:PORT")
-    return address
-
-
-IPC_PATH_BYTES = 107
-"""The system's limit for a socket's path."""
-
-TCP = re.compile(r"tcp://(?P<host>\*|\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,253}):(?P<port>[0-9]{1,5})")
-
-Endpoint = Annotated[str, AfterValidator(_address)]
+Endpoint = Annotated[str, AfterValidator(checked_address)]
 """A ZeroMQ address: ``ipc://PATH`` or ``tcp://HOST:PORT``."""
-
-
-def beyond_this_machine(address: str) -> bool:
-    """Whether an address can be reached from, or lies on, another machine."""
-    tcp = TCP.fullmatch(address)
-    if tcp is None:
-        return not address.startswith("ipc://")
-    try:
-        return not ip_address(tcp["host"].strip("[]")).is_loopback
-    except ValueError:
-        return tcp["host"] != "localhost"
 
 
 class ConfigError(SeqdError):
@@ -54,9 +28,9 @@ class _Section(BaseModel):
 class ControllerConfig(_Section):
     """The imaging controller."""
 
-    frames: Endpoint = "ipc:///run/seqd/frames"
+    frames: Endpoint = FRAMES
     """Where it publishes frames."""
-    recovery: Endpoint = "ipc:///run/seqd/recovery"
+    recovery: Endpoint = RECOVERY
     """Where it answers requests to send a frame again."""
     resend_after_s: Annotated[float, Field(ge=0.05, le=600)] = 1.0
     """A frame is asked for again when it is overdue by this long, and again each time this passes."""

@@ -4,8 +4,10 @@ import errno
 import sqlite3
 from typing import ClassVar
 
-from daemon.states import StopReason
-from engines.errors import BundleError, EngineError, EngineLostError, SeqdError
+from seqd_client.errors import SeqdError
+from seqd_client.status import StopReason
+
+from engines.errors import BundleError, EngineError, EngineLostError
 
 
 class OutputError(SeqdError):
@@ -32,12 +34,6 @@ class RunError(SeqdError):
     def __init__(self, text: str, *, reason: StopReason = StopReason.REFUSED) -> None:
         super().__init__(text)
         self.reason = reason
-
-
-class UnreachableError(SeqdError):
-    """A process that should answer does not."""
-
-    exit_code: ClassVar[int] = 9
 
 
 _BY_ERRNO = {

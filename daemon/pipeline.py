@@ -29,23 +29,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import structlog
-
-from calib.runfolder import RunInfo, TileId
-from daemon.backlog.backpressure import Backpressure
-from daemon.backlog.gauges import Gauges
-from daemon.backlog.spiller import Spiller
-from daemon.calling.caller import Caller, take_all
-from daemon.config import Config
-from daemon.errors import RunError
-from daemon.intake.assembler import Assembler, Item
-from daemon.intake.ingest import Ingest
-from daemon.record.output import RunOutput
-from daemon.sinks.live import LiveSinks
-from daemon.states import Phase, RunState, StopReason
-from daemon.watching.progress import Progress
-from daemon.watching.status import Lag
-from daemon.wire.codec import Refusal, WireError
-from daemon.wire.messages import (
+from seqd_client.runinfo import RunInfo, TileId
+from seqd_client.status import Lag, Phase, RunState, StopReason
+from seqd_client.wire.codec import Refusal, WireError
+from seqd_client.wire.messages import (
     CycleEnd,
     Done,
     Frame,
@@ -59,6 +46,17 @@ from daemon.wire.messages import (
     RunEnd,
     RunStart,
 )
+
+from daemon.calling.tilereader import Caller, take_all
+from daemon.config import Config
+from daemon.errors import RunError
+from daemon.intake.assembler import Assembler, Item
+from daemon.intake.ingest import Ingest
+from daemon.intake.pressure import Backpressure, Gauges
+from daemon.intake.spiller import Spiller
+from daemon.outputs.sinks.sinkthreads import LiveSinks
+from daemon.record.runrecord import RunOutput
+from daemon.watching.progress import Progress
 from daemon.worker import Worker
 
 TILE_QUEUE = 2

@@ -12,35 +12,34 @@ from functools import partial
 
 import structlog
 import zmq
+from seqd_client.errors import SeqdError, first_line
+from seqd_client.runinfo import RunInfo
+from seqd_client.status import EngineStatus, FitStatus, Phase, RunState, StopReason
+from seqd_client.wire.messages import Done, RunStart
 
-from calib.calling.quality import binned
-from calib.runfolder import RunInfo
+from calib.calling.scores import binned
 from daemon import __version__
-from daemon.calling.caller import Caller
-from daemon.calling.engine import Chosen, choose, choose_fallback
-from daemon.calling.reopening import LastingEngine
+from daemon.calling.enginechoice import Chosen, choose, choose_fallback
+from daemon.calling.supervisedengine import LastingEngine
+from daemon.calling.tilereader import Caller
 from daemon.config import Config
-from daemon.control import Control
 from daemon.errors import RunError, stop_reason, storage_error
 from daemon.intake.ingest import Ingest
-from daemon.metrics.control import ControlReference
+from daemon.outputs.figures.spikein import ControlReference
 from daemon.pipeline import Pipeline
 from daemon.record.durable import write_durably
 from daemon.record.ledgerreader import EngineUse, Start
-from daemon.record.output import RunOutput
 from daemon.record.patience import Patience
 from daemon.record.provenance import provenance_of
 from daemon.record.runfiles import RunFiles
-from daemon.security.gate import Gate
-from daemon.states import Phase, RunState, StopReason
-from daemon.stream import Stream
-from daemon.watching.notify import Notifier
+from daemon.record.runrecord import RunOutput
+from daemon.serving.gate import Gate
+from daemon.serving.requests import Control
+from daemon.serving.stream import Stream
 from daemon.watching.progress import Progress
-from daemon.watching.status import EngineStatus, FitStatus
-from daemon.watching.watchdog import Watchdog
-from daemon.wire.messages import Done, RunStart
-from engines.bundle import Bundle, load_bundle
-from engines.errors import EngineError, EngineLostError, SeqdError, first_line
+from daemon.watching.watchdog import Notifier, Watchdog
+from engines.bundles.bundle import Bundle, load_bundle
+from engines.errors import EngineError, EngineLostError
 
 WAIT_S = 0.2
 

@@ -40,7 +40,7 @@ class Answer:
     """What was asked for, nothing else."""
 
     centres: NDArray[np.float32] | None
-    """(n, 4) evidence for a centre of each base at each position, 0-1; see :mod:`engines.readout`."""
+    """(n, 4) evidence for a centre of each base at each position, 0-1; see :mod:`engines.network.readout`."""
     probabilities: NDArray[np.float32] | None
     """(5, H, W) background, A, C, G, T; sums to 1 over the classes."""
     superresolved: NDArray[np.float32] | None
@@ -103,3 +103,20 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release the device; a later call of any other method raises :class:`EngineError`."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Settings that every backend understands."""
+
+    precision: str = "auto"
+    """``auto`` (the best the device computes natively), ``f32``, ``bf16``, ``f16``, or ``int8`` with the bundle's
+    quantised network."""
+    threads: int = 0
+    """Processor threads; 0 leaves it to the device."""
+    slots: int = 2
+    """Tiles in the engine at once: one computing, the others being filled or read."""
+    strip_px: int = 0
+    """Pixels of a strip that a larger tile is cut into; 0 leaves it to the backend."""
+    gpu: bool | None = None
+    """Whether it must run on a GPU, or must not; None leaves it to the backend."""

@@ -1,15 +1,6 @@
-"""The root of every error that seqd shows to a person, and what of other errors is shown."""
+"""Errors of bundles and engines."""
 
-from typing import ClassVar
-
-
-class SeqdError(Exception):
-    """An expected failure: one line that names the thing, the value and what is allowed.
-
-    The command line prints the line and ends with ``exit_code``; nothing else prints errors.
-    """
-
-    exit_code: ClassVar[int] = 1
+from seqd_client.errors import SeqdError
 
 
 class BundleError(SeqdError):
@@ -31,8 +22,3 @@ class EngineLostError(SeqdError):
     """
 
     exit_code = 5
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of somebody else's says, in one line, or its name where it says nothing."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

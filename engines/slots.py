@@ -17,9 +17,10 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from seqd_client.errors import SeqdError, first_line
 
 from engines.contract import Answer, EngineInfo, Request, Slot
-from engines.errors import EngineError, EngineLostError, SeqdError, first_line
+from engines.errors import EngineError, EngineLostError
 
 OPEN_TIMEOUT_S = 600.0
 """Opening a device, loading a plan and compiling kernels take no longer."""

@@ -5,9 +5,9 @@ from contextlib import ExitStack
 import pytest
 import tqdm
 
-from engines.architecture import Architecture
 from engines.backends import EngineOptions, open_engine
-from engines.bundle import QualityTable, Readout, load_bundle, store_quality
+from engines.bundles.bundle import QualityTable, Readout, load_bundle, store_quality
+from engines.network.architecture import Architecture
 
 # A thread of its own that other libraries' progress bars start, and that never ends.
 tqdm.tqdm.monitor_interval = 0
@@ -35,9 +35,9 @@ def tiny_bundle(tiny, tmp_path_factory):
     # PyTorch takes seconds to import: only tests of this bundle pay for it.
     import torch
 
-    from calib.learning.golden import golden_tile
-    from engines.export import write_bundle
-    from engines.network import Network
+    from calib.offline.training.goldenimage import golden_tile
+    from engines.bundles.torchbundle import write_bundle
+    from engines.network.torchnetwork import Network
 
     torch.manual_seed(1)
     network = Network(tiny)

@@ -9,7 +9,7 @@ import threading
 import zlib
 from itertools import count
 
-from calib.template.tile import TileTemplate
+from calib.template.tiletemplate import TileTemplate
 from daemon.cli.app import main
 from engines.backends import openvino
 from engines.errors import EngineError, EngineLostError

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from interop import py_interop_run_metrics, py_interop_summary
+from seqd_client.runinfo import TileId
 
-from calib.runfolder import TileId
-from daemon.metrics.control import ControlErrors, ControlReference
-from daemon.metrics.run import RunMetrics
-from daemon.metrics.summary import Summary, summarise
+from daemon.outputs.figures.cyclefigures import RunMetrics
+from daemon.outputs.figures.spikein import ControlErrors, ControlReference
+from daemon.outputs.figures.summary import Summary, summarise
+from daemon.outputs.interop.interopfolder import InterOp
 from daemon.record.committed import open_run
-from daemon.sinks.interop.view import InterOp
 
 
 def write_interop(

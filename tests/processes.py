@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tomli_w
-
-from daemon.client import ControlClient
-from daemon.errors import UnreachableError
-from daemon.watching.status import Status
+from seqd_client.consumer import ControlClient
+from seqd_client.errors import UnreachableError
+from seqd_client.status import Status
 
 SEQD = [sys.executable, "-m", "daemon.cli"]
 PATIENCE_S = 120.0

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from daemon.watching.status import Status
+from seqd_client.status import Status
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "status.schema.json"
 

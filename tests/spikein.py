@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from calib.runfolder import RunInfo, TileId
+from seqd_client.runinfo import RunInfo, TileId
 
 SHARE = 0.05
 FIRST, LAST = 0.001, 0.03

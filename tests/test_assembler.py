@@ -3,8 +3,10 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from seqd_client.runinfo import Read, RunInfo, TileId
+from seqd_client.wire.codec import Refusal, WireError
+from seqd_client.wire.messages import Frame, Gone
 
-from calib.runfolder import Read, RunInfo, TileId
 from daemon.intake.assembler import (
     REQUEST_WINDOW,
     Assembler,
@@ -14,8 +16,6 @@ from daemon.intake.assembler import (
     SpooledImage,
     TileImage,
 )
-from daemon.wire.codec import Refusal, WireError
-from daemon.wire.messages import Frame, Gone
 
 FIRST, SECOND = TileId(lane=1, tile=1101), TileId(lane=1, tile=1102)
 IMAGE = 4 * 8 * 10 * 2

@@ -1,9 +1,8 @@
 import pytest
 
-from daemon.backlog.backpressure import Backpressure
-from daemon.backlog.forecast import Forecast
 from daemon.config import MemoryConfig, SpoolConfig
-from daemon.intake.imaging import ImagingTime
+from daemon.intake.cycletime import ImagingTime
+from daemon.intake.pressure import Backpressure, Forecast
 
 MB = 2**20
 MEMORY = MemoryConfig(spill_above=10 * MB, refuse_above=20 * MB)

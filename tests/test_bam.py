@@ -10,12 +10,12 @@ import pytest
 
 from daemon import __version__
 from daemon.errors import ExportError, OutputError
-from daemon.exporting.bam import export_bam
-from daemon.exporting.conversion import By
+from daemon.outputs.bgzf import END
+from daemon.outputs.reads import fastqfiles
+from daemon.outputs.reads.bam import export_bam
+from daemon.outputs.reads.conversion import By
+from daemon.outputs.reads.fastqfiles import Fastq
 from daemon.record.committed import open_run
-from daemon.sinks import fastq
-from daemon.sinks.bgzf import END
-from daemon.sinks.fastq import Fastq
 from tests.picard import fastq_records, picard
 from tests.writtenrun import run_info, write_run
 
@@ -38,7 +38,7 @@ class ByFirstBase:
 @pytest.fixture
 def make(tmp_path, monkeypatch):
     """Writes a run, and exports it."""
-    monkeypatch.setattr(fastq, "CLUSTERS", 60)
+    monkeypatch.setattr(fastqfiles, "CLUSTERS", 60)
 
     def make(reads, clusters=100, *, cycles=None, info=None, **options):
         info = info or run_info(reads, lanes=2, tiles=(1101, 1102))

@@ -7,12 +7,12 @@ import subprocess
 import numpy as np
 import pytest
 
-from daemon.exporting.barcodes import UNDETERMINED, Demultiplexer
-from daemon.exporting.demultiplexstats import count_samples
-from daemon.exporting.samples import BclConvert, Picard, Sample, SampleError, Samples
+from daemon.outputs.illumina.basecalls import BaseCalls
+from daemon.outputs.samples.barcodes import UNDETERMINED, Demultiplexer
+from daemon.outputs.samples.demultiplexstats import count_samples
+from daemon.outputs.samples.samples import BclConvert, Picard, Sample, SampleError, Samples
+from daemon.outputs.sink import Encoding
 from daemon.record.committed import open_run
-from daemon.sinks.illumina.basecalls import BaseCalls
-from daemon.sinks.sinkfile import Encoding
 from tests.writtenrun import run_info, write_run
 
 SINGLE = (("alpha", "ACGTACGT"), ("beta", "TTGGCCAA"), ("gamma", "GATTACAG"))

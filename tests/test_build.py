@@ -10,18 +10,15 @@ from importlib.util import find_spec
 import pytest
 from doubles.tensorrt import Full, Lean
 
-from daemon.cli.build import build_one
-from engines.bundle import DEFAULT_BUNDLE, load_bundle
+from daemon.cli.buildplans import build_one
+from engines.bundles.bundle import DEFAULT_BUNDLE, load_bundle
+from engines.contract import EngineOptions
 from engines.devices.driver import DeviceInfo
 from engines.devices.probe import probe
 from engines.errors import EngineError
-from engines.options import EngineOptions
-from engines.tensorrt.build import build_plan
-from engines.tensorrt.cache import PlanCache, default_folder
-from engines.tensorrt.cut import cut_graph
-from engines.tensorrt.inspection import inspect_layers
+from engines.tensorrt.build import build_plan, cut_graph, inspect_layers
+from engines.tensorrt.cache import PlanCache, default_folder, read_trusted
 from engines.tensorrt.plans import Plans
-from engines.tensorrt.trust import read_trusted
 from tests.processes import SEQD
 
 GPU = DeviceInfo("GPU of the test", (9, 0), 132, 80 * 2**30, "580.1")

@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.optics import spots
-from calib.learning.simulation.tile import simulate_tile
 from calib.normalisation import estimate_normalisation
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.optics import spots
+from calib.offline.simulation.simulatedtile import simulate_tile
 from calib.registration import RegistrationError, align, draw_reference, measure_shift, register, spots_only
 from calib.template.detections import Detections, detect, merge, support
 

@@ -8,7 +8,7 @@ import tomllib
 import pytest
 import tomli_w
 
-from engines.bundle import DEFAULT_BUNDLE, load_bundle
+from engines.bundles.bundle import DEFAULT_BUNDLE, load_bundle
 from tests.processes import SEQD
 
 CYCLES = 20

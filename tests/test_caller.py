@@ -6,28 +6,29 @@ from itertools import count
 
 import pytest
 import zmq
+from seqd_client.runinfo import TileId
 
-from calib.jointfit.place import choose_place
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import write_simulated_run
-from calib.runfolder import TileId, read_frames
-from daemon.calling.caller import Caller
-from daemon.calling.engine import Chosen
-from daemon.calling.reopening import LastingEngine
+from calib.jointfit.fitdevice import choose_place
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import write_simulated_run
+from calib.runfolder.images import read_frames
+from daemon.calling.enginechoice import Chosen
+from daemon.calling.supervisedengine import LastingEngine
+from daemon.calling.tilereader import Caller
 from daemon.config import FaultsConfig, SecurityConfig
 from daemon.intake.assembler import MissingImage, TileImage
-from daemon.record.output import RunOutput
 from daemon.record.patience import Patience
 from daemon.record.runfiles import RunFiles
-from daemon.security.gate import Gate
-from daemon.stream import Stream
+from daemon.record.runrecord import RunOutput
+from daemon.serving.gate import Gate
+from daemon.serving.stream import Stream
 from daemon.watching.progress import Progress
 from engines.backends.openvino import OpenVinoRunner
-from engines.bundle import Readout, load_bundle
+from engines.bundles.bundle import Readout, load_bundle
+from engines.bundles.golden import GoldenResult
+from engines.contract import EngineOptions
+from engines.engineselection import Selection
 from engines.errors import EngineError, EngineLostError
-from engines.golden import GoldenResult
-from engines.options import EngineOptions
-from engines.selection import Selection
 from engines.slots import SlottedEngine
 from tests.processes import outputs
 

@@ -4,17 +4,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from calib.calling.chastity import CYCLES, LEAST_PERCENT, UNKNOWN, chastity, passes
-from calib.calling.evidence import EVIDENCE_FLOOR, FIT_LOSS, NETWORK_WEIGHT, log_evidence
-from calib.calling.quality import MARGIN_MOST, NO_CALL, binned, features, predictor, scores
-from calib.calling.reading import LEAST_EVIDENCE, LEAST_VISIBLE, MISFIT, MOST, Reading, fitted_reading, network_reading
-from calib.calling.sequence import base_probabilities, call_cycle
-from calib.jointfit.chemistry import SPREAD
-from calib.jointfit.cycle import FittedCycle
+from calib.calling.callcycle import base_probabilities, call_cycle
+from calib.calling.reading import (
+    EVIDENCE_FLOOR,
+    FIT_LOSS,
+    LEAST_EVIDENCE,
+    LEAST_VISIBLE,
+    MISFIT,
+    MOST,
+    NETWORK_WEIGHT,
+    Reading,
+    fitted_reading,
+    log_evidence,
+    network_reading,
+)
+from calib.calling.scores import (
+    CYCLES,
+    LEAST_PERCENT,
+    MARGIN_MOST,
+    NO_CALL,
+    UNKNOWN,
+    binned,
+    chastity,
+    features,
+    passes,
+    predictor,
+    scores,
+)
+from calib.jointfit.colourprior import SPREAD
+from calib.jointfit.fitcycle import FittedCycle
 from calib.jointfit.scene import Scene
-from calib.learning.quality.table import CAP, KnownCalls, fit_quality, fit_table
+from calib.offline.quality.qualitytable import CAP, KnownCalls, fit_quality, fit_table
 from calib.phasing import Phasing, strands
-from engines.bundle import QualityTable
+from engines.bundles.bundle import QualityTable
 
 NONE = Phasing(0.0, 0.0)
 TABLE = QualityTable(weights=(1, 0, 0, 0, 0, 0), edges=(0.3, 0.8, 1.2), scores=(2, 15, 30, 40), binned=(2, 12, 24, 40))

@@ -10,15 +10,10 @@ import numpy as np
 import pytest
 import tifffile
 import zmq
-
-from calib.runfolder import Read, RunInfo, TileId, image_path
-from daemon.camera.controller import Controller, Pace
-from daemon.camera.disturbance import Crash, Disturbance
-from daemon.camera.faults import FaultError, Faults, parse_faults
-from daemon.camera.ring import Ring
-from daemon.errors import RunError, UnreachableError
-from daemon.wire.codec import WireError, decode, encode
-from daemon.wire.messages import (
+from seqd_client.errors import SeqdError, SocketError, UnreachableError
+from seqd_client.runinfo import CHANNELS, Read, RunInfo, TileId
+from seqd_client.wire.codec import WireError, decode, encode
+from seqd_client.wire.messages import (
     CycleEnd,
     Done,
     Frame,
@@ -33,8 +28,12 @@ from daemon.wire.messages import (
     RunStart,
     Sync,
 )
-from engines.architecture import CHANNELS
-from engines.errors import SeqdError
+
+from calib.runfolder.images import image_path
+from camera.disturbance import Crash, Disturbance
+from camera.faults import FaultError, Faults, parse_faults
+from camera.ring import Ring
+from camera.simulatedcontroller import Controller, Pace
 
 CYCLES = 3
 INFO = RunInfo(
@@ -569,7 +568,7 @@ def test_daemon_that_stays_silent_after_the_end_is_left(archive, tmp_path, host)
 def test_address_in_use_is_an_error(archive, tmp_path):
     busy = f"ipc://{tmp_path}/busy/frames"
     (tmp_path / "busy").write_text("a file, where a folder has to be")
-    with pytest.raises(RunError, match="socket ipc"):
+    with pytest.raises(SocketError, match="socket ipc"):
         Controller(archive, INFO, frames=busy, recovery=busy, pace=Pace(), faults=Faults())
 
 

@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from daemon.camera.faults import Faults, parse_faults
+from camera.faults import Faults, parse_faults
 from tests.chaos import carry as carrying
 from tests.chaos.campaign import prepare
 from tests.chaos.carry import carry, undisturbed

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import tifffile
 from scipy.spatial import cKDTree
+from seqd_client.runinfo import TileId
 
-from calib.learning.classical import spots
-from calib.learning.classical.chastity import chastity, passes, qualities
-from calib.learning.classical.phasing import phasing_of, undo
-from calib.learning.classical.pipeline import call_folder, call_tile
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.tile import simulate_tile
+from calib.offline.classical_caller import logspots
+from calib.offline.classical_caller.callscores import chastity, passes, qualities
+from calib.offline.classical_caller.calltile import call_folder, call_tile
+from calib.offline.classical_caller.phasecorrection import phasing_of, undo
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedtile import simulate_tile
 from calib.phasing import Phasing, strands
-from calib.runfolder import RunFolderError, TileId, image_path
+from calib.runfolder.images import RunFolderError, image_path
 
 CROP = Path(__file__).parent / "data" / "iss_mouse_brain_crop"
 TILE = TileId(lane=1, tile=1101)
@@ -41,23 +42,23 @@ def clusters(number, cycles, *, composition=(0.25, 0.25, 0.25, 0.25), seed=1):
 def test_response_of_a_gaussian_is_the_closed_form_and_background_gives_none(width):
     scale = 2.0
     background = 5 + 0.1 * np.arange(37, dtype=np.float32)
-    seen = spots.response(gaussian(20, 18, width=width) + background, scale_px=scale)
+    seen = logspots.response(gaussian(20, 18, width=width) + background, scale_px=scale)
     assert seen[20, 18] == pytest.approx(2 * scale**2 * width**2 / (scale**2 + width**2) ** 2, rel=0.02)
-    flat = spots.response(np.broadcast_to(background, (41, 37)), scale_px=scale)
+    flat = logspots.response(np.broadcast_to(background, (41, 37)), scale_px=scale)
     assert np.abs(flat[:, 14:-14]).max() < 0.005 * background.max()
 
 
 @pytest.mark.parametrize(("y", "x"), [(20, 18), (20.3, 17.6), (19.75, 18.45)])
 def test_a_spot_is_found_where_it_is(y, x):
     noise = np.random.default_rng(1).normal(0, 0.01, (41, 37))
-    found = spots.find(spots.response((gaussian(y, x, width=1.2) + noise).astype(np.float32), scale_px=1.2))
+    found = logspots.find(logspots.response((gaussian(y, x, width=1.2) + noise).astype(np.float32), scale_px=1.2))
     assert found == pytest.approx(np.array([[y, x]]), abs=0.06)
 
 
 def test_a_response_is_read_between_pixels_and_not_far_outside():
     image = gaussian(20.4, 18.3, width=2)
     places = np.array([[20.4, 18.3], [20, 18], [-1.6, 3], [3, 38.0], [41.4, 36]], np.float32)
-    read = spots.read(image, places)
+    read = logspots.read(image, places)
     assert read[:2] == pytest.approx([1, image[20, 18]], abs=2e-3)
     assert np.isnan(read[2:]).tolist() == [True, True, False]
 

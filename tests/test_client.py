@@ -16,25 +16,13 @@ import zmq
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import write_simulated_run
-from calib.runfolder import TileId
-from daemon.client import AsyncCallsStream, AsyncControlClient, CallsStream, ControlClient, MissedError
-from daemon.client.following import Following
-from daemon.config import ControlConfig, SecurityConfig
-from daemon.control import Control
-from daemon.errors import UnreachableError
-from daemon.record.locs import encode_locs
-from daemon.record.runfiles import RunFiles
-from daemon.record.tilefile import open_tile_file
-from daemon.security.gate import Gate
-from daemon.states import CycleStatus, RunState
-from daemon.stream import Stream
-from daemon.watching.progress import Progress
-from daemon.watching.status import Status
-from daemon.wire.codec import decode, encode
-from daemon.wire.messages import (
+from seqd_client.consumer import AsyncCallsStream, AsyncControlClient, CallsStream, ControlClient, MissedError
+from seqd_client.consumer.following import Following
+from seqd_client.errors import UnreachableError
+from seqd_client.runinfo import TileId
+from seqd_client.status import CycleStatus, RunState, Status
+from seqd_client.wire.codec import decode, encode
+from seqd_client.wire.messages import (
     Calls,
     Event,
     Refused,
@@ -46,6 +34,16 @@ from daemon.wire.messages import (
     TilesAnswer,
     TilesQuery,
 )
+
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import write_simulated_run
+from daemon.config import ControlConfig, SecurityConfig
+from daemon.record.runfiles import RunFiles
+from daemon.record.tilefile import encode_locs, open_tile_file
+from daemon.serving.gate import Gate
+from daemon.serving.requests import Control
+from daemon.serving.stream import Stream
+from daemon.watching.progress import Progress
 from tests.processes import bench, finish, process
 
 CLIENTS = Path(__file__).parents[1] / "docs" / "clients.md"

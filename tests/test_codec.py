@@ -6,9 +6,8 @@ import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from daemon.wire.codec import Refusal, WireError, decode, encode
-from daemon.wire.messages import MESSAGES, Calls, Event, Frame, Refused, RunStart
+from seqd_client.wire.codec import Refusal, WireError, decode, encode
+from seqd_client.wire.messages import MESSAGES, Calls, Event, Frame, Refused, RunStart
 
 PIXELS = bytes(range(128))
 FRAME = {
@@ -143,7 +142,7 @@ def test_map_of_too_many_fields_is_refused_before_it_is_made(topic):
 
 NESTED = """
 import resource
-from daemon.wire.codec import WireError, decode
+from seqd_client.wire.codec import WireError, decode
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from engines.backends import BACKENDS, EngineOptions, open_backend
-from engines.bundle import load_bundle
+from engines.bundles.bundle import load_bundle
+from engines.bundles.golden import load_golden
 from engines.contract import Request
 from engines.devices.probe import probe
 from engines.errors import EngineError
-from engines.golden import load_golden
-from engines.readout import read_centres
+from engines.network.readout import read_centres
 from engines.tensorrt.api import load_tensorrt
 
 SHAPE = (61, 83)
@@ -115,7 +115,8 @@ def scattered(n, shape=SHAPE):
 def reference(shape):
     """Probabilities and super-resolved images of the first image, from PyTorch in FP32."""
     torch = pytest.importorskip("torch")
-    from engines.network import Network, load_weights
+    from engines.bundles.torchbundle import load_weights
+    from engines.network.torchnetwork import Network
 
     bundle = load_bundle()
     network = Network(bundle.model.architecture)

@@ -4,21 +4,20 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
+from seqd_client.consumer import ControlClient
+from seqd_client.errors import SocketError, UnreachableError
+from seqd_client.runinfo import TileId
+from seqd_client.sockets import bind
+from seqd_client.status import CycleStatus, RunState, StopReason
+from seqd_client.wire.codec import decode
+from seqd_client.wire.messages import Accepted, Calls, Drain, Hold, Refused, Replay, StatusQuery, Template, TilesQuery
 
-from calib.runfolder import TileId
-from daemon.client import ControlClient
 from daemon.config import ControlConfig, SecurityConfig
-from daemon.control import Control
-from daemon.errors import RunError, UnreachableError
-from daemon.record.locs import encode_locs
 from daemon.record.runfiles import RunFiles
-from daemon.record.tilefile import open_tile_file
-from daemon.security.gate import Gate
-from daemon.sockets import bind
-from daemon.states import CycleStatus, RunState, StopReason
+from daemon.record.tilefile import encode_locs, open_tile_file
+from daemon.serving.gate import Gate
+from daemon.serving.requests import Control
 from daemon.watching.progress import Progress
-from daemon.wire.codec import decode
-from daemon.wire.messages import Accepted, Calls, Drain, Hold, Refused, Replay, StatusQuery, Template, TilesQuery
 
 TILE, EMPTY = TileId(lane=1, tile=1101), TileId(lane=1, tile=1102)
 POSITIONS = np.array([[1.5, 20.25], [3.0, 4.0], [7.75, 0.5]], np.float32)
@@ -205,6 +204,6 @@ def test_endpoint_that_cannot_be_made_is_named(tmp_path):
     with (
         zmq.Context() as context,
         context.socket(zmq.ROUTER) as socket,
-        pytest.raises(RunError, match=r"socket ipc://.*/file/control: "),
+        pytest.raises(SocketError, match=r"socket ipc://.*/file/control: "),
     ):
         bind(socket, f"ipc://{tmp_path}/file/control")

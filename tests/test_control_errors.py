@@ -5,8 +5,15 @@ import gzip
 import numpy as np
 import pytest
 
-from daemon.metrics.control import LENGTHS, MOST_CLUSTERS, UNKNOWN, ControlError, ControlErrors, ControlReference
-from daemon.metrics.run import RunMetrics
+from daemon.outputs.figures.cyclefigures import RunMetrics
+from daemon.outputs.figures.spikein import (
+    LENGTHS,
+    MOST_CLUSTERS,
+    UNKNOWN,
+    ControlError,
+    ControlErrors,
+    ControlReference,
+)
 from daemon.record.committed import open_run
 from tests.spikein import SpikeIn, fasta, random_genome
 from tests.writtenrun import run_info, write_run

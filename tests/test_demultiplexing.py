@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calib.runfolder import RUN_INFO, run_info_xml
+from calib.runfolder.images import RUN_INFO, run_info_xml
 from daemon.errors import ExportError
-from daemon.exporting import demultiplexstats
-from daemon.exporting.barcodes import Demultiplexer
-from daemon.exporting.conversion import By
-from daemon.exporting.demultiplexreports import report_files
-from daemon.exporting.demultiplexstats import count_samples
-from daemon.exporting.fastq import export_fastq
-from daemon.exporting.samples import BclConvert, Sample, Samples
+from daemon.outputs.reads.conversion import By
+from daemon.outputs.reads.fastqexport import export_fastq
+from daemon.outputs.samples import demultiplexstats
+from daemon.outputs.samples.barcodes import Demultiplexer
+from daemon.outputs.samples.demultiplexreports import report_files
+from daemon.outputs.samples.demultiplexstats import count_samples
+from daemon.outputs.samples.samples import BclConvert, Sample, Samples
 from daemon.record.committed import open_run
 from tests.writtenrun import run_info, write_run
 

@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 from doubles.kernels import HostKernels, driver_library
 
-from engines import devices, readout
+from engines import devices
 from engines.buffered import HEADER, DeviceTile
+from engines.devices.driver import whole_pages
 from engines.devices.host import HostDriver
-from engines.devices.library import DriverLibrary
-from engines.devices.pages import whole_pages
-from engines.devices.probe import Cuda, CudaDevice, probe
+from engines.devices.probe import Cuda, CudaDevice, DriverLibrary, probe
 from engines.errors import EngineError
 from engines.kernels import ptx
 from engines.kernels.around import AroundNetwork
-from engines.readout import read_centres
+from engines.network.readout import read_centres
+from engines.network.torchnetwork import readout
 from engines.strips import Strip
 
 KERNELS = Path(devices.__file__).parent.parent / "kernels"

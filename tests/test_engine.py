@@ -9,11 +9,11 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.architecture import Architecture
-from engines.bundle import DEFAULT_BUNDLE, GOLDEN, MODEL, NETWORK, WEIGHTS, load_bundle, store_quality
+from engines.bundles.bundle import DEFAULT_BUNDLE, GOLDEN, MODEL, NETWORK, WEIGHTS, load_bundle, store_quality
+from engines.bundles.torchbundle import load_weights
 from engines.errors import BundleError, EngineError
-from engines.network import load_weights
-from engines.readout import READ_SIGMA_PX, read_centres
+from engines.network.architecture import Architecture
+from engines.network.readout import READ_SIGMA_PX, read_centres
 from engines.strips import plan_strips
 
 

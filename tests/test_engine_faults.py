@@ -9,14 +9,15 @@ from contextlib import closing, contextmanager
 
 import pytest
 import zmq
+from seqd_client.runinfo import TileId
+from seqd_client.status import Phase, RunState
+from seqd_client.wire.codec import decode
 
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import write_simulated_run
-from calib.runfolder import TileId, read_frames
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import write_simulated_run
+from calib.runfolder.images import read_frames
 from daemon.record.runfiles import RunFiles
 from daemon.record.tilefile import read_cycles
-from daemon.states import Phase, RunState
-from daemon.wire.codec import decode
 from tests.processes import bench, finish, outputs, process
 
 RUN, CYCLES, SHAPE = "FAILING", 6, (96, 80)

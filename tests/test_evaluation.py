@@ -8,26 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from seqd_client.errors import SeqdError
+from seqd_client.runinfo import Read, RunInfo, TileId
 
-from calib.learning.cli import UsageError
-from calib.learning.codebook import CodebookError, read_codebook
-from calib.learning.evaluation import breakdown
-from calib.learning.evaluation.agreement import agreement, compare
-from calib.learning.evaluation.calibration import Calls, by_cycle, by_quality, calls_of, together
-from calib.learning.evaluation.callers import callers
-from calib.learning.evaluation.codebook import hold_against, on_codebook
-from calib.learning.evaluation.figures import against_truth, write_json
-from calib.learning.evaluation.matching import NO_READ, match, pooled
-from calib.learning.evaluation.reads import Reads, read_fastq
-from calib.learning.evaluation.run import evaluate_runs
-from calib.learning.evaluation.superresolution import bicubic, fidelity, measure
-from calib.learning.evaluation.yields import equal_yield, error_curve
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import Truth, simulated_tile_of, write_simulated_run
-from calib.learning.simulation.optics import spots
-from calib.learning.simulation.superresolved import superresolved
-from calib.runfolder import RUN_INFO, Read, RunFolderError, RunInfo, TileId, read_run_info, run_info_xml
-from engines.errors import SeqdError
+from calib.offline.cli import UsageError
+from calib.offline.evaluation import breakdown
+from calib.offline.evaluation.agreement import agreement, compare, equal_yield, error_curve
+from calib.offline.evaluation.callerfigures import against_truth, write_json
+from calib.offline.evaluation.callers import Reads, callers, read_fastq
+from calib.offline.evaluation.clustermatch import NO_READ, match, pooled
+from calib.offline.evaluation.evaluationrun import evaluate_runs
+from calib.offline.evaluation.oncodebook import hold_against, on_codebook
+from calib.offline.evaluation.scorecalibration import Calls, by_cycle, by_quality, calls_of, together
+from calib.offline.evaluation.superresolution import bicubic, fidelity, measure
+from calib.offline.references.codebook import CodebookError, read_codebook
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.optics import spots
+from calib.offline.simulation.simulatedrun import Truth, simulated_tile_of, write_simulated_run
+from calib.offline.simulation.simulatedtile import superresolved
+from calib.runfolder.images import RUN_INFO, RunFolderError, read_run_info, run_info_xml
 from tests.processes import SEQD
 
 TILE = TileId(lane=1, tile=1101)

@@ -7,15 +7,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import engines.graph
-from calib.learning.commands import app
-from engines.backends.quiet import openvino
-from engines.bundle import DEFAULT_BUNDLE, NETWORK, load_bundle
-from engines.deployed import Deployed, Output, centres_at
-from engines.golden import load_golden
-from engines.graph import BOUND, GraphError, answer, check_graph, write_graph
-from engines.network import load_network
-from engines.readout import OUTSIDE_PX, read_centres
+import engines.bundles.onnxgraph
+from calib.offline.commands import app
+from engines.bundles.bundle import DEFAULT_BUNDLE, NETWORK, load_bundle
+from engines.bundles.golden import load_golden
+from engines.bundles.onnxgraph import BOUND, GraphError, answer, check_graph, write_graph
+from engines.bundles.torchbundle import load_network
+from engines.network.deployed import Deployed, Output, centres_at
+from engines.network.readout import OUTSIDE_PX, read_centres
+from engines.openvinolibrary import openvino
 
 MAP, FINE, CENTRES = Output.PROBABILITIES, Output.SUPERRESOLVED, Output.CENTRES
 ALL = frozenset(Output)
@@ -180,7 +180,7 @@ def test_command_leaves_nothing_behind_where_it_fails(tiny_bundle, tmp_path, mon
     assert isinstance(done.exception, GraphError)
     assert str(done.exception) == f"graph {tmp_path}/none/network.onnx: No such file or directory"
     # No graph is as good as this.
-    monkeypatch.setattr(engines.graph, "BOUND", -1.0)
+    monkeypatch.setattr(engines.bundles.onnxgraph, "BOUND", -1.0)
     path = tmp_path / "network.onnx"
     path.write_bytes(b"the one before")
     assert isinstance(export(tiny_bundle, path).exception, GraphError)

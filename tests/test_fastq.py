@@ -12,15 +12,15 @@ import pysam
 import pytest
 
 from daemon.errors import OutputError
-from daemon.exporting.folder import FolderKind, folder_files, write_files
+from daemon.outputs.bgzf import CONTENT, END, bgzf
+from daemon.outputs.reads import fastqfiles
+from daemon.outputs.reads.columns import Column, constant, laid_out
+from daemon.outputs.reads.fastqfiles import Fastq, fastq_records, fastq_text
+from daemon.outputs.reads.readnames import ReadNames, coordinates
+from daemon.outputs.sinks.folderexport import FolderKind, folder_files, write_files
 from daemon.record.committed import open_run
 from daemon.record.durable import write_durably
-from daemon.record.locs import encode_locs, read_locs
-from daemon.sinks import fastq
-from daemon.sinks.bgzf import CONTENT, END, bgzf
-from daemon.sinks.columns import Column, constant, laid_out
-from daemon.sinks.fastq import Fastq, fastq_records, fastq_text
-from daemon.sinks.readnames import ReadNames, coordinates
+from daemon.record.tilefile import encode_locs, read_locs
 from tests.picard import base_calls, picard
 from tests.writtenrun import run_info, write_run
 
@@ -48,7 +48,7 @@ def test_records_are_those_of_a_plain_loop(reads, tmp_path, monkeypatch):
     """Names of all lengths, several chunks with a rest, passing or not, no-calls, every read."""
     info = run_info(reads, tiles=(1101, 21304), lanes=2, height=16384, width=16384)
     write_run(tmp_path, info, 333)
-    monkeypatch.setattr(fastq, "CLUSTERS", 100)
+    monkeypatch.setattr(fastqfiles, "CLUSTERS", 100)
     with open_run(tmp_path) as run:
         for tile in info.tiles:
             for read in info.reads:

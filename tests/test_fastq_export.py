@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from daemon.errors import ExportError, OutputError
-from daemon.exporting.conversion import By
-from daemon.exporting.fastq import export_fastq
-from daemon.exporting.outputs import open_outputs
+from daemon.outputs.reads import fastqfiles
+from daemon.outputs.reads.conversion import By
+from daemon.outputs.reads.fastqexport import export_fastq
+from daemon.outputs.reads.fastqfiles import Fastq
+from daemon.outputs.reads.growingfiles import open_outputs
 from daemon.record.committed import open_run
-from daemon.sinks import fastq
-from daemon.sinks.fastq import Fastq
 from tests.picard import fastq_records
 from tests.writtenrun import run_info, write_run
 
@@ -40,7 +40,7 @@ class ByFirstBases:
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(fastq, "CLUSTERS", 70)
+    monkeypatch.setattr(fastqfiles, "CLUSTERS", 70)
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def in_a_process(program, *arguments):
 BIG = """
 import re, sys
 from pathlib import Path
-from daemon.exporting.fastq import export_fastq
+from daemon.outputs.reads.fastqexport import export_fastq
 from daemon.record.committed import open_run
 with open_run(Path(sys.argv[1])) as run:
     export_fastq(run, Path(sys.argv[2]), progress=lambda done, of: None)
@@ -277,7 +277,7 @@ MANY = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from daemon.exporting.fastq import export_fastq
+from daemon.outputs.reads.fastqexport import export_fastq
 from daemon.record.committed import open_run
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 class Many:

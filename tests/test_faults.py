@@ -5,15 +5,14 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from seqd_client.runinfo import CHANNELS, TileId
 
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import write_simulated_run
-from calib.runfolder import TileId
-from daemon.camera.disturbance import Disturbance
-from daemon.camera.faults import parse_faults
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import write_simulated_run
+from camera.disturbance import Disturbance
+from camera.faults import parse_faults
 from daemon.record.runfiles import RunFiles
 from daemon.record.tilefile import read_cycles
-from engines.architecture import CHANNELS
 from tests.processes import bench, finish, outputs
 
 RUN = "FAULTY"

@@ -8,22 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from seqd_client.runinfo import TileId
 
-from calib.learning.evaluation.reads import read_fastq
-from calib.learning.evaluation.superresolution import measure
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import simulated_tile_of, write_simulated_run
 from calib.normalisation import Normalisation
-from calib.runfolder import RunFolderError, TileId, image_path, read_frames, read_image, read_run_info
-from calib.template.tile import TileTemplate
+from calib.offline.evaluation.callers import read_fastq
+from calib.offline.evaluation.superresolution import measure
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import simulated_tile_of, write_simulated_run
+from calib.runfolder.images import RunFolderError, image_path, read_frames, read_image, read_run_info
+from calib.template.tiletemplate import TileTemplate
 from daemon.config import EngineConfig
-from daemon.forms.coordinates import coordinates
-from daemon.forms.emit import emit, form_folder, form_path
-from daemon.forms.form import Form
-from daemon.forms.image import CalledImage
-from daemon.forms.marked import COLOURS, MARK, stretched
-from daemon.record.locs import read_locs
+from daemon.outputs.pictures.calledimage import CalledImage
+from daemon.outputs.pictures.emit import Form, emit, form_folder, form_path
+from daemon.outputs.pictures.forms import COLOURS, MARK, coordinates, stretched
 from daemon.record.runfiles import RunFiles
+from daemon.record.tilefile import read_locs
 from tests.processes import SEQD, outputs
 
 TILE = TileId(lane=1, tile=1101)

@@ -8,16 +8,16 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from calib.learning.golden import golden_tile
-from engines import golden
+from calib.offline.training.goldenimage import golden_tile
 from engines.backends import EngineOptions, open_engine
-from engines.bundle import DEFAULT_BUNDLE, NETWORK, file_hash, load_bundle, write_model
+from engines.bundles import golden
+from engines.bundles.bundle import DEFAULT_BUNDLE, NETWORK, file_hash, load_bundle, write_model
+from engines.bundles.golden import BOUNDS, Bound, check_golden, load_golden
+from engines.bundles.onnxgraph import answer
+from engines.bundles.torchbundle import load_network
 from engines.contract import Request
-from engines.deployed import Output
 from engines.errors import EngineError
-from engines.golden import BOUNDS, Bound, check_golden, load_golden
-from engines.graph import answer
-from engines.network import load_network
+from engines.network.deployed import Output
 
 OWN = (128, 160)
 """Shape of the golden tile itself."""

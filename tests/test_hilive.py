@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import write_simulated_run
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import write_simulated_run
 from tests.processes import PATIENCE_S, bench, finish
 
 RUN, CYCLES, SIZE = "HILIVE", 20, 96

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from engines.architecture import Architecture
-from engines.inference import InferenceNetwork
-from engines.network import Network
+from engines.network.architecture import Architecture
+from engines.network.deployed import InferenceNetwork
+from engines.network.torchnetwork import Network
 
 ARCHITECTURES = [
     Architecture(),

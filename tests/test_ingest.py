@@ -3,14 +3,14 @@ import zlib
 
 import pytest
 import zmq
+from seqd_client.runinfo import Read, RunInfo, TileId
+from seqd_client.wire.codec import decode, encode
+from seqd_client.wire.messages import CycleEnd, Frame, Hold, Resend, RunEnd, RunStart, Sync
 
-from calib.runfolder import Read, RunInfo, TileId
 from daemon.config import ControllerConfig, SecurityConfig
 from daemon.intake.ingest import Ingest
-from daemon.security.gate import Gate
+from daemon.serving.gate import Gate
 from daemon.watching.progress import Progress
-from daemon.wire.codec import decode, encode
-from daemon.wire.messages import CycleEnd, Frame, Hold, Resend, RunEnd, RunStart, Sync
 
 INFO = RunInfo(
     run="R1",

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from seqd_client.runinfo import CHANNELS
+from seqd_client.wire.codec import decode
 
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import write_simulated_run
-from calib.runfolder import image_path, read_image, read_run_info
-from daemon.wire.codec import decode
-from engines.architecture import CHANNELS
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import write_simulated_run
+from calib.runfolder.images import image_path, read_image, read_run_info
 from tests.processes import bench, finish, outputs, process
 
 HERE = Path(__file__).parent

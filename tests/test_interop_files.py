@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from seqd_client.status import CycleStatus
 
-from daemon.metrics.control import ControlErrors, ControlReference
-from daemon.metrics.run import RunMetrics
+from daemon.outputs.figures.cyclefigures import RunMetrics
+from daemon.outputs.figures.spikein import ControlErrors, ControlReference
+from daemon.outputs.interop.binarylayout import ERROR, EXTRACTION, INTENSITY, QUALITY, TILE
+from daemon.outputs.interop.interopfolder import InterOp, InterOpError
 from daemon.record.committed import open_run
-from daemon.sinks.interop.layout import ERROR, EXTRACTION, INTENSITY, QUALITY, TILE
-from daemon.sinks.interop.view import InterOp, InterOpError
-from daemon.states import CycleStatus
 from tests.interopfiles import read_metrics, read_summary, write_interop
 from tests.spikein import SpikeIn, fasta, random_genome
 from tests.writtenrun import NOON, run_info, write_run

@@ -9,14 +9,14 @@ from hypothesis.extra import numpy as arrays
 from scipy.spatial import cKDTree
 from scipy.stats import norm
 
-from calib.jointfit import spots as spots_module
+from calib.jointfit import gaussianspots as spots_module
 from calib.jointfit.arrays import FIXED_POINT, NUMPY, fixed_point_sum, library_of
-from calib.jointfit.chemistry import SPREAD, expected_light, mixed, usual_brightness
-from calib.jointfit.cycle import BACKGROUND_PERCENTILE, RIDGE, brightness_now, fit_cycle, start_background
+from calib.jointfit.colourprior import SPREAD, expected_light, mixed, usual_brightness
+from calib.jointfit.fitcycle import BACKGROUND_PERCENTILE, RIDGE, brightness_now, fit_cycle, start_background
+from calib.jointfit.gaussianspots import REACH, Spots
 from calib.jointfit.neighbours import NEAR, Neighbours, Overlap, by_row, overlaps, padded
 from calib.jointfit.scene import Scene, crowding, crowding_beyond
 from calib.jointfit.solve import solve
-from calib.jointfit.spots import REACH, Spots
 
 try:
     import cupy

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import tifffile
 from scipy.spatial import cKDTree
+from seqd_client.runinfo import TileId
 from typer.testing import CliRunner
 
-from calib.learning.codebook import CodebookError
-from calib.learning.commands import app
-from calib.learning.labels.codebook import Codebook
-from calib.learning.labels.fasta import FastaReference
-from calib.learning.labels.files import labels_path, read_labels, read_summary
-from calib.learning.labels.matching import Match, Outcome, Strand, allowed_distance, chance
-from calib.learning.labels.tile import match_reads
-from calib.learning.reference import FastaError
-from calib.learning.simulation.folder import read_truth
-from calib.runfolder import RunFolderError, TileId
+from calib.offline.commands import app
+from calib.offline.labels.fastamatch import FastaReference
+from calib.offline.labels.labelfiles import labels_path, read_labels, read_summary
+from calib.offline.labels.labelledtile import match_reads
+from calib.offline.labels.sequencematch import Codebook, Match, Outcome, Strand, allowed_distance, chance
+from calib.offline.references.codebook import CodebookError
+from calib.offline.references.fasta import FastaError
+from calib.offline.simulation.simulatedrun import read_truth
+from calib.runfolder.images import RunFolderError
 
 CROP = Path(__file__).parent / "data" / "iss_mouse_brain_crop"
 TILE = TileId(lane=1, tile=1101)

@@ -6,10 +6,10 @@ import time
 from contextlib import closing
 
 import pytest
+from seqd_client.status import Phase
 
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import write_simulated_run
-from daemon.states import Phase
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import write_simulated_run
 from tests.processes import PATIENCE_S, bench, finish, outputs, process
 
 RUN, TILES, CYCLES, TEMPLATE_CYCLES = "LAG", 2, 28, 3

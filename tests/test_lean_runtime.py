@@ -8,7 +8,7 @@ import pytest
 from engines.devices.probe import probe
 from engines.errors import EngineError
 from engines.tensorrt import api
-from engines.tensorrt.log import Log
+from engines.tensorrt.api import Log
 
 trt = pytest.importorskip("tensorrt_lean_bindings")
 
@@ -78,7 +78,7 @@ import random
 from engines.devices import open_cuda
 from engines.errors import EngineError
 from engines.tensorrt.api import load_tensorrt
-from engines.tensorrt.loading import LoadedPlan
+from engines.tensorrt.api import LoadedPlan
 driver = open_cuda()
 try:
     LoadedPlan(load_tensorrt(), {content})

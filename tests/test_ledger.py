@@ -3,13 +3,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from seqd_client.runinfo import TileId
+from seqd_client.status import CycleStatus
 
 from calib.phasing import NeighbourLight
-from calib.runfolder import TileId
 from daemon.errors import OutputError, RunError
 from daemon.record.ledger import Ledger
 from daemon.record.ledgerreader import CycleRow
-from daemon.states import CycleStatus
 
 FIRST, SECOND = TileId(lane=1, tile=1101), TileId(lane=2, tile=1101)
 FACTS = {"model": "abc", "template_cycles": 7, "info": {"reads": [100, 8], "run": "R1"}}

@@ -3,10 +3,10 @@ import pytest
 from scipy.spatial import cKDTree
 
 from calib.jointfit.localise import localise
-from calib.jointfit.selection import not_one_more
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.tile import simulate_tile
+from calib.jointfit.modelselection import not_one_more
 from calib.normalisation import estimate_normalisation
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedtile import simulate_tile
 
 
 def one_hot(bases):

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from engines.architecture import Architecture, flops
-from engines.network import Network
+from engines.network.architecture import Architecture, flops
+from engines.network.torchnetwork import Network
 
 
 @pytest.fixture(scope="module", autouse=True)

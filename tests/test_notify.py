@@ -4,10 +4,10 @@ import sys
 from contextlib import contextmanager
 
 import pytest
+from seqd_client.status import Phase
 
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import write_simulated_run
-from daemon.states import Phase
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import write_simulated_run
 from tests.processes import bench, finish, process
 
 

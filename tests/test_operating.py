@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from daemon.states import Phase, RunState, StopReason
+from seqd_client.status import Phase, RunState, StopReason
 
 OPERATING = (Path(__file__).parents[1] / "docs" / "operating.md").read_text("utf-8")
 

@@ -6,10 +6,10 @@ import subprocess
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
+from seqd_client.runinfo import parse_reads
 
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import read_truth, write_simulated_run
-from calib.runfolder import parse_reads
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import read_truth, write_simulated_run
 from daemon.record.committed import open_run
 from tests.processes import SEQD, bench, finish
 

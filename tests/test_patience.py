@@ -5,11 +5,11 @@ import time
 from contextlib import suppress
 
 import pytest
+from seqd_client.status import Phase, RunState, StopReason
 
 from daemon.errors import OutputError, storage_error
 from daemon.record import patience as module
 from daemon.record.patience import Patience
-from daemon.states import Phase, RunState, StopReason
 from daemon.watching.progress import Progress
 
 

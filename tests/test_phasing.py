@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calib.calling.inphase import AHEAD, BACK, PULL, in_phase
-from calib.learning.simulation.chemistry import phasing_weights
+from calib.offline.simulation.chemistry import phasing_weights
 from calib.phasing import FEWEST_CYCLES, MOST, NeighbourLight, Phasing, estimate_phasing, neighbour_light, strands
 
 NONE = Phasing(0.0, 0.0)

@@ -6,9 +6,9 @@ import numpy as np
 import pysam
 import pytest
 
-from daemon.exporting.folder import FolderKind, folder_files, write_files
+from daemon.outputs.reads.fastqfiles import Fastq
+from daemon.outputs.sinks.folderexport import FolderKind, folder_files, write_files
 from daemon.record.committed import open_run
-from daemon.sinks.fastq import Fastq
 from tests.picard import base_calls, fastq_records, picard
 from tests.writtenrun import run_info, write_run
 

@@ -6,9 +6,8 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from calib.jointfit.cycle import fit_cycle
-from calib.jointfit.place import choose_place
-from calib.jointfit.trial import STILL, crowded_tile
+from calib.jointfit.fitcycle import fit_cycle
+from calib.jointfit.fitdevice import STILL, choose_place, crowded_tile
 from engines.errors import EngineError, EngineLostError
 
 

@@ -3,9 +3,8 @@ import struct
 from pathlib import Path
 
 import pytest
-
-from daemon.wire.codec import Refusal, decode, encode
-from daemon.wire.messages import MESSAGES, VERSION
+from seqd_client.wire.codec import Refusal, decode, encode
+from seqd_client.wire.messages import MESSAGES, VERSION
 
 REGENERATE = "python tests/golden/regenerate.py"
 GOLDEN = Path(__file__).parent / "golden"

@@ -5,12 +5,12 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from calib.learning.commands import app
-from calib.learning.quality.table import QualityError
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import write_simulated_run
-from calib.runfolder import RunFolderError
-from engines.bundle import DEFAULT_BUNDLE, BundleError, Readout, load_bundle, store_quality
+from calib.offline.commands import app
+from calib.offline.quality.qualitytable import QualityError
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import write_simulated_run
+from calib.runfolder.images import RunFolderError
+from engines.bundles.bundle import DEFAULT_BUNDLE, BundleError, Readout, load_bundle, store_quality
 
 
 @pytest.fixture

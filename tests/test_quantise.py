@@ -10,20 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from seqd_client.runinfo import TileId
 from typer.testing import CliRunner
 
-from calib.learning.cli import UsageError
-from calib.learning.commands import app
-from calib.learning.evaluation.codebook import hold_against
-from calib.learning.quantisation import bound, patches
-from calib.learning.quantisation.bound import Compared, QuantisationError, Standing, against_codebook, hold
-from calib.learning.quantisation.patches import PATCH_PX, PATCHES, calibration_patches
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import write_simulated_run
 from calib.normalisation import estimate_normalisation
-from calib.runfolder import TileId, image_path, read_frames, read_run_info
+from calib.offline.cli import UsageError
+from calib.offline.commands import app
+from calib.offline.evaluation.oncodebook import hold_against
+from calib.offline.quantisation import bound, int8graph
+from calib.offline.quantisation.bound import Compared, QuantisationError, Standing, against_codebook, hold
+from calib.offline.quantisation.int8graph import PATCH_PX, PATCHES, calibration_patches
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import write_simulated_run
+from calib.runfolder.images import image_path, read_frames, read_run_info
 from engines.backends import EngineOptions, open_engine
-from engines.bundle import (
+from engines.bundles.bundle import (
     INT8_GRAPH,
     INT8_WEIGHTS,
     MODEL,
@@ -33,8 +34,8 @@ from engines.bundle import (
     store_quality,
     store_quantised,
 )
+from engines.bundles.golden import check_golden, load_golden
 from engines.contract import Request
-from engines.golden import check_golden, load_golden
 
 needs_nncf = pytest.mark.skipif(find_spec("nncf") is None, reason="nncf, of the extra `quantise`, is not installed")
 
@@ -73,7 +74,7 @@ def told_by_codebook(run, tmp_path_factory):
 @pytest.fixture
 def bundle(tiny_bundle, tmp_path, monkeypatch):
     """A copy of the tiny bundle, to be quantised with few patches."""
-    monkeypatch.setattr(patches, "PATCHES", 4)
+    monkeypatch.setattr(int8graph, "PATCHES", 4)
     return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
 
 
@@ -189,7 +190,7 @@ WATCH = """
 import sys
 asked = []
 sys.addaudithook(lambda event, arguments: asked.append(event) if event.startswith("socket.") else None)
-import calib.learning.quantisation.graph
+import calib.offline.quantisation.int8graph
 assert "openvino_telemetry.main" not in sys.modules
 print(asked)
 """
@@ -222,7 +223,7 @@ def test_runs_of_which_nothing_is_known_need_a_codebook(bundle, told_by_codebook
 
 def test_without_nncf_the_line_says_what_to_install(bundle, run, monkeypatch):
     for module in ("compare", "graph"):
-        monkeypatch.delitem(sys.modules, f"calib.learning.quantisation.{module}", raising=False)
+        monkeypatch.delitem(sys.modules, f"calib.offline.quantisation.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "nncf", None)
     done = quantise(bundle, run)
     assert isinstance(done.exception, UsageError)

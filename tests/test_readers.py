@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from daemon.exporting.fastq import export_fastq
+from daemon.outputs.reads.fastqexport import export_fastq
 from daemon.record.committed import open_run
 from tests.writtenrun import run_info, write_run
 

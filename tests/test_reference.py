@@ -3,8 +3,8 @@ import gzip
 import numpy as np
 import pytest
 
-from calib.learning.codebook import CodebookError, read_codebook
-from calib.learning.reference import FastaError, Sequence, read_fasta, reverse_complement, write_fasta
+from calib.offline.references.codebook import CodebookError, read_codebook
+from calib.offline.references.fasta import FastaError, Sequence, read_fasta, reverse_complement, write_fasta
 
 
 def test_fasta_reads_back_what_is_written(tmp_path):

@@ -5,13 +5,13 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
+from seqd_client.runinfo import Read, RunInfo, TileId
+from seqd_client.status import RunState
+from seqd_client.wire.codec import encode
+from seqd_client.wire.messages import CycleEnd, RunEnd, RunStart
 
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.tile import simulate_tile
-from calib.runfolder import Read, RunInfo, TileId
-from daemon.states import RunState
-from daemon.wire.codec import encode
-from daemon.wire.messages import CycleEnd, RunEnd, RunStart
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedtile import simulate_tile
 from tests.processes import bench, finish
 
 HEIGHT, WIDTH, CYCLES = 64, 80, 3

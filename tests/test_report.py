@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from matplotlib import rcParams
 from PIL import Image
+from seqd_client.runinfo import TileId
+from seqd_client.status import CycleStatus
 from writtenrun import NOON, run_info, write_run
 
-from calib.runfolder import TileId
-from daemon.metrics.control import ControlErrors, ControlReference
-from daemon.metrics.run import RunMetrics
+from daemon.outputs.figures.cyclefigures import RunMetrics
+from daemon.outputs.figures.spikein import ControlErrors, ControlReference
+from daemon.outputs.report.bytile import flow_cell_map
+from daemon.outputs.report.runreport import Report
 from daemon.record.committed import open_run
 from daemon.record.ledger import Ledger
 from daemon.record.ledgerreader import Start
-from daemon.sinks.report.bytile import flow_cell_map
-from daemon.sinks.report.report import Report
-from daemon.states import CycleStatus
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 

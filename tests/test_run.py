@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from seqd_client.runinfo import TileId
+from seqd_client.status import RunState
 
-from calib.learning.evaluation.agreement import compare
-from calib.learning.evaluation.codebook import on_codebook
-from calib.learning.evaluation.reads import read_fastq
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import write_simulated_run
-from calib.runfolder import TileId, image_path
+from calib.offline.evaluation.agreement import compare
+from calib.offline.evaluation.callers import read_fastq
+from calib.offline.evaluation.oncodebook import on_codebook
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import write_simulated_run
+from calib.runfolder.images import image_path
 from daemon.record.runfiles import RunFiles
 from daemon.record.tilefile import read_cycles
-from daemon.states import RunState
 from tests.processes import SEQD, bench, finish, outputs, process
 
 CROP = Path(__file__).parent / "data" / "iss_mouse_brain_crop"

@@ -4,18 +4,9 @@ import numpy as np
 import pytest
 import tifffile
 from pydantic import ValidationError
+from seqd_client.runinfo import Read, RunInfo, TileId
 
-from calib.runfolder import (
-    RUN_INFO,
-    Read,
-    RunFolderError,
-    RunInfo,
-    TileId,
-    image_path,
-    read_image,
-    read_run_info,
-    run_info_xml,
-)
+from calib.runfolder.images import RUN_INFO, RunFolderError, image_path, read_image, read_run_info, run_info_xml
 
 
 def run_info(**changes):

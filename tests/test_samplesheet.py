@@ -2,9 +2,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.exporting.barcodes import Demultiplexer
-from daemon.exporting.samples import BclConvert, Picard, Sample, SampleError
-from daemon.exporting.samplesheet import MOST_BARCODES, MOST_BYTES, read_samples
+from daemon.outputs.samples.barcodes import Demultiplexer
+from daemon.outputs.samples.samples import BclConvert, Picard, Sample, SampleError
+from daemon.outputs.samples.samplesheet import MOST_BARCODES, MOST_BYTES, read_samples
 from tests.writtenrun import run_info
 
 DUAL = run_info("151T8B8B151T", lanes=2)

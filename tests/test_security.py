@@ -11,23 +11,23 @@ from pathlib import Path
 import msgpack
 import pytest
 import zmq
+from seqd_client.consumer import ControlClient
+from seqd_client.errors import KeysError, SocketError, UnreachableError
+from seqd_client.keys import ServerKeys, load_allowed, load_certificate, load_client_keys, load_public
+from seqd_client.runinfo import Read, RunInfo, TileId
+from seqd_client.sockets import bind, connect
+from seqd_client.status import RunState
+from seqd_client.wire.codec import encode
+from seqd_client.wire.messages import Accepted, Drain, Replay, StatusQuery
 
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import write_simulated_run
-from calib.runfolder import Read, RunInfo, TileId
-from daemon.cli.keys import keys as make_keys
-from daemon.client import ControlClient
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import write_simulated_run
+from daemon.cli.makekeys import keys as make_keys
 from daemon.config import ConfigError, ControlConfig, SecurityConfig, load_config
-from daemon.control import SHARE, Control
-from daemon.errors import RunError, UnreachableError
-from daemon.security.gate import Gate
-from daemon.security.keys import ServerKeys, load_allowed, load_certificate, load_client_keys, load_public
-from daemon.sockets import bind, connect
-from daemon.states import RunState
+from daemon.serving.gate import Gate
+from daemon.serving.requests import SHARE, Control
+from daemon.watching.logs import LINES
 from daemon.watching.progress import Progress
-from daemon.watching.sparinglog import LINES
-from daemon.wire.codec import encode
-from daemon.wire.messages import Accepted, Drain, Replay, StatusQuery
 from tests.processes import SEQD, bench, finish, outputs, process
 
 CYCLES = 4
@@ -108,7 +108,7 @@ def test_secret_is_never_readable_by_others_while_it_is_written(tmp_path):
         "        mask = os.umask(0); os.umask(mask); print(oct(0o666 & ~mask))\n"
         "os.umask(0); sys.addaudithook(look)\n"
         "from pathlib import Path\n"
-        "from daemon.cli.keys import keys\n"
+        "from daemon.cli.makekeys import keys\n"
         f"keys('k', Path({str(tmp_path)!r}))\n"
     )
     done = subprocess.run([SEQD[0], "-c", script], capture_output=True, text=True, check=True, timeout=60)
@@ -146,7 +146,7 @@ def spoiled(path, change):
 def test_certificate_that_cannot_be_used_is_named(change, text, tmp_path):
     make_keys("k", tmp_path)
     path = spoiled(tmp_path / "k.key_secret", change)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(KeysError) as caught:
         load_certificate(path)
     assert str(caught.value).startswith(f"certificate {path}: {text}")
 
@@ -154,27 +154,27 @@ def test_certificate_that_cannot_be_used_is_named(change, text, tmp_path):
 def test_secret_that_others_may_read_is_not_used(tmp_path):
     make_keys("k", tmp_path)
     (tmp_path / "k.key_secret").chmod(0o644)
-    with pytest.raises(ConfigError, match=r"its mode is 0644, others may read the secret; chmod 600 "):
+    with pytest.raises(KeysError, match=r"its mode is 0644, others may read the secret; chmod 600 "):
         load_certificate(tmp_path / "k.key_secret")
     (tmp_path / "k.key_secret").chmod(0o640)
     load_certificate(tmp_path / "k.key_secret")
 
 
 def test_list_that_cannot_be_used_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"folder of public keys .*/none: No such file or directory"):
+    with pytest.raises(KeysError, match=r"folder of public keys .*/none: No such file or directory"):
         load_allowed(tmp_path / "none")
     make_keys("k", tmp_path)
     (tmp_path / "k.key").rename(tmp_path / "k.public")
-    with pytest.raises(ConfigError, match=r"no file \*\.key in it, nobody would be let in"):
+    with pytest.raises(KeysError, match=r"no file \*\.key in it, nobody would be let in"):
         load_allowed(tmp_path)
     (tmp_path / "k.key").write_text("nothing")
-    with pytest.raises(ConfigError, match=r"certificate .*/k\.key: no public key in it"):
+    with pytest.raises(KeysError, match=r"certificate .*/k\.key: no public key in it"):
         load_allowed(tmp_path)
 
 
 def test_half_of_the_keys_is_refused(keys):
     for pair in ((keys / "observer.key_secret", None), (None, keys / "daemon.key")):
-        with pytest.raises(ConfigError, match="are needed, both"):
+        with pytest.raises(KeysError, match="are needed, both"):
             load_client_keys(*pair)
 
 
@@ -272,7 +272,7 @@ def test_no_socket_reaches_beyond_this_machine_without_keys(open_, endpoint):
     with (
         zmq.Context() as context,
         context.socket(zmq.DEALER) as socket,
-        pytest.raises(RunError, match=r"beyond this machine only with keys; `seqd keys` makes them"),
+        pytest.raises(SocketError, match=r"beyond this machine only with keys; `seqd keys` makes them"),
     ):
         open_(socket, endpoint)
 
@@ -532,8 +532,8 @@ def test_flood_of_requests_neither_grows_the_daemon_nor_keeps_others_out(tmp_pat
 FLOOD = """
 import sys
 import zmq
-from daemon.wire.codec import encode
-from daemon.wire.messages import StatusQuery
+from seqd_client.wire.codec import encode
+from seqd_client.wire.messages import StatusQuery
 
 sockets = [zmq.Context.instance().socket(zmq.DEALER) for _ in range(4)]
 poller = zmq.Poller()

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tomli_w
 
-from engines import selection
+from engines import engineselection
 from engines.backends import BACKENDS, EngineOptions
-from engines.bundle import MODEL, WEIGHTS, file_hash, load_bundle
+from engines.bundles.bundle import MODEL, WEIGHTS, file_hash, load_bundle
+from engines.engineselection import Candidate, select_engine
 from engines.errors import EngineError
-from engines.selection import Candidate, select_engine
 
 SHAPE = (96, 112)
 
@@ -24,7 +24,7 @@ def without_gpu(monkeypatch):
     def absent():
         raise EngineError("no NVIDIA driver: libcuda.so.1 not found")
 
-    monkeypatch.setattr(selection, "probe", absent)
+    monkeypatch.setattr(engineselection, "probe", absent)
 
 
 def test_auto_falls_back_to_the_processor_and_says_why(tiny_bundle, without_gpu):
@@ -64,7 +64,7 @@ def test_backend_whose_packages_are_broken_says_so_in_one_line(tiny_bundle, tmp_
     (tmp_path / "broken_backend.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(BACKENDS, "broken", "broken_backend")
-    monkeypatch.setitem(selection.CANDIDATES, "broken", (Candidate("broken", False),))
+    monkeypatch.setitem(engineselection.CANDIDATES, "broken", (Candidate("broken", False),))
     with pytest.raises(EngineError, match=message):
         selected(load_bundle(tiny_bundle), "broken")
 
@@ -90,7 +90,7 @@ def test_device_that_is_asked_for_is_used_or_nothing(tiny_bundle, without_gpu, b
 
 
 def test_auto_never_takes_pytorch_on_the_processor(tiny_bundle, monkeypatch):
-    monkeypatch.setattr(selection, "probe", lambda: None)
+    monkeypatch.setattr(engineselection, "probe", lambda: None)
     chosen = selected(load_bundle(tiny_bundle), "auto", precision="f32")
     chosen.engine.close()
     assert chosen.engine.info.backend == "openvino"
@@ -119,7 +119,7 @@ def test_engine_with_another_answer_is_refused_and_closed(strange_bundle):
 
 
 def test_auto_passes_over_an_engine_with_another_answer(strange_bundle, monkeypatch):
-    monkeypatch.setitem(selection.CANDIDATES, "auto", (Candidate("torch", False), Candidate("openvino", False)))
+    monkeypatch.setitem(engineselection.CANDIDATES, "auto", (Candidate("torch", False), Candidate("openvino", False)))
     chosen = selected(strange_bundle, "auto", precision="f32")
     chosen.engine.close()
     assert chosen.engine.info.backend == "openvino"

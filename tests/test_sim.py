@@ -4,22 +4,28 @@ import numpy as np
 import pytest
 import tifffile
 from scipy.ndimage import gaussian_filter, map_coordinates
+from seqd_client.runinfo import TileId
 from typer.testing import CliRunner
 
-from calib.learning.cli import UsageError
-from calib.learning.commands import app
-from calib.learning.sim.errors import ReconstructionError
-from calib.learning.sim.folder import Report, superresolved_path
-from calib.learning.sim.frc import resolution_limit, ring_correlation
-from calib.learning.sim.otf import ABBE, Otf, read_otf
-from calib.learning.sim.pattern import Stripes, check_consistent, fit_stripes
-from calib.learning.sim.reconstruction import reconstruct, widefield
-from calib.learning.simulation.conditions import Conditions, Pattern
-from calib.learning.simulation.folder import structured_path, write_simulated_run
-from calib.learning.simulation.optics import spots
-from calib.learning.simulation.structured import carriers, phases, stripes
-from calib.learning.simulation.tile import simulate_tile
-from calib.runfolder import RunFolderError, TileId
+from calib.offline.cli import UsageError
+from calib.offline.commands import app
+from calib.offline.simulation.conditions import Conditions, Pattern
+from calib.offline.simulation.illumination import carriers, phases, stripes
+from calib.offline.simulation.optics import spots
+from calib.offline.simulation.simulatedrun import structured_path, write_simulated_run
+from calib.offline.simulation.simulatedtile import simulate_tile
+from calib.offline.structured_illumination.pattern import Stripes, check_consistent, fit_stripes
+from calib.offline.structured_illumination.reconstructedrun import Report, superresolved_path
+from calib.offline.structured_illumination.reconstruction import reconstruct, widefield
+from calib.offline.structured_illumination.spectrum import (
+    ABBE,
+    Otf,
+    ReconstructionError,
+    read_otf,
+    resolution_limit,
+    ring_correlation,
+)
+from calib.runfolder.images import RunFolderError
 
 SIGMA_PX = 1.2
 ABBE_LIMIT_PX = SIGMA_PX / ABBE

@@ -8,23 +8,24 @@ from scipy.integrate import dblquad
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 from scipy.stats import binom
+from seqd_client.runinfo import Read, TileId, parse_reads
 from typer.testing import CliRunner
 
-from calib.learning.cli import UsageError
-from calib.learning.commands import app
-from calib.learning.reference import FastaError, Sequence, read_fasta, reverse_complement, write_fasta
-from calib.learning.simulation.background import illumination, structures
-from calib.learning.simulation.camera import expose, sensor
-from calib.learning.simulation.chemistry import accumulated_weights, emission, phasing_weights
-from calib.learning.simulation.conditions import IDEAL_CROSSTALK, Conditions, Grid, Pattern, random_conditions
-from calib.learning.simulation.folder import read_truth, simulated_tile_of, structured_path, write_simulated_run
-from calib.learning.simulation.layout import patterned, scattered
-from calib.learning.simulation.obstructions import bubbles, dust, seen_through
-from calib.learning.simulation.optics import TAIL_REACH, defocused_sigma, projected, spots, tails
-from calib.learning.simulation.reads import INSERT_BEYOND, cut_reads, random_reference, template_reads
-from calib.learning.simulation.structured import PatternError, carriers, phases, stripes
-from calib.learning.simulation.tile import MARGIN_PX, simulate_tile
-from calib.runfolder import Read, RunFolderError, TileId, image_path, parse_reads, read_image, read_run_info
+from calib.offline.cli import UsageError
+from calib.offline.commands import app
+from calib.offline.references.fasta import FastaError, Sequence, read_fasta, reverse_complement, write_fasta
+from calib.offline.simulation.background import illumination, structures
+from calib.offline.simulation.chemistry import accumulated_weights, emission, phasing_weights
+from calib.offline.simulation.clusterlayout import patterned, scattered
+from calib.offline.simulation.conditions import IDEAL_CROSSTALK, Conditions, Grid, Pattern, random_conditions
+from calib.offline.simulation.illumination import PatternError, carriers, phases, stripes
+from calib.offline.simulation.obstructions import bubbles, dust, seen_through
+from calib.offline.simulation.optics import TAIL_REACH, defocused_sigma, projected, spots, tails
+from calib.offline.simulation.sensor import expose, sensor
+from calib.offline.simulation.simulatedreads import INSERT_BEYOND, cut_reads, random_reference, template_reads
+from calib.offline.simulation.simulatedrun import read_truth, simulated_tile_of, structured_path, write_simulated_run
+from calib.offline.simulation.simulatedtile import MARGIN_PX, simulate_tile
+from calib.runfolder.images import RunFolderError, image_path, read_image, read_run_info
 
 
 def one_spot(y, x, *, photons=1000.0, sigma_px=1.2, shape=(32, 40)):
@@ -74,7 +75,7 @@ def test_spots_are_the_same_when_rendered_in_parts(monkeypatch):
     rng = np.random.default_rng(2)
     crowd = {"positions_px": rng.uniform(0, 32, (50, 2)), "photons": rng.uniform(10, 1000, 50), "sigma_px": 1.1}
     whole = spots(**crowd, shape=(32, 32))
-    monkeypatch.setattr("calib.learning.simulation.optics.SPOTS_AT_ONCE", 7)
+    monkeypatch.setattr("calib.offline.simulation.optics.SPOTS_AT_ONCE", 7)
     np.testing.assert_allclose(spots(**crowd, shape=(32, 32)), whole, rtol=1e-12)
 
 

@@ -5,14 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from seqd_client.status import Phase
 
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import write_simulated_run
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import write_simulated_run
 from daemon.config import SinksConfig
 from daemon.errors import OutputError
-from daemon.exporting.folder import sink_files, write_files
+from daemon.outputs.sinks.folderexport import sink_files, write_files
 from daemon.record.committed import open_run
-from daemon.states import Phase
 from daemon.verification import verify_run
 from tests.chaos.shim import Death, Error, build, environment
 from tests.processes import Bench, bench, finish

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from seqd_client.runinfo import TileId
 
-from calib.learning.evaluation.matching import match
-from calib.learning.evaluation.reads import read_fastq
-from calib.learning.reference import Sequence
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import read_truth, write_simulated_run
-from calib.runfolder import TileId
+from calib.offline.evaluation.callers import read_fastq
+from calib.offline.evaluation.clustermatch import match
+from calib.offline.references.fasta import Sequence
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import read_truth, write_simulated_run
 from tests.interopfiles import read_metrics
 from tests.processes import bench, finish
 from tests.spikein import fasta, random_genome

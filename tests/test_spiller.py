@@ -3,10 +3,10 @@ import time
 
 import numpy as np
 import pytest
+from seqd_client.runinfo import TileId
 
-from calib.runfolder import TileId
-from daemon.backlog.spiller import Spiller
 from daemon.intake.assembler import TileImage
+from daemon.intake.spiller import Spiller
 from daemon.record.patience import Patience
 from daemon.watching.progress import Progress
 

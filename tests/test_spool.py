@@ -3,12 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from seqd_client.runinfo import Read, RunInfo, TileId
+from seqd_client.status import StopReason
 
-from calib.runfolder import Read, RunInfo, TileId
 from daemon.errors import OutputError
 from daemon.record.runfiles import RunFiles
 from daemon.record.spool import Spool
-from daemon.states import StopReason
 
 TILE, OTHER = TileId(lane=1, tile=1101), TileId(lane=2, tile=1101)
 INFO = RunInfo(

@@ -1,10 +1,10 @@
 import json
 from pathlib import Path
 
-from calib.runfolder import TileId
-from daemon.states import CycleStatus, Phase, RunState, StopReason
+from seqd_client.runinfo import TileId
+from seqd_client.status import CycleStatus, Phase, RunState, Status, StopReason
+
 from daemon.watching.progress import Progress
-from daemon.watching.status import Status
 
 REGENERATE = "python tests/regenerate_status_schema.py"
 SCHEMA = Path(__file__).parents[1] / "docs" / "status.schema.json"

@@ -3,14 +3,14 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 import zmq
+from seqd_client.status import RunState
+from seqd_client.wire.codec import decode
+from seqd_client.wire.messages import Calls, Event
 
 from daemon.config import SecurityConfig
-from daemon.security.gate import Gate
-from daemon.states import RunState
-from daemon.stream import MESSAGES, OVERHEAD, Stream
+from daemon.serving.gate import Gate
+from daemon.serving.stream import MESSAGES, OVERHEAD, Stream
 from daemon.watching.progress import Progress
-from daemon.wire.codec import decode
-from daemon.wire.messages import Calls, Event
 
 MIB = 2**20
 PATIENCE_MS = 20_000

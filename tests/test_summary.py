@@ -7,13 +7,13 @@ import sys
 
 import numpy as np
 import pytest
+from seqd_client.status import CycleStatus
 
-from daemon.metrics.control import ControlReference
-from daemon.metrics.run import RunMetrics
-from daemon.metrics.summary import Summary, summarise
+from daemon.outputs.figures.cyclefigures import RunMetrics
+from daemon.outputs.figures.spikein import ControlReference
+from daemon.outputs.figures.summary import Summary, summarise
+from daemon.outputs.interop.summarycsv import summary_csv
 from daemon.record.committed import open_run
-from daemon.sinks.interop.summarycsv import summary_csv
-from daemon.states import CycleStatus
 from tests.interopfiles import read_summary, write_interop
 from tests.spikein import SpikeIn, fasta, random_genome
 from tests.writtenrun import run_info, write_run

@@ -8,16 +8,16 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 from calib.calling.reading import MOST
-from calib.jointfit.cycle import FittedCycle, fit_cycle
+from calib.jointfit.fitcycle import FittedCycle, fit_cycle
 from calib.jointfit.scene import crowding, crowding_beyond
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.tile import simulate_tile
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedtile import simulate_tile
 from calib.registration import RegistrationError
-from calib.template.tile import make_template
+from calib.template.tiletemplate import make_template
 from daemon.errors import OutputError
 from daemon.record.templates import SCENE, load_template, save_template
-from engines.bundle import Readout
-from engines.readout import read_centres
+from engines.bundles.bundle import Readout
+from engines.network.readout import read_centres
 
 SHAPE, CYCLES = (80, 72), 10
 SHIFTS = ((0.4, -0.3), (-0.2, 0.1), (0, 0.5), (-0.2, -0.3))

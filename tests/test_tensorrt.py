@@ -11,17 +11,16 @@ from doubles.kernels import HostKernels
 from doubles.tensorrt import Full, Lean
 
 from engines.backends.tensorrt import open_engine, open_runner
-from engines.bundle import load_bundle
-from engines.contract import Request
+from engines.bundles.bundle import load_bundle
+from engines.bundles.torchbundle import load_weights
+from engines.contract import EngineOptions, Request
 from engines.devices.host import HostDriver
 from engines.devices.probe import probe
 from engines.errors import EngineError
-from engines.network import Network, load_weights
-from engines.options import EngineOptions
-from engines.readout import read_centres
+from engines.network.readout import read_centres
+from engines.network.torchnetwork import Network
 from engines.slots import SlottedEngine
-from engines.tensorrt.cache import BuiltPlan, PlanCache
-from engines.tensorrt.inspection import Inspected
+from engines.tensorrt.cache import BuiltPlan, Inspected, PlanCache
 from engines.tensorrt.plans import Plans
 
 SHAPE = (60, 32)

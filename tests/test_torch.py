@@ -6,7 +6,7 @@ import pytest
 from engines.backends import EngineOptions
 from engines.backends.torch import open_runner
 from engines.buffered import HEADER
-from engines.bundle import load_bundle
+from engines.bundles.bundle import load_bundle
 from engines.devices.host import HostDriver
 from engines.errors import EngineError
 

@@ -9,29 +9,33 @@ import tifffile
 import torch
 from typer.testing import CliRunner
 
-from calib.learning.commands import app
-from calib.learning.labels.files import TileSummary, write_labels
-from calib.learning.quality.table import QualityError
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import read_truth, write_simulated_run
-from calib.learning.simulation.optics import spots
-from calib.learning.training import labelled as labelled_module
-from calib.learning.training.ablation import ablate
-from calib.learning.training.batch import Batch, stack
-from calib.learning.training.branches import Branches
-from calib.learning.training.hardware import choose_device, choose_dtype
-from calib.learning.training.history import Evaluation, best, exhausted, write_history
-from calib.learning.training.labelled import labelled_sample, read_labelled
-from calib.learning.training.loss import LossWeights, Sums, joint_loss, sums
-from calib.learning.training.ranks import Ranks, joined
-from calib.learning.training.samples import IGNORED, Sample, simulated_patch, simulated_sample
-from calib.learning.training.settings import Device, Precision, SettingsError, TrainingSettings, read_settings
-from calib.learning.training.source import Source
-from calib.learning.training.train import Training
-from calib.runfolder import RunFolderError, image_path
-from engines.architecture import Architecture
-from engines.bundle import load_bundle
-from engines.network import Network, load_weights
+from calib.offline.commands import app
+from calib.offline.labels.labelfiles import TileSummary, write_labels
+from calib.offline.quality.qualitytable import QualityError
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.optics import spots
+from calib.offline.simulation.simulatedrun import read_truth, write_simulated_run
+from calib.offline.training import labelled as labelled_module
+from calib.offline.training.ablation import ablate
+from calib.offline.training.hardware import Ranks, choose_device, choose_dtype, joined
+from calib.offline.training.history import Evaluation, best, exhausted, write_history
+from calib.offline.training.labelled import labelled_sample, read_labelled
+from calib.offline.training.loss import Branches, Sums, joint_loss, sums
+from calib.offline.training.settings import (
+    Device,
+    LossWeights,
+    Precision,
+    SettingsError,
+    TrainingSettings,
+    read_settings,
+)
+from calib.offline.training.trainingloop import Source, Training
+from calib.offline.training.trainingsamples import IGNORED, Batch, Sample, simulated_patch, simulated_sample, stack
+from calib.runfolder.images import RunFolderError, image_path
+from engines.bundles.bundle import load_bundle
+from engines.bundles.torchbundle import load_weights
+from engines.network.architecture import Architecture
+from engines.network.torchnetwork import Network
 
 CPU = torch.device("cpu")
 ALONE = Ranks(CPU)
@@ -419,9 +423,9 @@ PROCESSES = """
 import sys
 from pathlib import Path
 import torch
-from calib.learning.training.ranks import joined
-from calib.learning.training.settings import TrainingSettings
-from calib.learning.training.train import Training
+from calib.offline.training.hardware import joined
+from calib.offline.training.settings import TrainingSettings
+from calib.offline.training.trainingloop import Training
 
 torch.set_num_threads(1)
 settings = TrainingSettings.model_validate_json(sys.argv[1])

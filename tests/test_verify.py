@@ -12,18 +12,19 @@ from threading import Event, Thread
 import numpy as np
 import pytest
 import tifffile
+from seqd_client.runinfo import Read, TileId
+from seqd_client.status import RunState
 
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import write_simulated_run
-from calib.runfolder import RUN_INFO, Read, RunFolderError, TileId, image_path
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import write_simulated_run
+from calib.runfolder.images import RUN_INFO, RunFolderError, image_path
 from daemon.errors import OutputError
+from daemon.outputs.reads.fastqfiles import fastq_records
+from daemon.outputs.sink import Encoding, SinkFile, encoded
 from daemon.record.committed import open_run
 from daemon.record.durable import write_sealed
 from daemon.record.ledgercopy import copy_ledger
 from daemon.record.runfiles import RunFiles
-from daemon.sinks.fastq import fastq_records
-from daemon.sinks.sinkfile import Encoding, SinkFile, encoded
-from daemon.states import RunState
 from daemon.verification import verify_run
 from daemon.verification.findings import Findings
 from daemon.verification.sinkfiles import check_sink_file

@@ -4,8 +4,8 @@ import time
 import pytest
 
 from daemon.watching import watchdog
-from daemon.watching.notify import Notifier
 from daemon.watching.progress import Progress
+from daemon.watching.watchdog import Notifier
 
 
 @pytest.fixture

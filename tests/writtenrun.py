@@ -8,18 +8,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from seqd_client.runinfo import RunInfo, TileId, parse_reads
+from seqd_client.status import CycleStatus
 
 from calib.phasing import NeighbourLight
-from calib.runfolder import RUN_INFO, RunInfo, TileId, parse_reads, run_info_xml
+from calib.runfolder.images import RUN_INFO, run_info_xml
 from daemon.config import SinksConfig
 from daemon.record.durable import write_durably
-from daemon.record.filter import filter_cycles
 from daemon.record.ledger import Ledger
 from daemon.record.ledgerreader import CycleRow, ImageRow, Start
-from daemon.record.locs import encode_locs
-from daemon.record.runfiles import RunFiles
-from daemon.record.tilefile import open_tile_file
-from daemon.states import CycleStatus
+from daemon.record.runfiles import RunFiles, filter_cycles
+from daemon.record.tilefile import encode_locs, open_tile_file
 
 FACTS: dict[str, object] = {
     "sinks": SinksConfig().settled,

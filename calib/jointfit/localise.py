@@ -5,7 +5,7 @@ separate over the cycles, as in localisation microscopy. From the clusters that 
 of, rounds of: fit the light of all clusters in all images; move clusters, images and spot widths
 along what is left over; add clusters where light is left over and the network has seen something;
 split clusters whose light comes from two places; and, every few rounds, take out those that are not
-one more cluster (:mod:`calib.jointfit.selection`).
+one more cluster (:mod:`calib.jointfit.modelselection`).
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from scipy.ndimage import gaussian_filter, maximum_filter, shift
 from scipy.spatial import cKDTree
 
 from calib.crosstalk import estimate_crosstalk
-from calib.jointfit.chemistry import expected_light, usual_brightness
-from calib.jointfit.cycle import RIDGE, background_step, start_background
+from calib.jointfit.colourprior import expected_light, usual_brightness
+from calib.jointfit.fitcycle import RIDGE, background_step, start_background
+from calib.jointfit.gaussianspots import Spots
+from calib.jointfit.modelselection import not_one_more
 from calib.jointfit.neighbours import Neighbours, overlaps
-from calib.jointfit.parallel import in_parallel
 from calib.jointfit.scene import Scene
-from calib.jointfit.selection import not_one_more
+from calib.jointfit.smoothing import in_parallel
 from calib.jointfit.solve import solve
-from calib.jointfit.spots import Spots
 
 SIGMA_START_PX, SIGMA_LEAST_PX, SIGMA_MOST_PX = 1.3, 0.6, 4.0
 

@@ -13,15 +13,24 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 from rich.text import Text
+from seqd_client.errors import SeqdError
 
 from daemon import __version__
-from engines.errors import SeqdError
 
-COMMANDS = ("run", "camera", "call", "tail", "status", "drain", "keys", "verify", "build", "demo")
-"""Each a function in the module of its name."""
-
-GROUPS = ("export",)
-"""Commands with commands of their own, likewise."""
+COMMANDS = {
+    "run": "rundaemon",
+    "call": "callrun",
+    "tail": "followcalls",
+    "status": "showstatus",
+    "drain": "rundaemon",
+    "keys": "makekeys",
+    "verify": "verifyrun",
+    "build": "buildplans",
+    "demo": "rundemo",
+    "export": "exportrun",
+}
+"""The module of each command; the module has a function of the command's name, or ``app`` where it has commands of its
+own."""
 
 PLUGINS = "seqd.commands"
 """Entry points that add commands, so that the daemon need not know who provides them."""
@@ -66,16 +75,17 @@ def main() -> None:
 def add_commands(wanted: str) -> None:
     """Add the command that is asked for, or all where they are listed: importing one takes longer than most run."""
     plugins = {plugin.name: plugin for plugin in entry_points(group=PLUGINS)}
-    names = (*COMMANDS, *GROUPS, *plugins)
+    names = (*COMMANDS, *plugins)
     for name in (wanted,) if wanted in names else names:
         if name in plugins:
-            app.add_typer(plugins[name].load(), name=name)
-            continue
-        module = import_module(f"daemon.cli.{name}")
-        if name in GROUPS:
-            app.add_typer(module.app)
+            command = plugins[name].load()
         else:
-            app.command()(getattr(module, name))
+            module = import_module(f"daemon.cli.{COMMANDS[name]}")
+            command = getattr(module, name, None) or module.app
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
 
 
 def _fail(error: Exception, code: int) -> NoReturn:

@@ -9,12 +9,11 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
+from seqd_client.runinfo import CHANNELS, Channel, RunInfo, TileId
+from seqd_client.wire.codec import Refusal, WireError
+from seqd_client.wire.messages import Frame, Gone
 
-from calib.runfolder import RunInfo, TileId
-from daemon.intake.imaging import ImagingTime
-from daemon.wire.codec import Refusal, WireError
-from daemon.wire.messages import Frame, Gone
-from engines.architecture import CHANNELS, Channel
+from daemon.intake.cycletime import ImagingTime
 
 REQUEST_WINDOW = 32
 """Frames that may be asked for again at once."""

@@ -6,14 +6,9 @@ from contextlib import ExitStack
 from types import TracebackType
 
 import zmq
-
-from daemon.config import ControllerConfig
-from daemon.security.gate import Gate
-from daemon.sockets import connect
-from daemon.watching.progress import Progress
-from daemon.watching.sparinglog import SparingLog
-from daemon.wire.codec import Refusal, WireError, decode, encode
-from daemon.wire.messages import (
+from seqd_client.sockets import connect
+from seqd_client.wire.codec import Refusal, WireError, decode, encode
+from seqd_client.wire.messages import (
     CycleEnd,
     Frame,
     Gone,
@@ -24,6 +19,11 @@ from daemon.wire.messages import (
     RunStart,
     Sync,
 )
+
+from daemon.config import ControllerConfig
+from daemon.serving.gate import Gate
+from daemon.watching.logs import SparingLog
+from daemon.watching.progress import Progress
 
 QUEUE = 32
 """Messages that a socket keeps; frames beyond are dropped by it, noticed as a gap and asked for again."""

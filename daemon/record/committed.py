@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from seqd_client.runinfo import RunInfo, TileId
 
-from calib.runfolder import RunFolderError, RunInfo, TileId
+from calib.runfolder.images import RunFolderError
 from daemon.errors import OutputError, storage_error
-from daemon.record.filter import filter_cycles, passing
 from daemon.record.ledgerreader import LedgerReader, follow_ledger, open_ledger
-from daemon.record.locs import read_locs
-from daemon.record.runfiles import RunFiles
-from daemon.record.tilefile import read_chunks, read_cycles
+from daemon.record.runfiles import RunFiles, filter_cycles, passing
+from daemon.record.tilefile import read_chunks, read_cycles, read_locs
 
 
 class CommittedRun:

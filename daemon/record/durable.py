@@ -9,11 +9,11 @@ import errno
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from daemon.errors import OutputError, storage_error
+from daemon.errors import OutputError, RunError, storage_error
 
 DIGEST = hashlib.sha256().digest_size
 
@@ -134,3 +134,23 @@ def read_sealed(path: Path) -> memoryview:
     if hashlib.sha256(content).digest() != stored[len(content) :]:
         raise OutputError(f"file {path}: its SHA-256 is not the one at its end; it was changed from outside")
     return content
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps others out of a run folder, until this ends or the process does.
+
+    Raises
+    ------
+    RunError : another one is in it.
+    OSError : the folder cannot be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(f"run folder {folder}: another seqd writes to it") from None
+        yield
+    finally:
+        os.close(descriptor)

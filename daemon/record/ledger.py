@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 
-from calib.runfolder import TileId
+from seqd_client.runinfo import TileId
+
 from daemon.errors import RunError
 from daemon.record.durable import sync_folder
 from daemon.record.ledgerreader import SCHEMA_VERSION, CycleRow, ImageRow, LedgerReader, Start

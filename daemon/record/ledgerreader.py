@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from seqd_client.runinfo import RunInfo, TileId
+from seqd_client.status import CycleStatus
 
 from calib.phasing import NeighbourLight
-from calib.runfolder import RunInfo, TileId
 from daemon.config import SinksConfig
 from daemon.errors import OutputError, storage_error
 from daemon.record.ledgercopy import copied
-from daemon.states import CycleStatus
 
 SCHEMA_VERSION = 5
 

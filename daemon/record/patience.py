@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import structlog
+from seqd_client.status import Phase, StopReason
 
 from daemon.errors import OutputError, storage_error
-from daemon.states import Phase, StopReason
 from daemon.watching.progress import Progress
 
 FIRST_PAUSE_S = 0.1

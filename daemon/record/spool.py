@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from seqd_client.runinfo import RunInfo, TileId
+from seqd_client.status import StopReason
 
-from calib.runfolder import RunInfo, TileId
 from daemon.errors import OutputError
 from daemon.record.durable import read_sealed, write_sealed
 from daemon.record.runfiles import RunFiles
-from daemon.states import StopReason
 
 NAME = re.compile(r"s_(\d+)_(\d+)_C(\d+)\.image")
 

@@ -8,7 +8,7 @@ import numpy as np
 from calib.jointfit.scene import Scene
 from calib.normalisation import Normalisation
 from calib.registration import draw_reference
-from calib.template.tile import TileTemplate
+from calib.template.tiletemplate import TileTemplate
 from daemon.record.durable import read_sealed, write_sealed
 
 SCENE = ("positions", "brightness", "channel_shift_px", "sigma_px", "noise", "crosstalk")

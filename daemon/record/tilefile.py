@@ -121,3 +121,29 @@ def _clusters(path: Path, file: BinaryIO | FileIO) -> int:
     if len(header) < HEADER.size:
         raise OutputError(f"tile file {path}: no header")
     return int(HEADER.unpack(header)[0])
+
+
+LOCS_HEADER = struct.Struct("<IfI")
+
+
+def encode_locs(positions: NDArray[np.float32]) -> bytes:
+    """(n, 2) y and x, pixels, as the bytes of a ``.locs`` file."""
+    return LOCS_HEADER.pack(1, 1.0, len(positions)) + positions[:, ::-1].astype("<f4").tobytes()
+
+
+def read_locs(path: Path) -> NDArray[np.float32]:
+    """(n, 2) y and x, pixels.
+
+    Raises
+    ------
+    OutputError : the file is not of this layout.
+    """
+    content = path.read_bytes()
+    if len(content) < LOCS_HEADER.size or LOCS_HEADER.unpack_from(content)[:2] != (1, 1.0):
+        raise OutputError(f"locs file {path}: not of the .locs layout")
+    number = LOCS_HEADER.unpack_from(content)[2]
+    if len(content) != LOCS_HEADER.size + 8 * number:
+        raise OutputError(
+            f"locs file {path}: {len(content)} bytes, {number} clusters take {LOCS_HEADER.size + 8 * number}"
+        )
+    return np.frombuffer(content, "<f4", offset=LOCS_HEADER.size).reshape(-1, 2)[:, ::-1].astype(np.float32)

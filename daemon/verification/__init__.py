@@ -1,6 +1,6 @@
 """Holding the files of a run against its ledger."""
 
-from daemon.verification.verification import Difference, Verification
-from daemon.verification.verify import verify_run
+from daemon.verification.findings import Difference, Verification
+from daemon.verification.runverification import verify_run
 
 __all__ = ["Difference", "Verification", "verify_run"]

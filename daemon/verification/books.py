@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from calib.runfolder import RunInfo, TileId
+from seqd_client.runinfo import CHANNELS, RunInfo, TileId
+from seqd_client.status import CycleStatus
+
 from daemon.errors import OutputError
-from daemon.record.filter import filter_cycles
 from daemon.record.ledgercopy import copied
 from daemon.record.ledgerreader import LedgerReader
-from daemon.states import CycleStatus
+from daemon.record.runfiles import filter_cycles
 from daemon.verification.findings import Findings
-from engines.architecture import CHANNELS
 
 MOST_CLUSTERS = 2**32 - 1
 """The number that a tile file's header can hold."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from daemon.errors import OutputError
-from daemon.sinks import bgzf
-from daemon.sinks.sinkfile import Encoding, SinkFile, encoded
+from daemon.outputs.reads import bgzf
+from daemon.outputs.sink import Encoding, SinkFile, encoded
 from daemon.verification.findings import Findings
 
 PIECE = 2**20

@@ -8,17 +8,15 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
+from seqd_client.runinfo import RunInfo, TileId
+from seqd_client.status import CycleStatus
 
-from calib.calling.chastity import UNKNOWN
-from calib.calling.quality import NO_CALL
-from calib.runfolder import RunInfo, TileId
+from calib.calling.scores import NO_CALL, UNKNOWN
 from daemon.errors import OutputError
-from daemon.record import locs
-from daemon.record.filter import filter_cycles
-from daemon.record.runfiles import RunFiles
+from daemon.record import tilefile
+from daemon.record.runfiles import RunFiles, filter_cycles
 from daemon.record.templates import load_template
 from daemon.record.tilefile import HEADER
-from daemon.states import CycleStatus
 from daemon.verification.books import Row, Template
 from daemon.verification.findings import Findings
 
@@ -48,7 +46,7 @@ def check_calls(
         findings.checked(len(content))
         if (found := zlib.crc32(content)) != template.locs_crc32:
             findings.differs(path, f"CRC-32 {template.locs_crc32:08x}", f"{found:08x}", tile=tile)
-        if (clusters := len(locs.read_locs(path))) != template.clusters:
+        if (clusters := len(tilefile.read_locs(path))) != template.clusters:
             findings.differs(path, f"{template.clusters} clusters", f"{clusters}", tile=tile)
 
 
@@ -61,7 +59,7 @@ def check_template(files: RunFiles, info: RunInfo, tile: TileId, template: Templ
         except (BadZipFile, EOFError, KeyError, ValueError) as error:
             raise OutputError(f"file {path}: not a template") from error
         findings.checked(path.stat().st_size)
-        if (found := zlib.crc32(locs.encode_locs(positions))) != template.locs_crc32:
+        if (found := zlib.crc32(tilefile.encode_locs(positions))) != template.locs_crc32:
             findings.differs(path, f"positions of CRC-32 {template.locs_crc32:08x}", f"{found:08x}", tile=tile)
 
 

@@ -6,10 +6,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 
-from calib.runfolder import TileId
-from daemon.states import ENDED, CycleStatus, Phase, RunState, StopReason
-from daemon.watching.status import DiskStatus, EngineStatus, FitStatus, Lag, SinkStatus, SpoolStatus, Status, Trouble
-from engines.architecture import CHANNELS
+from seqd_client.runinfo import CHANNELS, TileId
+from seqd_client.status import (
+    ENDED,
+    CycleStatus,
+    DiskStatus,
+    EngineStatus,
+    FitStatus,
+    Lag,
+    Phase,
+    RunState,
+    SinkStatus,
+    SpoolStatus,
+    Status,
+    StopReason,
+    Trouble,
+)
 
 
 class Progress:

@@ -2,10 +2,11 @@
 
 from importlib import import_module
 
-from engines.bundle import Bundle
-from engines.contract import Engine
-from engines.errors import EngineError, first_line
-from engines.options import EngineOptions
+from seqd_client.errors import first_line
+
+from engines.bundles.bundle import Bundle
+from engines.contract import Engine, EngineOptions
+from engines.errors import EngineError
 
 __all__ = ["BACKENDS", "EngineOptions", "open_backend", "open_engine"]
 

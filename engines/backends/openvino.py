@@ -8,12 +8,11 @@ from itertools import cycle
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.backends.quiet import openvino
-from engines.bundle import Bundle
-from engines.contract import Answer, EngineInfo, Request
+from engines.bundles.bundle import Bundle
+from engines.contract import Answer, EngineInfo, EngineOptions, Request
 from engines.errors import EngineError
-from engines.options import EngineOptions
-from engines.readout import read_centres
+from engines.network.readout import read_centres
+from engines.openvinolibrary import openvino
 from engines.slots import SlottedEngine
 from engines.strips import Strip, plan_strips
 

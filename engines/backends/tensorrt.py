@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from engines.buffered import BufferedRunner, open_buffered
-from engines.bundle import Bundle
-from engines.contract import Engine, EngineInfo
+from engines.bundles.bundle import Bundle
+from engines.contract import Engine, EngineInfo, EngineOptions
 from engines.devices import open_cuda
 from engines.devices.driver import Driver
-from engines.options import EngineOptions
 from engines.tensorrt.api import TensorRT, load_tensorrt
 from engines.tensorrt.cache import KeptPlan, default_folder
 from engines.tensorrt.plans import Plans

@@ -8,20 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from seqd_client.errors import first_line
 from torch import Tensor
 
 from engines.buffered import HEADER, BufferedRunner, DeviceBuffers, DeviceTile, open_buffered
-from engines.bundle import Bundle
-from engines.contract import EngineInfo
-from engines.deployed import centres_at
+from engines.bundles.bundle import Bundle
+from engines.bundles.torchbundle import load_network
+from engines.contract import EngineInfo, EngineOptions
 from engines.devices import open_cuda
 from engines.devices.driver import Address, Driver, Handle
 from engines.devices.host import HostDriver
-from engines.errors import EngineError, first_line
-from engines.inference import InferenceNetwork
-from engines.network import load_network
-from engines.options import EngineOptions
-from engines.readout import OUTSIDE_PX
+from engines.errors import EngineError
+from engines.network.deployed import InferenceNetwork, centres_at
+from engines.network.readout import OUTSIDE_PX
 from engines.slots import SlottedEngine
 from engines.strips import plan_strips
 

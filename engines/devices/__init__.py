@@ -2,9 +2,11 @@
 
 from importlib.util import find_spec
 
+from seqd_client.errors import first_line
+
 from engines.devices.driver import Driver
 from engines.devices.probe import probe
-from engines.errors import EngineError, first_line
+from engines.errors import EngineError
 
 
 def open_cuda(index: int = 0) -> Driver:

@@ -8,8 +8,7 @@ import numpy as np
 from cuda.bindings import driver as cuda
 from numpy.typing import NDArray
 
-from engines.devices.driver import DEFAULT_SHARED_BYTES, Address, DeviceInfo, Handle
-from engines.devices.pages import whole_pages
+from engines.devices.driver import DEFAULT_SHARED_BYTES, Address, DeviceInfo, Handle, whole_pages
 from engines.devices.probe import probe
 from engines.errors import EngineError
 

@@ -6,6 +6,7 @@ makes and frees everything and calls :meth:`Driver.close`; another may :meth:`Dr
 to wait for events. Handles are opaque; ``int(handle)`` of a stream is what TensorRT and PyTorch take.
 """
 
+import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -117,3 +118,11 @@ class Driver(Protocol):
 
     def close(self) -> None:
         """Wait for the device, free all that is left and let the context go."""
+
+
+def whole_pages(size: int) -> NDArray[np.uint8]:
+    """Zeroed memory of at least ``size`` bytes that begins and ends with a page and owns itself."""
+    length = max(1, -(-size // mmap.PAGESIZE)) * mmap.PAGESIZE
+    memory = np.zeros(length + mmap.PAGESIZE, np.uint8)
+    first = -memory.ctypes.data % mmap.PAGESIZE
+    return memory[first : first + length]

@@ -11,12 +11,11 @@ from contextlib import suppress
 import numpy as np
 import pycuda.driver as cuda
 from numpy.typing import NDArray
+from seqd_client.errors import first_line
 
-from engines.devices.driver import DEFAULT_SHARED_BYTES, Address, DeviceInfo, Handle
-from engines.devices.library import DriverLibrary
-from engines.devices.pages import whole_pages
-from engines.devices.probe import probe
-from engines.errors import EngineError, first_line
+from engines.devices.driver import DEFAULT_SHARED_BYTES, Address, DeviceInfo, Handle, whole_pages
+from engines.devices.probe import DriverLibrary, probe
+from engines.errors import EngineError
 
 _CAPTURE_MODE_THREAD_LOCAL = 1
 """``CUstreamCaptureMode``."""

@@ -1,24 +1,15 @@
-"""The part of TensorRT's Python API that is used here, and finding it.
+"""What TensorRT reports while it works, and answers that mean failure."""
 
-The full library builds and runs plans, the lean runtime runs them; both have the same names for what
-both can do. Neither comes with types, so these protocols say what is relied on. Most calls answer
-``None`` or ``False`` where they fail: see :class:`engines.tensorrt.log.Log`.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Protocol, cast
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
 
-from engines.errors import EngineError, first_line
+from seqd_client.errors import first_line
 
-MODULES = ("tensorrt", "tensorrt_bindings", "tensorrt_lean", "tensorrt_lean_bindings")
-"""The full library first. Only one is imported: their types are the same to the interpreter."""
-
-INSTALL = (
-    "`pip install tensorrt-cu13` to build and run plans, "
-    "`pip install tensorrt-lean-cu13-bindings tensorrt-lean-cu13-libs` to run them"
-)
+from engines.errors import EngineError
 
 Value = Any
 """An enumerator or object of TensorRT's that is only handed on."""
@@ -120,6 +111,64 @@ class TensorRT(Protocol):
     def OnnxParser(self, network: Value, logger: Value) -> OnnxParser | None: ...
 
 
+T = TypeVar("T")
+
+MOST_ERRORS = 20
+"""That are kept: the first says what is wrong."""
+
+
+class Log:
+    """Collects errors instead of printing them; calls made through it fail with the first of them."""
+
+    def __init__(self, trt: TensorRT) -> None:
+        errors: list[str] = []
+        serious = (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)
+
+        class _Logger(trt.ILogger):  # type: ignore[name-defined, misc]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, msg: str) -> None:  # noqa: ANN401
+                if severity in serious and len(errors) < MOST_ERRORS:
+                    errors.append(msg)
+
+        self._errors = errors
+        self.logger = _Logger()
+        """To hand to TensorRT."""
+
+    def made(self, what: str, make: Callable[[], T | None]) -> T:
+        """What a call answers; raises :class:`EngineError` where that is nothing or the call raises."""
+        self._errors.clear()
+        try:
+            result = make()
+        except (TypeError, RuntimeError) as error:  # as pybind11 tells of a null pointer
+            raise self.failure(what, str(error)) from None
+        if result is None:
+            raise self.failure(what)
+        return result
+
+    def done(self, what: str, do: Callable[[], bool]) -> None:
+        """Raises :class:`EngineError` where a call answers that it failed."""
+        if not self.made(what, do):
+            raise self.failure(what)
+
+    def failure(self, what: str, reason: str = "") -> EngineError:
+        """An error with the first that was reported, or a reason, or neither."""
+        with suppress(IndexError):
+            reason = self._errors[0]
+        first = next(iter(reason.splitlines()), "")
+        return EngineError(f"TensorRT: {what} failed" + (f": {first}" if first else ""))
+
+
+MODULES = ("tensorrt", "tensorrt_bindings", "tensorrt_lean", "tensorrt_lean_bindings")
+"""The full library first. Only one is imported: their types are the same to the interpreter."""
+
+INSTALL = (
+    "`pip install tensorrt-cu13` to build and run plans, "
+    "`pip install tensorrt-lean-cu13-bindings tensorrt-lean-cu13-libs` to run them"
+)
+
+
 def load_tensorrt() -> TensorRT:
     """The full library where it is installed, else the lean runtime.
 
@@ -142,3 +191,43 @@ def load_tensorrt() -> TensorRT:
 def can_build(trt: TensorRT) -> bool:
     """Whether this is the full library."""
     return hasattr(trt, "Builder")
+
+
+LEAN_LIBRARIES = "tensorrt_lean_libs"
+
+
+class LoadedPlan:
+    """An engine, and the runtimes and log that have to live as long.
+
+    Raises
+    ------
+    EngineError : TensorRT refuses the plan.
+    """
+
+    def __init__(self, trt: TensorRT, content: bytes) -> None:
+        self.log = Log(trt)
+        runtime = self.log.made("making a runtime", lambda: trt.Runtime(self.log.logger))
+        # One that loaded another has to stay: it alone holds on to the log of both.
+        self._runtimes = [runtime]
+        try:
+            self.engine = self._loaded(runtime, content)
+        except EngineError:
+            # Plans are built for the lean runtime, which the full library may have to load for them.
+            lean = self._lean(runtime) if can_build(trt) else None
+            if lean is None:
+                raise
+            self._runtimes.append(lean)
+            self.engine = self._loaded(lean, content)
+
+    def _loaded(self, runtime: Runtime, content: bytes) -> CudaEngine:
+        return self.log.made("loading a plan", lambda: runtime.deserialize_cuda_engine(content))
+
+    def _lean(self, runtime: Runtime) -> Runtime | None:
+        library = _lean_library()
+        return None if library is None else runtime.load_runtime(str(library))
+
+
+def _lean_library() -> Path | None:
+    found = find_spec(LEAN_LIBRARIES)
+    folders = [] if found is None else found.submodule_search_locations or []
+    return next((path for folder in folders for path in sorted(Path(folder).glob("libnvinfer_lean.so.*"))), None)

@@ -1,13 +1,45 @@
-"""Building plans; needs the full library of TensorRT."""
+"""The part of a bundle's graph that a plan is built from."""
 
+import json
+from pathlib import Path
 from time import monotonic
+from typing import Any
+
+from seqd_client.errors import first_line
 
 from engines.errors import EngineError
-from engines.tensorrt.api import BuilderConfig, TensorRT, can_build
-from engines.tensorrt.cache import BuiltPlan
-from engines.tensorrt.inspection import Inspected, inspect_layers
-from engines.tensorrt.loading import LoadedPlan
-from engines.tensorrt.log import Log
+from engines.tensorrt.api import BuilderConfig, LoadedPlan, Log, TensorRT, can_build
+from engines.tensorrt.cache import BuiltPlan, Inspected, PlanKey
+
+
+def cut_graph(network: Path, key: PlanKey) -> bytes:
+    """An ONNX graph with the inputs, outputs and shapes of a plan.
+
+    All shapes are fixed: of a plan with open ones the types of layers cannot be inspected. So reading out
+    is not part of it, for how many positions there are differs from tile to tile.
+
+    Raises
+    ------
+    EngineError : onnx is not installed, or the graph has not these inputs and outputs.
+    """
+    try:
+        import onnx
+        from onnx.utils import Extractor
+    except ModuleNotFoundError:
+        raise EngineError("building a plan needs onnx, which is not installed: `pip install onnx`") from None
+    except Exception as error:  # beside another protobuf it raises what it likes
+        raise EngineError(f"building a plan needs onnx, which cannot be loaded: {first_line(error)}") from error
+    shapes = {"images": key.images, **key.outputs}
+    try:
+        model = Extractor(onnx.load(network)).extract_model(["images"], list(key.outputs))
+    except Exception as error:  # whatever onnx raises is about the graph
+        raise EngineError(f"graph {network}: {first_line(error)}") from error
+    for value in (*model.graph.input, *model.graph.output):
+        for dimension, size in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=True):
+            dimension.dim_value = size
+    # Shapes of what lies between were inferred for open ones.
+    del model.graph.value_info[:]
+    return bytes(model.SerializeToString())
 
 
 def build_plan(trt: TensorRT, graph: bytes, *, workspace_bytes: int, timing: bytes) -> BuiltPlan:
@@ -67,3 +99,49 @@ def _inspected(trt: TensorRT, content: bytes) -> Inspected:
         "inspecting the plan", lambda: inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     )
     return inspect_layers(report)
+
+
+def inspect_layers(report: str) -> Inspected:
+    """Read the engine inspector's JSON and hold the convolutions to half precision.
+
+    TensorRT 11 gives a tensor's ``DataType``, TensorRT 10 a ``Format/Datatype`` that may be spelt
+    ``Half`` or lie within ``Channel major FP16 format where channel % 8 == 0``.
+
+    Raises
+    ------
+    EngineError : a convolution reads or has weights that are not FP16, or none can be seen.
+    """
+    try:
+        layers = json.loads(report)["Layers"]
+    except (ValueError, KeyError, TypeError):
+        raise EngineError("TensorRT: the plan's layers cannot be inspected: no list of layers") from None
+    convolutions = [layer for layer in layers if isinstance(layer, dict) and _is_convolution(layer)]
+    if not convolutions:
+        raise EngineError("TensorRT: the plan's precision cannot be told: no convolution among its layers")
+    for layer in convolutions:
+        for kind in _types(layer):
+            if not _is_half(kind):
+                name = layer.get("Name", "without a name")
+                raise EngineError(f"TensorRT: the plan is not FP16: convolution {name} computes from {kind}")
+    return Inspected(len(layers), len(convolutions))
+
+
+def _is_convolution(layer: dict[str, Any]) -> bool:
+    """Deconvolutions too; a reformat beside one carries its name, but not its type."""
+    kinds = (str(layer.get("LayerType", "")), str(layer.get("ParameterType", "")))
+    return any("conv" in kind.lower() for kind in kinds)
+
+
+def _types(layer: dict[str, Any]) -> list[str]:
+    """Of what a convolution multiplies: the images that it reads, and its weights where they are told."""
+    images = layer.get("Inputs", [{}])[:1] or [{}]
+    keys = {key.lower(): str(value) for key, value in images[0].items()}
+    types = [keys.get("datatype") or keys.get("format/datatype") or "an unknown type"]
+    weights = layer.get("Weights")
+    if isinstance(weights, dict) and "Type" in weights:
+        types.append(str(weights["Type"]))
+    return types
+
+
+def _is_half(kind: str) -> bool:
+    return bool({"half", "fp16", "float16"} & set(kind.lower().replace(",", " ").split()))

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-from engines.bundle import Bundle
+from engines.bundles.bundle import Bundle
+from engines.contract import EngineOptions
 from engines.devices.driver import DeviceInfo
 from engines.errors import EngineError
-from engines.options import EngineOptions
 from engines.strips import Strip, plan_strips
 from engines.tensorrt.api import TensorRT, can_build
-from engines.tensorrt.build import build_plan
+from engines.tensorrt.build import build_plan, cut_graph
 from engines.tensorrt.cache import KeptPlan, PlanCache, PlanKey
-from engines.tensorrt.cut import cut_graph
 
 
 class Plans:

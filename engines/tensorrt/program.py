@@ -9,9 +9,8 @@ from engines.devices.driver import Address, Driver, Handle
 from engines.errors import EngineError
 from engines.kernels.around import AroundNetwork
 from engines.strips import Strip
-from engines.tensorrt.api import TensorRT
+from engines.tensorrt.api import LoadedPlan, TensorRT
 from engines.tensorrt.cache import KeptPlan
-from engines.tensorrt.loading import LoadedPlan
 
 HALF_BYTES, FLOAT_BYTES = 2, 4
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from calib.learning.simulation.conditions import Conditions
-from calib.learning.simulation.folder import write_simulated_run
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import write_simulated_run
 from tests.chaos.carry import Outcome, Setting, carry, undisturbed
 from tests.chaos.checks import Wrong
 from tests.chaos.plan import Case

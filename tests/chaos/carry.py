@@ -10,8 +10,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from calib.runfolder import read_run_info
-from daemon.states import CycleStatus, RunState
+from seqd_client.status import CycleStatus, RunState
+
+from calib.runfolder.images import read_run_info
 from tests.chaos.checks import (
     Finding,
     Reference,

@@ -7,13 +7,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from seqd_client.errors import SeqdError
+from seqd_client.runinfo import RunInfo, TileId
+from seqd_client.status import CycleStatus, RunState, StopReason
+
 from calib.calling.inphase import AHEAD
-from calib.runfolder import RunInfo, TileId
+from daemon.outputs.reads.fastqfiles import fastq_path
 from daemon.record.runfiles import RunFiles
-from daemon.sinks.fastq import fastq_path
-from daemon.states import CycleStatus, RunState, StopReason
 from daemon.verification import verify_run
-from engines.errors import SeqdError
 from tests.chaos.ledger import Key, Row, read_ledger
 from tests.processes import outputs
 

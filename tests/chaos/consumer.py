@@ -4,9 +4,9 @@ import zlib
 from types import TracebackType
 
 import zmq
+from seqd_client.wire.codec import decode
+from seqd_client.wire.messages import Calls
 
-from daemon.wire.codec import decode
-from daemon.wire.messages import Calls
 from tests.chaos.ledger import Key
 
 

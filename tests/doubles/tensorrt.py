@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 import onnx
 
-from engines.backends.quiet import openvino
+from engines.openvinolibrary import openvino
 
 MAGIC = b"ftrt"
 

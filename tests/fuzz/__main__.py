@@ -17,16 +17,18 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["daemon.wire", "daemon.control", "calib.runfolder", "msgpack"]):
+with atheris.instrument_imports(
+    include=["seqd_client.wire", "daemon.serving.requests", "calib.runfolder.images", "msgpack"]
+):
     import msgpack
     import zmq
+    from seqd_client.wire.codec import WireError, decode, encode
+    from seqd_client.wire.messages import MESSAGES
 
     from daemon.config import ControlConfig, SecurityConfig
-    from daemon.control import Control
-    from daemon.security.gate import Gate
+    from daemon.serving.gate import Gate
+    from daemon.serving.requests import Control
     from daemon.watching.progress import Progress
-    from daemon.wire.codec import WireError, decode, encode
-    from daemon.wire.messages import MESSAGES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ANSWER_MS = 5000

@@ -8,9 +8,9 @@ import struct
 import zlib
 from pathlib import Path
 
-from calib.runfolder import Read, RunInfo, TileId
-from daemon.wire.codec import encode
-from daemon.wire.messages import (
+from seqd_client.runinfo import Read, RunInfo, TileId
+from seqd_client.wire.codec import encode
+from seqd_client.wire.messages import (
     Accepted,
     Calls,
     CycleEnd,

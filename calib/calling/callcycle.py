@@ -1,0 +1,75 @@
+"""Calling a cycle from its reading, the calls before it and the readings after it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.calling.inphase import in_phase
+from calib.calling.reading import Reading, log_evidence
+from calib.calling.scores import NO_CALL, chastity, features, scores
+from calib.phasing import NeighbourLight, Phasing, neighbour_light
+from engines.bundles.bundle import QualityTable
+
+
+@dataclass(frozen=True)
+class CalledCycle:
+    """One cycle of a tile, called."""
+
+    calls: NDArray[np.uint8]
+    """(n,) bytes ``(Q << 2) | base``; ``NO_CALL`` where the cycle does not show the cluster."""
+    features: NDArray[np.float32]
+    """(n, features) that the scores were given by."""
+    chastity: NDArray[np.uint8]
+    """(n,) percent, see :mod:`calib.calling.scores`."""
+    neighbours: NeighbourLight | None
+    """What strands out of step showed; None where that cannot be said."""
+
+
+def call_cycle(
+    reading: Reading,
+    later: Sequence[Reading | None],
+    earlier: NDArray[np.uint8],
+    *,
+    cycle: int,
+    phasing: Phasing,
+    purity: NDArray[np.uint8],
+    quality: QualityTable,
+) -> CalledCycle:
+    """Call all clusters of a tile in one cycle.
+
+    Parameters
+    ----------
+    later : readings of the cycles after it in the read, as many as there are to hear; None where one is missing.
+    earlier : (k, n) bytes of the calls before it in the read.
+    cycle : 1-based, in the read.
+    purity : (m, n) chastity of the run's first cycles, as far as called.
+    """
+    heard = [None if after is None else after.shares for after in later]
+    corrected = in_phase(reading.shares, heard, base_probabilities(earlier), cycle=cycle, phasing=phasing)
+    evidence = log_evidence(reading, corrected.shares, corrected.loudness)
+    percent = chastity(corrected.shares)
+    pure = np.stack([*purity, percent, *(chastity(shares) for shares in heard if shares is not None)])
+    described = features(evidence, pure, reading.crowding)
+    there = np.asarray(np.isfinite(evidence).all(axis=1))
+    bases = np.argmax(np.where(there[:, None], evidence, 0), axis=1).astype(np.uint8)
+    calls = np.where(there, (scores(described, quality) << 2) | bases, np.uint8(NO_CALL)).astype(np.uint8)
+    neighbours = None
+    if len(earlier) > 0 and heard and heard[0] is not None:
+        known = np.not_equal(earlier[-1], NO_CALL) & np.isfinite(heard[0]).all(axis=1)
+        neighbours = neighbour_light(
+            np.where(known[:, None], reading.shares, np.nan),
+            before=(earlier[-1] & 3).astype(np.int64),
+            own=bases.astype(np.int64),
+            after=np.argmax(np.nan_to_num(heard[0]), axis=1),
+        )
+    return CalledCycle(calls, described, percent, neighbours)
+
+
+def base_probabilities(calls: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(k, n, 4) probability of each base, from bytes of calls (k, n); a quarter for no-calls."""
+    phred = (calls >> 2).astype(np.float32)
+    wrong = np.asarray(np.where(calls == NO_CALL, 0.75, 10 ** (-phred / 10)), np.float32)[:, :, None]
+    called = (calls & 3)[:, :, None] == np.arange(4, dtype=np.uint8)
+    return np.where(called, 1 - wrong, wrong / 3)

@@ -1,0 +1,88 @@
+"""Chastity, and the filter that it decides."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.bundles.bundle import QualityTable
+
+CYCLES = 25
+"""First cycles that decide whether a cluster passes the filter."""
+
+LEAST_PERCENT = 60
+"""A cycle below this is a failure: Illumina's filter, chastity 0.6."""
+
+UNKNOWN = 255
+"""Of a cycle that shows nothing of the cluster; no failure."""
+
+
+def chastity(shares: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """(n,) strongest base over the sum of the two strongest, percent; :data:`UNKNOWN` where NaN.
+
+    Parameters
+    ----------
+    shares : (n, 4) light of each base, corrected for cross-talk and phasing; below 0 counts as none.
+    """
+    second, strongest = np.sort(np.maximum(shares, 0), axis=1)[:, 2:].T
+    with np.errstate(invalid="ignore"):
+        percent = np.rint(100 * strongest / np.maximum(strongest + second, 1e-6))
+    return np.where(np.isnan(percent), UNKNOWN, percent).astype(np.uint8)
+
+
+def passes(percents: NDArray[np.uint8], *, failures_allowed: int) -> NDArray[np.bool_]:
+    """(n,) which clusters pass the filter.
+
+    Parameters
+    ----------
+    percents : (cycles, n) from :func:`chastity`, of the first cycles, :data:`CYCLES` at most.
+    failures_allowed : cycles of them that may be less pure.
+    """
+    failures = (percents < LEAST_PERCENT).sum(axis=0, dtype=np.uint8)
+    return np.asarray((failures <= failures_allowed) & (percents != UNKNOWN).any(axis=0))
+
+
+NO_CALL = 0
+"""The byte of a cluster that was not called."""
+
+MARGIN_MOST = 14.0
+"""Evidence for a call, in natural logarithms, beyond which more says nothing."""
+
+
+def features(
+    evidence: NDArray[np.float64], purity: NDArray[np.uint8], crowding: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """(n, 6) what the error rate of a call depends on; :class:`engines.bundles.bundle.QualityTable` has the weights.
+
+    The distance between the two likeliest bases, in tens of natural logarithms, and its square;
+    the logarithm of how impure the cluster has been in the run's first cycles and in those
+    around the call; the logarithm of the neighbours' light over the cluster's own; and the
+    distance times each of the two.
+
+    Parameters
+    ----------
+    evidence : (n, 4) from :func:`calib.calling.reading.log_evidence`.
+    purity : (k, n) chastity, percent.
+    crowding : (n,) light of other clusters, relative to the cluster's own.
+    """
+    second, best = np.sort(np.nan_to_num(evidence), axis=1)[:, 2:].T
+    margin = np.minimum(best - second, MARGIN_MOST) / 10
+    known = purity != UNKNOWN
+    impurity = np.where(known, 1 - purity / 100, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    impure, crowded = np.log(impurity + 0.02), np.log(crowding + 0.1)
+    columns = (margin, margin**2, impure, crowded, margin * impure, margin * crowded)
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def predictor(described: NDArray[np.float32], weights: tuple[float, ...]) -> NDArray[np.float32]:
+    """(n,) the sum of the features by their weights: rises with certainty."""
+    return np.asarray(described @ np.array(weights, np.float32), np.float32)
+
+
+def scores(described: NDArray[np.float32], table: QualityTable) -> NDArray[np.uint8]:
+    """(n,) Phred scores, at least 2."""
+    bins = np.searchsorted(np.asarray(table.edges, np.float32), predictor(described, table.weights), side="right")
+    return np.asarray(table.scores, np.uint8)[bins]
+
+
+def binned(table: QualityTable) -> QualityTable:
+    """The same table with the scores of binned output."""
+    return table.model_copy(update={"scores": table.binned})

@@ -1,0 +1,41 @@
+"""What the commands of ``seqd calib`` share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from seqd_client.errors import SeqdError
+
+
+class UsageError(SeqdError):
+    """An option cannot be used."""
+
+    exit_code = 2
+
+
+@contextmanager
+def learning_installed(what: str, *, extra: str = "train") -> Iterator[None]:
+    """Say which extra to install where a library that only learning needs is missing.
+
+    Raises
+    ------
+    UsageError : an import inside found no such library.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in {"calib", "engines", "daemon"}:
+            raise
+        raise UsageError(f"{what} needs {error.name}: pip install 'seqd[{extra}]'") from error
+
+
+def bar() -> Progress:
+    """A bar on standard error with what is done and what is left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )

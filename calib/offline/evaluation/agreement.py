@@ -1,0 +1,123 @@
+"""How many clusters are found, and how well they are read."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from seqd_client.runinfo import TileId
+
+from calib.offline.evaluation.callers import Reads
+from calib.offline.evaluation.clustermatch import NO_CALL, Matched, match, share
+from calib.offline.simulation.simulatedrun import read_truth
+from calib.runfolder.images import read_run_info
+
+WRONG_MOST = 0.05
+"""Share of wrong bases up to which a read counts as right."""
+
+LAST_CYCLES = 10
+"""Cycles at the end of a read, where phasing and decay tell most."""
+
+Q30 = 30
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How reads compare with the truth. Shares of nothing are NaN."""
+
+    clusters: int
+    """True clusters."""
+    reads: int
+    found: float
+    """Share of true clusters with a read, one to one."""
+    yielded: float
+    """Share of true clusters found and read with at most ``WRONG_MOST`` wrong bases."""
+    real: float
+    """Precision: share of reads that are of a true cluster, one to one."""
+    error_rate: float
+    """Wrong bases and no-calls over all bases of the clusters found."""
+    called_error_rate: float
+    """Wrong bases over called bases of the clusters found."""
+    last_error_rate: float
+    """As ``error_rate``, over the last ``LAST_CYCLES`` cycles."""
+    no_calls: float
+    """Share of no-calls in the bases of all reads."""
+    q30: float
+    """Share of called bases with Q >= 30, of all reads."""
+
+
+def agreement(matched: Matched) -> Agreement:
+    """Figures of one caller."""
+    found, wrong, called = matched.found, matched.wrong, matched.called
+    right = wrong.mean(axis=1) <= WRONG_MOST
+    last = wrong[:, -LAST_CYCLES:]
+    calls = matched.bases != NO_CALL
+    return Agreement(
+        clusters=len(found),
+        reads=len(calls),
+        found=share(found.sum(), len(found)),
+        yielded=share(right.sum(), len(found)),
+        real=share(found.sum(), len(calls)),
+        error_rate=share(wrong.sum(), wrong.size),
+        called_error_rate=share((wrong & called).sum(), called.sum()),
+        last_error_rate=share(last.sum(), last.size),
+        no_calls=share((~calls).sum(), calls.size),
+        q30=share((calls & (matched.qualities >= Q30)).sum(), calls.sum()),
+    )
+
+
+def compare(root: Path, tile: TileId, reads: Reads) -> Agreement:
+    """Compare the reads of a tile with the truth beside its images.
+
+    Raises
+    ------
+    RunFolderError : the folder has no truth, or one of another number of cycles.
+    """
+    cycles = read_run_info(root).reads[0].cycles
+    return agreement(match(read_truth(root, tile), reads, cycles=cycles))
+
+
+@dataclass(frozen=True)
+class ErrorCurve:
+    """Wrong bases against called bases as ever worse reads are let in."""
+
+    called: NDArray[np.float64]
+    """(k,) called bases so far, from 0, rising."""
+    wrong: NDArray[np.float64]
+    """(k,) wrong ones among them."""
+
+    @property
+    def bases(self) -> int:
+        """Called bases of all reads: the caller's full yield."""
+        return int(self.called[-1])
+
+    def error_rate(self, bases: float) -> float:
+        """Errors per called base of the best reads that make up ``bases`` called bases; NaN for 0."""
+        return share(float(np.interp(bases, self.called, self.wrong)), bases)
+
+
+def error_curve(matched: Matched) -> ErrorCurve:
+    """Order the reads of the clusters found by their mean Phred score, best first, and sum up.
+
+    No-calls keep the score they are written with in a read's mean, and count as no base. Reads with the same
+    mean come together: between the ends of such a group the curve is straight, which is the expectation
+    over every order of its reads.
+    """
+    called, wrong = matched.called.sum(axis=1), (matched.wrong & matched.called).sum(axis=1)
+    total = matched.called_qualities.sum(axis=1, dtype=np.int64)
+    # Every read has as many cycles, so sums order as means do, and exactly.
+    _, group = np.unique(-total, return_inverse=True)
+    return ErrorCurve(
+        np.concatenate([[0.0], np.bincount(group, called).cumsum()]),
+        np.concatenate([[0.0], np.bincount(group, wrong).cumsum()]),
+    )
+
+
+def equal_yield(curves: Iterable[ErrorCurve]) -> int:
+    """Yield at which callers are compared: the called bases of the one that has fewest.
+
+    A caller that finds or calls fewer bases mostly leaves out the hard ones; the others are held to their
+    best reads until they have as many bases, and :meth:`ErrorCurve.error_rate` says how many of those are wrong.
+    """
+    return min(curve.bases for curve in curves)

@@ -1,0 +1,91 @@
+"""Matching reads with the sequences of a FASTA file: edlib for short reads, minimap2 (mappy) for long ones."""
+
+from pathlib import Path
+
+import edlib
+import mappy
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.offline.labels.sequencematch import NO_CALL, Match, Outcome, Strand, nearest
+from calib.offline.references.fasta import FastaError, read_fasta, reverse_complement
+
+SHORT_READ = 50
+"""Reads up to this length are held against every place; minimap2 finds too few seeds in them."""
+
+SHORT_READS_MOST = 20_000_000
+"""Bases, both strands together, that every short read can be held against in bearable time."""
+
+SEPARATOR = "-"
+"""Between sequences and in place of unknown bases; matches nothing, so that no read spans either."""
+
+WILD = [(NO_CALL, base) for base in "ACGT"]
+
+
+class FastaReference:
+    """Sequences that reads are cut from, at any place.
+
+    Parameters
+    ----------
+    path : FASTA, plain or gzip.
+    cycles : length of the reads.
+
+    Raises
+    ------
+    FastaError : the file cannot be read, holds no sequence as long as the reads, or is too large for short reads.
+    """
+
+    def __init__(self, path: Path, *, cycles: int, strand: Strand = Strand.BOTH) -> None:
+        self._strand = strand
+        sequences = read_fasta(path)
+        self._sequences = {sequence.name: _letters(sequence.bases) for sequence in sequences}
+        if not self.places(cycles):
+            raise FastaError(f"reference {path}: no sequence has {cycles} bases, the length of the reads")
+        strands = list(self._sequences.values())
+        if strand is Strand.BOTH:
+            strands += [_letters(reverse_complement(sequence.bases)) for sequence in sequences]
+        self._joined = SEPARATOR.join(strands)
+        if cycles <= SHORT_READ and len(self._joined) > SHORT_READS_MOST:
+            raise FastaError(
+                f"reference {path}: {len(self._joined)} bases; for reads of {cycles} at most {SHORT_READS_MOST}"
+            )
+        self._index = mappy.Aligner(str(path), k=11, w=5, min_cnt=1, min_chain_score=11, scoring=(2, 8, 12, 2))
+
+    def places(self, length: int, /) -> int:
+        """Every base of every strand that a read can start at."""
+        starts = sum(max(0, len(sequence) - length + 1) for sequence in self._sequences.values())
+        return starts * (2 if self._strand is Strand.BOTH else 1)
+
+    def match(self, read: str, *, distance: int) -> Match:
+        """The nearest ungapped place; ambiguous where two that read differently are equally near.
+
+        A read that only matches with an insertion or deletion is not corrected.
+        """
+        candidates, gapped = self._short(read, distance) if len(read) <= SHORT_READ else self._long(read, distance)
+        found = nearest(read, candidates, distance=distance)
+        return found or Match(Outcome.GAPPED if gapped else Outcome.UNALIGNED)
+
+    def _short(self, read: str, distance: int) -> tuple[set[str], bool]:
+        """Places that end where the best infix alignments do, and whether there are any alignments."""
+        found = edlib.align(read, self._joined, mode="HW", task="distance", k=distance, additionalEqualities=WILD)
+        starts = [end + 1 - len(read) for _, end in found["locations"]]
+        return {self._joined[start : start + len(read)] for start in starts if start >= 0}, bool(starts)
+
+    def _long(self, read: str, distance: int) -> tuple[set[str], bool]:
+        """Places on both ends' diagonals of minimap2's alignments, and whether one is near enough with gaps."""
+        places, gapped = set(), False
+        for hit in self._index.map(read):
+            if hit.strand < 0 and self._strand is Strand.FORWARD:
+                continue
+            before, after = (hit.q_st, hit.q_en) if hit.strand > 0 else (len(read) - hit.q_en, len(read) - hit.q_st)
+            sequence = self._sequences[hit.ctg]
+            for start in (hit.r_st - before, hit.r_en - after):
+                if 0 <= start <= len(sequence) - len(read):
+                    place = sequence[start : start + len(read)]
+                    places.add(place if hit.strand > 0 else mappy.revcomp(place))
+            gapped |= hit.NM + len(read) - (hit.q_en - hit.q_st) <= distance
+        return places, gapped
+
+
+def _letters(bases: NDArray[np.uint8]) -> str:
+    return bytes(np.frombuffer(f"ACGT{SEPARATOR}".encode(), np.uint8)[bases]).decode()

@@ -1,0 +1,129 @@
+"""What a match with known sequences is, and how far a read may lie from one."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from math import comb
+from pathlib import Path
+from typing import Protocol
+
+from calib.offline.references.codebook import CodebookError, read_codebook
+
+NO_CALL = "N"
+
+CHANCE_MOST = 0.01
+"""Expected matches of a random read up to which a distance is allowed."""
+
+SHARE_MOST = 0.1
+"""Corrected share of a read's bases: a read that is worse is not corrected but replaced."""
+
+
+class Outcome(StrEnum):
+    """What became of a cluster."""
+
+    ALIGNED = "aligned"
+    """One place in the reference is nearest, and near enough."""
+    UNALIGNED = "unaligned"
+    """No place is near enough."""
+    AMBIGUOUS = "ambiguous"
+    """Places that read differently are equally near."""
+    GAPPED = "gapped"
+    """Only an insertion or deletion would make it align: the class of each cycle cannot be known."""
+    UNPROVEN = "unproven"
+    """A random read would match as well too often, and the cluster does not pass the chastity filter."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A read held against the reference."""
+
+    outcome: Outcome
+    corrected: str | None = None
+    """The reference's bases where aligned, as long as the read."""
+
+
+class Strand(StrEnum):
+    """Which strands of the reference reads may come from."""
+
+    BOTH = "both"
+    """The reference and its reverse complement."""
+    FORWARD = "forward"
+    """The reference as it is written."""
+
+
+class Reference(Protocol):
+    """Sequences that are known to be on the flow cell."""
+
+    def places(self, length: int, /) -> int:
+        """Places of the reference that a read of this many bases is held against."""
+
+    def match(self, read: str, *, distance: int) -> Match:
+        """Find a read, with at most ``distance`` of its called bases wrong."""
+
+
+def chance(*, length: int, places: int, distance: int) -> float:
+    """Expected number of places that a random read matches.
+
+    ``places · Σ_d C(length, d) 3^d / 4^length`` for d up to ``distance``: each place is a random sequence,
+    and that many of them lie within the distance.
+    """
+    return float(places * sum(comb(length, d) * 3**d for d in range(distance + 1)) / 4**length)
+
+
+def allowed_distance(*, length: int, places: int) -> int:
+    """Most mismatches allowed: up to :data:`SHARE_MOST` of the bases, while chance stays below :data:`CHANCE_MOST`.
+
+    Parameters
+    ----------
+    length : called bases of the read.
+    places : places of the reference, both strands counted.
+    """
+    distance = int(SHARE_MOST * length)
+    while distance > 0 and chance(length=length, places=places, distance=distance) > CHANCE_MOST:
+        distance -= 1
+    return distance
+
+
+def nearest(read: str, places: set[str], *, distance: int) -> Match | None:
+    """The match of a read among ungapped places of its own length; None where none is near enough.
+
+    No-calls agree with everything. Places that read the same are one.
+    """
+    distances = {place: mismatches(read, place) for place in places if set(place) <= set("ACGT")}
+    least = min(distances.values(), default=distance + 1)
+    if least > distance:
+        return None
+    best = [place for place, apart in distances.items() if apart == least]
+    return Match(Outcome.ALIGNED, best[0]) if len(best) == 1 else Match(Outcome.AMBIGUOUS)
+
+
+def mismatches(read: str, place: str) -> int:
+    """Called bases of a read that differ from those of a place of the same length."""
+    return sum(called not in (true, NO_CALL) for called, true in zip(read, place, strict=True))
+
+
+class Codebook:
+    """Codes of equal length, each read from its first base on and on one strand.
+
+    Parameters
+    ----------
+    path : CSV with a ``code`` column.
+    cycles : length of the reads; codes must be as long.
+
+    Raises
+    ------
+    CodebookError : the file cannot be read, or the codes are not as long as the reads.
+    """
+
+    def __init__(self, path: Path, *, cycles: int) -> None:
+        codes = read_codebook(path)
+        if codes.shape[1] != cycles:
+            raise CodebookError(f"codebook {path}: codes of {codes.shape[1]} bases, the run reads {cycles}")
+        self._codes = {bytes(code).decode() for code in codes}
+
+    def places(self, _length: int, /) -> int:
+        """Every code is one."""
+        return len(self._codes)
+
+    def match(self, read: str, *, distance: int) -> Match:
+        """The nearest code; a tie is ambiguous."""
+        return nearest(read, self._codes, distance=distance) or Match(Outcome.UNALIGNED)

@@ -1,0 +1,97 @@
+"""What quantisation may cost."""
+
+from dataclasses import dataclass
+
+from seqd_client.errors import SeqdError
+
+from calib.offline.evaluation.agreement import Agreement
+from calib.offline.evaluation.clustermatch import share
+from calib.offline.evaluation.oncodebook import OnCodebook
+from engines.bundles.bundle import Readout
+
+FEWER_RIGHT = 0.005
+"""Of the true clusters those read right, or of the reads those on the codebook, may be fewer by this share at most."""
+
+MORE_ERRORS = 0.001
+"""Errors per base may rise by this at most."""
+
+
+HELD = Readout.FUSED
+"""The readout that is held to the bounds, the one in use unless another is configured."""
+
+
+class QuantisationError(SeqdError):
+    """The network in INT8 does not read well enough to be kept."""
+
+    exit_code = 4
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one run is read."""
+
+    reads: int
+    right: float
+    """True clusters found and read with hardly a wrong base, or reads that are a code."""
+    of: int
+    """True clusters, or reads."""
+    errors: float
+    """Wrong bases and no-calls of the clusters found, or mismatches to the nearest codes, over all bases."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One run, read with the network in FP32 and in INT8, by one readout."""
+
+    run: str
+    readout: Readout
+    before: Standing
+    """In FP32."""
+    after: Standing
+    """In INT8."""
+
+    @property
+    def fewer_right(self) -> float:
+        """Those read right that were lost, over what they are right of."""
+        return share(self.before.right - self.after.right, self.before.of)
+
+    @property
+    def more_errors(self) -> float:
+        """Rise of the errors per base."""
+        return self.after.errors - self.before.errors
+
+
+def against_truth(found: Agreement) -> Standing:
+    """Standing of reads whose clusters are known."""
+    return Standing(found.reads, found.yielded * found.clusters, found.clusters, found.error_rate)
+
+
+def against_codebook(found: OnCodebook) -> Standing:
+    """Standing of reads that should be codes."""
+    mismatches = sum(distance * reads for distance, reads in enumerate(found.distances))
+    bases = found.reads * (len(found.distances) - 1)
+    return Standing(found.reads, found.hits, found.reads, share(mismatches, bases))
+
+
+def hold(compared: list[Compared]) -> None:
+    """Refuse what costs more than :data:`FEWER_RIGHT` or :data:`MORE_ERRORS` in any run, by the readout :data:`HELD`.
+
+    Raises
+    ------
+    QuantisationError : it does, or a run shows nothing to measure that by.
+    """
+    for one in compared:
+        if one.readout is not HELD:
+            continue
+        name = f"INT8: run {one.run}"
+        # What could not be measured is no number, and compares as false.
+        if not one.fewer_right <= FEWER_RIGHT:
+            raise QuantisationError(
+                f"{name}: {one.fewer_right:.2%} fewer are read right, at most {FEWER_RIGHT:.1%} is allowed; "
+                "the bundle stays as it is"
+            )
+        if not one.more_errors <= MORE_ERRORS:
+            raise QuantisationError(
+                f"{name}: errors per base rise by {one.more_errors:.2%}, at most {MORE_ERRORS:.1%} is allowed; "
+                "the bundle stays as it is"
+            )

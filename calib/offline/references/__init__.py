@@ -1,0 +1,1 @@
+"""Known sequences: FASTA files and codebooks."""

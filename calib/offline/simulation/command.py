@@ -1,0 +1,109 @@
+"""``seqd calib simulate``."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from seqd_client.runinfo import Read, parse_reads
+
+from calib.offline.cli import UsageError, bar
+from calib.offline.references.fasta import read_fasta
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.illumination import carriers
+from calib.offline.simulation.simulatedreads import check_reads
+from calib.offline.simulation.simulatedrun import simulated_run_info, write_simulated_run
+from calib.runfolder.images import LABELS, RUN_INFO, STRUCTURED, SUPERRESOLVED, TRUTH, RunFolderError
+
+
+def simulate(
+    folder: Annotated[Path, typer.Argument(help="Run folder to write.")],
+    run: Annotated[str, typer.Option(help="Name of the run.")] = "SIM",
+    tiles: Annotated[int, typer.Option(min=1, max=96)] = 1,
+    cycles: Annotated[int | None, typer.Option(min=1, max=1000, help="Of the one read, 30 if not said.")] = None,
+    reads: Annotated[
+        str | None, typer.Option(help="Reads in place of --cycles, as 151T8B8B151T: T of the template, B of an index.")
+    ] = None,
+    barcode: Annotated[
+        list[str] | None, typer.Option(help="A sample's bases in all index reads, I1 then I2; as many as there are.")
+    ] = None,
+    size: Annotated[int, typer.Option(min=32, max=8192, help="Edge of a tile, pixels.")] = 256,
+    density: Annotated[
+        float | None, typer.Option(min=0, max=3000, help="Clusters, thousands a square millimetre.")
+    ] = None,
+    conditions: Annotated[
+        Path | None, typer.Option(help="JSON with any of the physical conditions; --density stands above it.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="FASTA to cut reads from; random bases of its own where there is none.")
+    ] = None,
+    structured: Annotated[
+        bool, typer.Option(help="Write frames under structured illumination too: 3 orientations × 3 phases.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    overwrite: Annotated[bool, typer.Option(help="Replace a run folder that is there.")] = False,
+) -> None:
+    """Simulate a run: images in the documented layout, and the truth beside them."""
+    physics = _conditions(conditions, density)
+    genome = read_fasta(reference) if reference else None
+    parts = _reads(reads, cycles)
+    barcodes = tuple(barcode or ())
+    # All that can be refused is, before a run that is there is removed.
+    check_reads(parts, barcodes)
+    try:
+        cycles = simulated_run_info(physics, run=run, tiles=tiles, reads=parts, shape=(size, size)).cycles
+    except ValidationError as error:
+        raise UsageError(f"run {run}: {_first(error)}") from error
+    if structured:
+        carriers(physics.pattern, pixel_um=physics.pixel_um)
+    if (folder / RUN_INFO).exists():
+        if not overwrite:
+            raise UsageError(f"folder {folder}: holds a run already; use --overwrite to replace it")
+        for part in ("Images", STRUCTURED, SUPERRESOLVED, LABELS, TRUTH):
+            shutil.rmtree(folder / part, ignore_errors=True)
+    with bar() as progress:
+        task = progress.add_task("tile-cycles simulated", total=tiles * cycles)
+        write_simulated_run(
+            folder,
+            physics,
+            run=run,
+            tiles=tiles,
+            cycles=parts,
+            shape=(size, size),
+            seed=seed,
+            progress=lambda done: progress.update(task, completed=done),
+            reference=genome,
+            barcodes=barcodes,
+            structured=structured,
+        )
+    density = physics.density_px2 / physics.pixel_um**2 * 1000
+    typer.echo(f"{folder}: {tiles} tiles × {cycles} cycles, {density:g} K clusters/mm²")
+
+
+def _reads(structure: str | None, cycles: int | None) -> tuple[Read, ...]:
+    if structure is None:
+        return (Read(number=1, cycles=30 if cycles is None else cycles),)
+    if cycles is not None:
+        raise UsageError(f"--cycles {cycles}: --reads {structure} sets the cycles; leave one of them out")
+    try:
+        return parse_reads(structure)
+    except ValueError as error:
+        raise UsageError(f"--reads: {error}") from error
+
+
+def _conditions(path: Path | None, density: float | None) -> Conditions:
+    try:
+        physics = Conditions.model_validate_json(path.read_bytes()) if path else Conditions()
+    except OSError as error:
+        raise RunFolderError(f"conditions {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise UsageError(f"conditions {path}: {_first(error)}") from error
+    if density is not None and physics.grid is not None:
+        raise UsageError(f"--density {density:g}: the grid of {path} sets the density; leave one of them out")
+    return physics if density is None else physics.model_copy(update={"density_k_mm2": density})
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))

@@ -1,0 +1,1 @@
+"""The run folder of archived images, and how its tiles are numbered."""

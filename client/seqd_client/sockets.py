@@ -1,0 +1,130 @@
+"""Opening ZeroMQ sockets: their keys and bounds, with errors a person can act on."""
+
+import os
+import re
+from ipaddress import ip_address
+from pathlib import Path
+
+import zmq
+
+from seqd_client.errors import SocketError
+from seqd_client.keys import ClientKeys, ServerKeys
+
+FRAMES, RECOVERY = "ipc:///run/seqd/frames", "ipc:///run/seqd/recovery"
+"""Where a controller publishes frames, and where it answers, if nothing else is configured."""
+
+IPC_PATH_BYTES = 107
+"""The system's limit for a socket's path."""
+
+TCP = re.compile(r"tcp://(?P<host>\*|\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,253}):(?P<port>[0-9]{1,5})")
+
+LARGEST_PART = 16384 * 16384 * 2
+"""Bytes of the largest part of a message, the pixels of a frame."""
+
+HANDSHAKE_MS = 10_000
+"""A connection that has not proved itself by then is closed."""
+
+QUEUE = 128
+"""Messages kept for one peer, each way."""
+
+
+def checked_address(address: str) -> str:
+    """The address, if it is one; raises :class:`ValueError` where it is not."""
+    ipc = address.startswith("ipc://") and 0 < len(address.removeprefix("ipc://").encode()) <= IPC_PATH_BYTES
+    tcp = TCP.fullmatch(address)
+    if not ipc and not (tcp and 0 < int(tcp["port"]) < 2**16):
+        raise ValueError(f"an address is needed: ipc://PATH of at most {IPC_PATH_BYTES} bytes, or tcp://HOST:PORT")
+    return address
+
+
+def beyond_this_machine(address: str) -> bool:
+    """Whether an address can be reached from, or lies on, another machine."""
+    tcp = TCP.fullmatch(address)
+    if tcp is None:
+        return not address.startswith("ipc://")
+    try:
+        return not ip_address(tcp["host"].strip("[]")).is_loopback
+    except ValueError:
+        return tcp["host"] != "localhost"
+
+
+def bind(
+    socket: "zmq.Socket[bytes]",
+    endpoint: str,
+    *,
+    keys: ServerKeys | None = None,
+    queue: int = QUEUE,
+    largest_part: int = LARGEST_PART,
+) -> None:
+    """Bind a socket, making the folder of an ipc address; the socket file is for owner and group from its beginning.
+
+    To be called before threads are started that make files.
+
+    Parameters
+    ----------
+    keys : whom it lets in on a TCP address; ipc addresses are guarded by their mode.
+    queue : messages kept for one peer, each way.
+    largest_part : bytes; who sends a larger part of a message is disconnected.
+
+    Raises
+    ------
+    SocketError : the address is in use or cannot be made, or TCP beyond this machine without keys.
+    """
+    try:
+        _bound(socket, endpoint, keys, queue, largest_part)
+        if endpoint.startswith("ipc://"):
+            Path(endpoint.removeprefix("ipc://")).parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        before = os.umask(0o117)
+        try:
+            socket.bind(endpoint)
+        finally:
+            os.umask(before)
+    except (zmq.ZMQError, OSError) as error:
+        raise _unusable(socket, endpoint, error) from error
+
+
+def connect(
+    socket: "zmq.Socket[bytes]",
+    endpoint: str,
+    *,
+    keys: ClientKeys | None = None,
+    queue: int = QUEUE,
+    largest_part: int = LARGEST_PART,
+) -> None:
+    """Connect a socket; the other end may come later.
+
+    Parameters
+    ----------
+    keys : what it proves itself with, and whom it trusts, on a TCP address.
+    queue, largest_part : as for :func:`bind`.
+
+    Raises
+    ------
+    SocketError : the address is not one, or TCP beyond this machine without keys.
+    """
+    try:
+        _bound(socket, endpoint, keys, queue, largest_part)
+        socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        raise _unusable(socket, endpoint, error) from error
+
+
+def _bound(
+    socket: "zmq.Socket[bytes]", endpoint: str, keys: ServerKeys | ClientKeys | None, queue: int, largest_part: int
+) -> None:
+    """Set keys and bounds."""
+    if keys is None and beyond_this_machine(endpoint):
+        socket.close()
+        raise SocketError(f"socket {endpoint}: beyond this machine only with keys; `seqd keys` makes them")
+    if keys is not None and endpoint.startswith("tcp://"):
+        keys.apply(socket)
+    socket.setsockopt(zmq.IPV6, 1)
+    socket.setsockopt(zmq.SNDHWM, queue)
+    socket.setsockopt(zmq.RCVHWM, queue)
+    socket.setsockopt(zmq.MAXMSGSIZE, largest_part)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+
+
+def _unusable(socket: "zmq.Socket[bytes]", endpoint: str, error: zmq.ZMQError | OSError) -> SocketError:
+    socket.close()
+    return SocketError(f"socket {endpoint}: {zmq.strerror(error.errno or 0)}")

@@ -1,0 +1,308 @@
+"""Every message of the protocol as a closed, bounded model."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from seqd_client.runinfo import Channel, Cycle, Lane, Name, Pixels, RunInfo, Tile
+
+VERSION = 1
+"""Protocol version, the ``v`` of every header."""
+
+LONG = 8 * 2**20
+"""Bytes of a header that lists the tiles of a run; 100,000 of them take about 2 MB."""
+
+TILES = 100_000
+
+Sequence = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Message(BaseModel):
+    """A header; ``topic`` is the first part of the multipart message."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    topic: ClassVar[str]
+    header_limit: ClassVar[int] = 4096
+    """Bytes of the header."""
+    items_limit: ClassVar[int] = 16
+    """Items of an array in the header."""
+
+
+# Controller to daemon, PUB; the same frames answer on the recovery socket.
+
+
+class RunStart(Message):
+    """A run begins, or is under way when it answers a ``sync``."""
+
+    topic = "run_start"
+    header_limit = LONG
+    items_limit = TILES
+    run: Name
+    seq: Sequence
+    # Lists become tuples: msgpack has one kind of array, as JSON has.
+    info: Annotated[RunInfo, Field(strict=False)]
+
+    @model_validator(mode="after")
+    def _one_run(self) -> "RunStart":
+        if self.run != self.info.run:
+            raise ValueError(f"run {self.run} is declared as {self.info.run}")
+        return self
+
+
+class Frame(Message):
+    """One channel image; the payload is its pixels, rows first, little-endian."""
+
+    topic = "frame"
+    run: Name
+    seq: Sequence
+    lane: Lane
+    tile: Tile
+    cycle: Cycle
+    channel: Channel
+    height: Pixels
+    width: Pixels
+    dtype: Literal["uint16"] = "uint16"
+    t_ns: Annotated[int, Field(ge=0, lt=2**63)]
+    """Time of exposure, nanoseconds since 1970."""
+    crc32: Annotated[int, Field(ge=0, lt=2**32)]
+    """CRC-32 (zlib) of the payload."""
+
+
+class CycleEnd(Message):
+    """All frames of a cycle have been published."""
+
+    topic = "cycle_end"
+    run: Name
+    seq: Sequence
+    cycle: Cycle
+
+
+class RunEnd(Message):
+    """All frames of the run have been published."""
+
+    topic = "run_end"
+    run: Name
+    seq: Sequence
+
+
+# Daemon to controller, DEALER to ROUTER, and its answers.
+
+
+class Sync(Message):
+    """Asks where the controller is; answered by ``run_start`` and ``position``, or ``idle``."""
+
+    topic = "sync"
+
+
+class Position(Message):
+    """How far the controller has published."""
+
+    topic = "position"
+    run: Name
+    seq: Sequence
+    """Sequence number of the last message published."""
+    cycle: Annotated[int, Field(ge=0, le=5000)]
+    """Last cycle that was published wholly."""
+    ended: bool
+    """Whether ``run_end`` has been published."""
+
+
+class Idle(Message):
+    """The controller has no run."""
+
+    topic = "idle"
+
+
+class Resend(Message):
+    """Asks for one frame again; answered by the ``frame`` or ``gone``."""
+
+    topic = "resend"
+    run: Name
+    lane: Lane
+    tile: Tile
+    cycle: Cycle
+    channel: Channel
+
+
+class Gone(Message):
+    """The frame asked for is no longer held."""
+
+    topic = "gone"
+    run: Name
+    lane: Lane
+    tile: Tile
+    cycle: Cycle
+    channel: Channel
+
+
+class Hold(Message):
+    """Asks the controller to stop imaging and keep the flow cell safe."""
+
+    topic = "hold"
+    run: Name
+
+
+class Release(Message):
+    """Asks the controller to go on."""
+
+    topic = "release"
+    run: Name
+
+
+class Kept(Message):
+    """Every tile-cycle up to this one is on the daemon's disk: the controller need hold nothing of them."""
+
+    topic = "kept"
+    run: Name
+    cycle: Cycle
+
+
+class Done(Message):
+    """The daemon needs nothing more of the run."""
+
+    topic = "done"
+    run: Name
+
+
+# Daemon to consumers, PUB.
+
+
+class Calls(Message):
+    """The committed calls of a tile-cycle; the payload is ``n`` bytes ``(Q << 2) | base``, 0 = no-call."""
+
+    topic = "calls"
+    run: Name
+    seq: Sequence
+    lane: Lane
+    tile: Tile
+    cycle: Cycle
+    n: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Template(Message):
+    """The positions of a tile's clusters; the payload is ``n`` pairs of float32 x and y, pixels."""
+
+    topic = "template"
+    run: Name
+    seq: Sequence
+    lane: Lane
+    tile: Tile
+    n: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Event(Message):
+    """Something an operator should know; the payload is empty."""
+
+    topic = "event"
+    # Characters of a text take up to four bytes each.
+    header_limit = 4 * 4096
+    run: Annotated[str, Field(max_length=128)]
+    seq: Sequence
+    t_ns: Annotated[int, Field(ge=0, lt=2**63)]
+    level: Literal["info", "warning", "error"]
+    run_state: Annotated[str, Field(max_length=32)]
+    """State of the run, as in the status."""
+    text: Annotated[str, Field(max_length=2000)]
+
+
+# Control, DEALER to ROUTER.
+
+
+class StatusQuery(Message):
+    """Asks for the status; answered by ``status_answer``."""
+
+    topic = "status"
+
+
+class StatusAnswer(Message):
+    """The payload is the status as JSON (``docs/status.schema.json``)."""
+
+    topic = "status_answer"
+
+
+class TilesQuery(Message):
+    """Asks how far every tile is; answered by ``tiles_answer``."""
+
+    topic = "tiles"
+
+
+class TileProgress(BaseModel):
+    """How far one tile is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lane: Lane
+    tile: Tile
+    cycle: Annotated[int, Field(ge=0, le=5000)]
+    """Last cycle that is committed, 0 when none is."""
+
+
+class TilesAnswer(Message):
+    """The tiles of the run that the daemon last took up; none before the first."""
+
+    topic = "tiles_answer"
+    header_limit = LONG
+    items_limit = TILES
+    run: Annotated[str, Field(max_length=128)]
+    tiles: Annotated[tuple[TileProgress, ...], Field(strict=False, max_length=TILES)]
+
+
+class Replay(Message):
+    """Asks for committed calls again; answered by the ``calls`` message or ``refused``."""
+
+    topic = "replay"
+    lane: Lane
+    tile: Tile
+    cycle: Annotated[int, Field(ge=0, le=5000)]
+    """1-based cycle; 0 asks for the ``template``."""
+
+
+class Drain(Message):
+    """Asks the daemon to finish what it holds and stop; answered by ``accepted``."""
+
+    topic = "drain"
+
+
+class Accepted(Message):
+    """The command is being carried out."""
+
+    topic = "accepted"
+
+
+class Refused(Message):
+    """The request cannot be answered, and why."""
+
+    topic = "refused"
+    header_limit = 4 * 4096
+    reason: Annotated[str, Field(max_length=2000)]
+
+
+MESSAGES: dict[str, type[Message]] = {
+    message.topic: message
+    for message in (
+        RunStart,
+        Frame,
+        CycleEnd,
+        RunEnd,
+        Sync,
+        Position,
+        Idle,
+        Resend,
+        Gone,
+        Hold,
+        Release,
+        Kept,
+        Done,
+        Calls,
+        Template,
+        Event,
+        StatusQuery,
+        StatusAnswer,
+        TilesQuery,
+        TilesAnswer,
+        Replay,
+        Drain,
+        Accepted,
+        Refused,
+    )
+}

@@ -1,0 +1,63 @@
+"""``seqd verify``: the files of a run against its ledger."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from calib.progressbar import bar
+from daemon.verification import Verification, verify_run
+
+DIFFERENT = 10
+"""Exit code when anything is not as it should be."""
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that a run was, or is being, written to.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Hold tile files, templates, FASTQ and spool of a run against its ledger; exit code 10 if anything differs.
+
+    A run may still be written: it is checked up to what was committed at the start, and the daemon is not disturbed.
+    """
+    progress = bar(Console(stderr=True))
+    with ExitStack() as shown:
+
+        def show(done: int, of: int) -> None:
+            if not progress.tasks:
+                # Not before there is a run: what is none is told in one line.
+                shown.enter_context(progress)
+                progress.add_task(f"{folder.name} tiles and FASTQ files")
+            progress.update(progress.task_ids[0], completed=done, total=of)
+
+        found = verify_run(folder, progress=show)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        _show(found)
+    if found.differences:
+        raise typer.Exit(DIFFERENT)
+
+
+def _show(found: Verification) -> None:
+    committed = found.called + found.missing + found.failed
+    table = Table(show_header=False, title=f"run {found.run}", title_justify="left")
+    table.add_row("finished", "yes" if found.finished else "no")
+    table.add_row("tiles", f"{found.templates} of {found.tiles} have a template")
+    table.add_row(
+        "tile-cycles",
+        f"{committed} committed = {found.called} called + {found.missing} missing + {found.failed} failed; "
+        f"{found.expected} expected",
+    )
+    table.add_row("checked", f"{found.files} files, {found.bytes} bytes")
+    if found.uncommitted_bytes:
+        table.add_row("not committed", f"{found.uncommitted_bytes} bytes at the ends of tile files, written anew")
+    table.add_row("differences", f"{len(found.differences) or 'none'}")
+    Console().print(table)
+    for difference in found.differences:
+        typer.echo(str(difference))
+    for name in found.not_compared:
+        typer.echo(f"{name}: whole, not compared: the tile files that it is made of differ")

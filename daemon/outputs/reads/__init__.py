@@ -1,0 +1,1 @@
+"""Reads as files: FASTQ, BAM and CRAM."""

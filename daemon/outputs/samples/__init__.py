@@ -1,0 +1,1 @@
+"""Demultiplexing: which sample each cluster belongs to, from sample sheets and read barcodes."""

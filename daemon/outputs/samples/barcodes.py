@@ -1,0 +1,232 @@
+"""Which sample each cluster is of: read barcodes against those that are declared."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from seqd_client.runinfo import RunInfo
+
+from calib.calling.scores import NO_CALL
+from daemon.outputs.samples.samples import BclConvert, Picard, Sample, SampleError, Samples
+
+UNDETERMINED = -1
+
+BASES = np.arange(4, dtype=np.uint8)
+UNCALLED, DOUBTFUL = 4, 5
+"""What a cycle may show besides the bases: no call, and a call of too low a quality."""
+
+BLOCK = 1 << 22
+"""Pairs of a read and a declared barcode that are compared at a time."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """Where each cluster belongs."""
+
+    sample: NDArray[np.int32]
+    """(n,) index into :attr:`Demultiplexer.names`, or :data:`UNDETERMINED`."""
+    mismatches: NDArray[np.int32]
+    """(n,) against the barcode of that sample, over all index reads; 0 where there is none."""
+
+
+class Demultiplexer:
+    """Finds the sample of clusters by their index reads.
+
+    Barcodes that are shorter than the index read are compared with its first cycles. It may be asked by several threads
+    at once, and answers the same whatever clusters are asked for together.
+    """
+
+    def __init__(self, samples: Samples, info: RunInfo) -> None:
+        """
+        Raises
+        ------
+        SampleError : the samples do not fit the run, or cannot be told apart by their rule.
+        """
+        self.names = samples.names
+        """Of the samples, in the order in which they are declared first."""
+        self.samples = samples
+        index_reads = [read.cycles for read in info.reads if read.index]
+        if not index_reads:
+            raise SampleError(f"samples {samples.source}: run {info.run} has no index reads")
+        lanes = sorted({tile.lane for tile in info.tiles})
+        for sample in samples.samples:
+            if sample.lane not in (None, *lanes):
+                raise SampleError(
+                    f"samples {samples.source}: sample {sample.name!r} is in lane {sample.lane}, "
+                    f"the run has {', '.join(map(str, lanes))}"
+                )
+        self._lanes = {lane: _LaneBarcodes(samples, lane, index_reads) for lane in lanes}
+
+    def names_in(self, lane: int) -> frozenset[str]:
+        """The samples that are declared for a lane."""
+        return frozenset(sample.name for sample in self.in_lane(lane))
+
+    def in_lane(self, lane: int) -> tuple[Sample, ...]:
+        """The barcodes that are declared for a lane."""
+        return self._lanes[lane].declared
+
+    def compared(self, lane: int) -> tuple[slice, ...]:
+        """Which of the run's index cycles are compared in a lane, for each index read that is looked at."""
+        return self._lanes[lane].parts
+
+    def __call__(self, lane: int, calls: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """(n,) index into :attr:`names` of each cluster, or :data:`UNDETERMINED`; see :meth:`match`."""
+        return self.match(lane, calls).sample
+
+    def match(self, lane: int, calls: NDArray[np.uint8]) -> Match:
+        """Match clusters of a lane.
+
+        Parameters
+        ----------
+        calls : (index cycles, n) bytes ``(Q << 2) | base``, 0 = no-call, of all index reads in the run's order.
+        """
+        barcodes = self._lanes[lane]
+        rule = self.samples.rule
+        least = rule.minimum_base_quality if isinstance(rule, Picard) else 0
+        seen = np.where(calls >> 2 < least, np.uint8(DOUBTFUL), calls & 3)
+        seen[calls == NO_CALL] = UNCALLED
+        # Most clusters show one of few barcodes: each is looked for once.
+        first, which = _distinct(np.concatenate([seen[part] for part in barcodes.parts]))
+        found = [barcodes.nearest(block, rule) for block in _blocks(seen[:, first], len(barcodes.declared))]
+        nearest, mismatches = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        samples = np.append(barcodes.samples, UNDETERMINED).astype(np.int32)
+        return Match(samples[nearest][which], mismatches[which])
+
+
+class _LaneBarcodes:
+    """The barcodes of a lane, as they are compared."""
+
+    def __init__(self, samples: Samples, lane: int, index_reads: Sequence[int]) -> None:
+        self.declared = tuple(sample for sample in samples.samples if sample.lane in (None, lane))
+        names = {name: index for index, name in enumerate(samples.names)}
+        self.samples = np.array([names[sample.name] for sample in self.declared], np.int32)
+        where = f"samples {samples.source}: lane {lane}"
+        lengths = _lengths(where, self.declared, index_reads)
+        starts = np.cumsum([0, *index_reads])
+        self.parts = tuple(
+            slice(start, start + length) for start, length in zip(starts.tolist(), lengths, strict=False) if length
+        )
+        codes = np.zeros((sum(index_reads), len(self.declared)), np.uint8)
+        for column, sample in enumerate(self.declared):
+            for start, barcode in zip(starts.tolist(), sample.barcodes, strict=False):
+                codes[start : start + len(barcode), column] = ["ACGT".index(base) for base in barcode]
+        self._tables = [_one_hot(codes[part]) for part in self.parts]
+        self._check(where, codes, samples.rule)
+
+    def nearest(
+        self, seen: NDArray[np.uint8], rule: Picard | BclConvert
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """(n,) index of the declared barcode that a read barcode is taken for, or -1, and the mismatches.
+
+        Parameters
+        ----------
+        seen : (index cycles, n) bases, :data:`UNCALLED` or :data:`DOUBTFUL`.
+        """
+        if not self.declared:
+            return np.full(seen.shape[1], -1), np.zeros(seen.shape[1], np.int32)
+        distances = self._distances(seen)
+        match rule:
+            case Picard():
+                uncalled = np.sum([np.count_nonzero(seen[part] == UNCALLED, axis=0) for part in self.parts], axis=0)
+                nearest, best, second = _two_least(np.sum(distances, axis=0))
+                clear = second - best >= rule.min_mismatch_delta
+                best = best - uncalled
+                found = clear & (best <= rule.max_mismatches) & (uncalled <= rule.max_no_calls)
+            case BclConvert():
+                total = np.sum(distances, axis=0)
+                near = _within(distances, rule, times=1)
+                nearest = near.argmax(axis=1)
+                best = total[np.arange(len(total)), nearest]
+                found = near.any(axis=1)
+        return np.where(found, nearest, -1), np.where(found, best, 0).astype(np.int32)
+
+    def _distances(self, seen: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """(n, barcodes) cycles of each index read that do not show the declared base."""
+        return [
+            np.float32(part.stop - part.start) - _one_hot(seen[part]).T @ table
+            for part, table in zip(self.parts, self._tables, strict=True)
+        ]
+
+    def _check(self, where: str, codes: NDArray[np.uint8], rule: Picard | BclConvert) -> None:
+        """Refuse barcodes that are the same, and those that bcl-convert would find too near to each other."""
+        start = 0
+        for block in _blocks(codes, len(self.declared)):
+            distances = self._distances(block)
+            same = np.sum(distances, axis=0) == 0
+            near = _within(distances, rule, times=2) if isinstance(rule, BclConvert) else same
+            # Each pair once, and no barcode with itself.
+            pairs = np.argwhere(np.tril(near, k=start - 1))
+            if len(pairs):
+                late, early = pairs[0]
+                one, other = self.declared[early], self.declared[start + late]
+                raise SampleError(
+                    f"{where}: samples {one.name!r} and {other.name!r} both have {one.barcode}"
+                    if same[late, early]
+                    else f"{where}: {one.barcode} of {one.name!r} and {other.barcode} of {other.name!r} are too near "
+                    f"to each other for the mismatches allowed, {rule}"
+                )
+            start += block.shape[1]
+
+
+def _lengths(where: str, declared: Sequence[Sample], index_reads: Sequence[int]) -> tuple[int, ...]:
+    """How many cycles of each index read are compared."""
+    if not declared:
+        return (index_reads[0],)
+    lengths = tuple(map(len, declared[0].barcodes))
+    for sample in declared:
+        for number, barcode in enumerate(sample.barcodes):
+            longest = index_reads[number] if number < len(index_reads) else 0
+            if len(barcode) > longest:
+                raise SampleError(
+                    f"{where}: sample {sample.name!r}: barcode {barcode} has {len(barcode)} bases, "
+                    f"index read {number + 1} of the run has {longest}"
+                )
+            if len(barcode) != lengths[number]:
+                raise SampleError(
+                    f"{where}: barcode {number + 1} of {sample.name!r} has {len(barcode)} bases, that of "
+                    f"{declared[0].name!r} {lengths[number]}; those of a lane have to be of one length"
+                )
+    return lengths
+
+
+def _distinct(seen: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Index of the first of each distinct column, and which of them every column is."""
+    which = np.zeros(seen.shape[1], np.uint64)
+    for start in range(0, len(seen), 10):
+        # 30 bits of ten cycles beside the number of what was distinct so far
+        for cycle in seen[start : start + 10]:
+            which = which << np.uint64(3) | cycle
+        if start + 10 < len(seen):
+            which = np.unique(which, return_inverse=True)[1].astype(np.uint64)
+    _, first, inverse = np.unique(which, return_index=True, return_inverse=True)
+    return first, inverse
+
+
+def _blocks(seen: NDArray[np.uint8], barcodes: int) -> Iterator[NDArray[np.uint8]]:
+    """Columns, so many at a time that comparing them with the barcodes takes little memory; at least one block."""
+    step = max(1, BLOCK // max(1, barcodes))
+    for start in range(0, max(1, seen.shape[1]), step):
+        yield seen[:, start : start + step]
+
+
+def _one_hot(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(4 × cycles, n) 1 where a cycle shows a base."""
+    shown: NDArray[np.float32] = (codes[:, None] == BASES[:, None]).astype(np.float32)
+    return shown.reshape(4 * len(codes), codes.shape[1])
+
+
+def _two_least(total: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+    """Index of the least of each row, its value, and that of the next; infinite where there is none."""
+    rows = np.arange(len(total))
+    nearest = total.argmin(axis=1)
+    best = total[rows, nearest]
+    total[rows, nearest] = np.inf
+    return nearest, best, total.min(axis=1)
+
+
+def _within(distances: Sequence[NDArray[np.float32]], rule: BclConvert, *, times: int) -> NDArray[np.bool_]:
+    """(n, barcodes) whether every index read is so near."""
+    allowed = (rule.index1, rule.index2)
+    near: NDArray[np.bool_] = np.all([d <= times * most for d, most in zip(distances, allowed, strict=False)], axis=0)
+    return near

@@ -1,0 +1,122 @@
+"""What demultiplexing comes to: clusters, mismatches, yield and quality of every sample, and barcodes of no sample."""
+
+from collections import Counter
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+from seqd_client.runinfo import RunInfo
+
+from calib.calling.scores import NO_CALL
+from daemon.outputs.reads.columns import NO_CALL_QUALITY
+from daemon.outputs.reads.conversion import By, groups_of
+from daemon.outputs.samples.barcodes import UNDETERMINED, Demultiplexer, Match
+from daemon.record.committed import CommittedRun
+
+CHUNK = 16_000_000
+"""Calls read at a time."""
+
+GOOD = 30
+"""Phred score from which on a call counts as good."""
+
+MISMATCHES = 4
+"""0, 1, 2 and more are counted apart."""
+
+MOST_UNKNOWN = 200_000
+"""Barcodes of no sample that are kept in mind of a lane: beyond, the rarer half of them is forgotten."""
+
+
+class DemultiplexStats:
+    """Counts of a run; the last sample is the one of clusters that are of none."""
+
+    def __init__(self, info: RunInfo, demultiplexer: Demultiplexer, lanes: Collection[int]) -> None:
+        """
+        Parameters
+        ----------
+        lanes : that are counted.
+        """
+        self.info, self.demultiplexer = info, demultiplexer
+        self.lanes = sorted(lanes)
+        self.reads = [read for read in info.reads if not read.index]
+        size = len(self.lanes), len(demultiplexer.names) + 1
+        self.clusters = np.zeros((*size, 2, MISMATCHES), np.int64)
+        """(lanes, samples, filter failed or passed, mismatches); those of no sample are counted under 0 mismatches."""
+        self.bases = np.zeros((*size, len(self.reads)), np.int64)
+        """(lanes, samples, template reads) calls of clusters that pass, no-calls among them."""
+        self.good = np.zeros_like(self.bases)
+        """Those of at least Q30."""
+        self.scores = np.zeros_like(self.bases)
+        """Sum of their Phred scores; a no-call has the one that it is written with."""
+        self.unknown: dict[int, Counter[bytes]] = {lane: Counter() for lane in self.lanes}
+        """Letters of barcodes of no sample, of clusters that pass, by lane."""
+
+    def count(self, lane: int, calls: NDArray[np.uint8], passing: NDArray[np.bool_]) -> None:
+        """Match clusters of a lane with the samples, and count them.
+
+        Parameters
+        ----------
+        calls : (cycles, n) bytes of the run's first cycles, all index reads among them.
+        passing : (n,) whether they pass the chastity filter.
+        """
+        index = calls[index_cycles(self.info) - 1]
+        match = self.demultiplexer.match(lane, index)
+        at = self.lanes.index(lane)
+        self._count_clusters(self.clusters[at], match, passing)
+        for read, of in enumerate(self.reads):
+            cycles = self.info.cycles_of(of)
+            self._count_scores(at, read, match.sample, calls[cycles.start - 1 : cycles.stop - 1], passing)
+        self._count_unknown(lane, index[:, passing & (match.sample == UNDETERMINED)])
+
+    def _count_clusters(self, clusters: NDArray[np.int64], match: Match, passing: NDArray[np.bool_]) -> None:
+        # An index of -1 is the last sample's.
+        sample, mismatches = match.sample % len(clusters), np.minimum(match.mismatches, MISMATCHES - 1)
+        cell = np.ravel_multi_index((sample, passing.astype(np.int32), mismatches), clusters.shape)
+        clusters += np.bincount(cell, minlength=clusters.size).reshape(clusters.shape)
+
+    def _count_scores(
+        self, lane: int, read: int, sample: NDArray[np.int32], calls: NDArray[np.uint8], passing: NDArray[np.bool_]
+    ) -> None:
+        # No-calls are 0, and so are their scores.
+        scores = np.sum(calls >> 2, axis=0, dtype=np.int32)
+        scores += NO_CALL_QUALITY * np.count_nonzero(calls == NO_CALL, axis=0).astype(np.int32)
+        good = np.count_nonzero(calls >= GOOD << 2, axis=0)
+        samples = self.bases.shape[1]
+        of = sample[passing] % samples
+        self.bases[lane, :, read] += len(calls) * np.bincount(of, minlength=samples)
+        for counted, each in ((self.good, good), (self.scores, scores)):
+            # Sums stay below 2⁵³: doubles are exact.
+            counted[lane, :, read] += np.bincount(of, weights=each[passing], minlength=samples).astype(np.int64)
+
+    def _count_unknown(self, lane: int, calls: NDArray[np.uint8]) -> None:
+        letters = np.where(calls == NO_CALL, np.uint8(ord("N")), np.frombuffer(b"ACGT", np.uint8)[calls & 3])
+        compared = np.concatenate([letters[part] for part in self.demultiplexer.compared(lane)])
+        barcodes, counts = np.unique(
+            np.ascontiguousarray(compared.T).view(f"S{len(compared)}").ravel(), return_counts=True
+        )
+        unknown = self.unknown[lane]
+        unknown.update(dict(zip(barcodes.tolist(), counts.tolist(), strict=True)))
+        if len(unknown) > MOST_UNKNOWN:
+            self.unknown[lane] = Counter(dict(unknown.most_common(MOST_UNKNOWN // 2)))
+
+
+def count_samples(run: CommittedRun, demultiplexer: Demultiplexer, *, by: By = By.LANE) -> DemultiplexStats:
+    """Count what is written of a run by lane, or by run: the lanes and cycles that those files have.
+
+    Raises
+    ------
+    ExportError : as by :func:`daemon.outputs.reads.conversion.groups_of`.
+    OutputError : its files cannot be read.
+    """
+    groups = groups_of(run, by, samples=True)
+    stats = DemultiplexStats(run.info, demultiplexer, {tile.lane for group in groups for tile in group.tiles})
+    for group in groups:
+        for tile in group.tiles:
+            passing = run.passing(tile)
+            for part, calls in run.chunks(tile, group.cycles, calls=CHUNK):
+                stats.count(tile.lane, calls, passing[part])
+    return stats
+
+
+def index_cycles(info: RunInfo) -> NDArray[np.int64]:
+    """The 1-based cycles of all index reads, in the run's order."""
+    return np.array([cycle for read in info.reads if read.index for cycle in info.cycles_of(read)], np.int64)

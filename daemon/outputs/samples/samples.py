@@ -1,0 +1,95 @@
+"""The samples of a run: which barcodes each has, and how near a read barcode has to come."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from seqd_client.errors import SeqdError
+from seqd_client.runinfo import Lane, Name
+
+
+class SampleError(SeqdError):
+    """Samples are not declared as documented, or do not fit the run."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class Picard(BaseModel):
+    """The rule of Picard's ExtractIlluminaBarcodes and its defaults: the nearest barcode, if it is near enough.
+
+    Mismatches are counted over all index reads together; no-calls are counted for themselves and are no mismatches.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_mismatches: Annotated[int, Field(ge=0, le=16)] = 1
+    min_mismatch_delta: Annotated[int, Field(ge=1, le=16)] = 1
+    """By so many mismatches more the next barcode has to be away."""
+    max_no_calls: Annotated[int, Field(ge=0, le=64)] = 2
+    minimum_base_quality: Annotated[int, Field(ge=0, le=63)] = 0
+    """A base of less is a mismatch whatever it is."""
+
+
+class BclConvert(BaseModel):
+    """The rule of bcl-convert and its defaults: mismatches are counted for each index read, no-calls are mismatches.
+
+    Barcodes that this many mismatches on each side would bring together are refused.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    index1: Annotated[int, Field(ge=0, le=2)] = 1
+    index2: Annotated[int, Field(ge=0, le=2)] = 1
+
+    def __str__(self) -> str:
+        return f"BarcodeMismatchesIndex1,{self.index1} and BarcodeMismatchesIndex2,{self.index2}"
+
+
+Barcode = Annotated[str, Field(pattern=r"^[ACGT]{0,64}$")]
+
+
+class Sample(BaseModel):
+    """One barcode of a sample; a sample may have several."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    barcodes: tuple[Barcode, Barcode]
+    """Of the first and the second index read, as the instrument reads them; empty where that read is not looked at."""
+    lane: Lane | None = None
+    """None: of every lane of the run."""
+    project: Annotated[str, Field(max_length=200)] = ""
+
+    @property
+    def barcode(self) -> str:
+        """Both barcodes as they are written."""
+        return "-".join(filter(None, self.barcodes))
+
+
+class Samples(BaseModel):
+    """All samples of a run and the rule that tells them apart."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    samples: tuple[Sample, ...]
+    rule: Picard | BclConvert
+    source: str
+    """Where they are declared, for error messages."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each sample, in the order in which they are declared first."""
+        return tuple(dict.fromkeys(sample.name for sample in self.samples))
+
+    def with_mismatches(self, most: int) -> "Samples":
+        """The same samples, with so many mismatches allowed: in each index read, or by Picard's rule in all together.
+
+        Raises
+        ------
+        SampleError : the rule does not allow so many.
+        """
+        rules = {Picard: {"max_mismatches": most}, BclConvert: {"index1": most, "index2": most}}
+        try:
+            rule = type(self.rule).model_validate(self.rule.model_dump() | rules[type(self.rule)])
+        except ValidationError as error:
+            raise SampleError(f"samples {self.source}: {most} mismatches: {error.errors()[0]['msg']}") from error
+        return self.model_copy(update={"rule": rule})

@@ -1,1 +1,0 @@
-"""Who may reach the daemon from another machine: CURVE keys, who is let in, and who was shut out."""

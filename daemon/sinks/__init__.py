@@ -1,1 +1,0 @@
-"""Outputs made from committed calls alone; they can be made again at any time."""

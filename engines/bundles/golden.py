@@ -1,0 +1,186 @@
+"""The golden tile: an image whose answer is known, held against the engine that is going to be used.
+
+A bundle's ``golden.npz`` holds a small crowded tile and what the network answers in PyTorch, in FP32.
+An engine takes tiles of its own shape only, so the golden tile is laid side by side until it fills that
+shape. Where a copy ends and the network sees that, the answer is another one: what lies closer to such an
+edge than the network reaches is left out.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.bundles.bundle import Bundle
+from engines.contract import Engine, Request
+from engines.errors import EngineError
+from engines.network.readout import TAPS
+
+TIMEOUT_S = 300.0
+"""Of the one tile that is computed; a first tile may wait for kernels to be compiled."""
+
+CLEAR = 0.3
+"""Lead of the brightest base over the second, in evidence, from which on a cluster's base is clear."""
+
+
+@dataclass(frozen=True)
+class GoldenTile:
+    """A tile image and where to read it."""
+
+    pixels: NDArray[np.uint16]
+    """(4, H, W)."""
+    offset: NDArray[np.float32]
+    """(4,) counts of each channel that are background."""
+    gain: NDArray[np.float32]
+    """(4,) normalised units a count."""
+    positions: NDArray[np.float32]
+    """(4, n, 2) y and x of every cluster in each channel's image, whole multiples of 1/256 px, which stay the
+    same to the bit when they are moved by whole pixels; some on the border of the image and outside."""
+
+    @property
+    def images(self) -> NDArray[np.float32]:
+        """(1, 4, H, W) normalised units."""
+        return ((self.pixels - self.offset[:, None, None]) * self.gain[:, None, None])[None]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A golden tile and the network's answer, in FP32 arithmetic."""
+
+    tile: GoldenTile
+    centres: NDArray[np.float32]
+    """(n, 4) evidence at the positions, as :func:`engines.network.readout.read_centres` reads it."""
+    probabilities: NDArray[np.float16]
+    """(5, H, W), for those who run a graph that reads no positions."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How far an engine may be from the golden answer."""
+
+    difference: float
+    """Root of the mean squared difference of the evidence, at most."""
+    agreement: float
+    """Share of the clear clusters whose brightest base is the same, at least."""
+
+
+BOUNDS = {
+    "f32": Bound(difference=2e-4, agreement=1.0),
+    "f16": Bound(difference=1e-3, agreement=1.0),
+    "bf16": Bound(difference=5e-3, agreement=1.0),
+    "int8": Bound(difference=2e-2, agreement=0.99),
+}
+"""Of every precision that a network computes in, about four times what was measured on the default bundle: 8e-8 in
+FP32 and 5e-5 with images in FP16, 9e-5 in FP16 (up to 1e-3 leaves room for sums in FP16), 1.1e-3 in BF16, 3.5e-3 and
+4.7e-3 in two kinds of INT8; all clear bases agreed."""
+
+
+@dataclass(frozen=True)
+class GoldenResult:
+    """How an engine compares with the golden answer."""
+
+    positions: int
+    """Positions compared."""
+    clear: int
+    """Clear clusters among them; 0 where the engine's tiles are hardly larger than the network's halo: then the check
+    says nothing."""
+    difference: float
+    """Root of the mean squared difference of the evidence."""
+    agreement: float
+    """Share of the clear clusters whose brightest base is the same."""
+
+
+def write_golden(path: Path, golden: Golden) -> None:
+    """Write ``golden.npz``."""
+    with path.open("wb") as file:
+        np.savez_compressed(
+            file,
+            pixels=golden.tile.pixels,
+            offset=golden.tile.offset,
+            gain=golden.tile.gain,
+            positions=golden.tile.positions,
+            centres=golden.centres,
+            probabilities=golden.probabilities,
+        )
+
+
+def load_golden(bundle: Bundle) -> Golden:
+    """The golden tile of a verified bundle."""
+    with np.load(bundle.golden) as arrays:
+        tile = GoldenTile(arrays["pixels"], arrays["offset"], arrays["gain"], arrays["positions"])
+        return Golden(tile, arrays["centres"], arrays["probabilities"])
+
+
+def check_golden(engine: Engine, bundle: Bundle) -> GoldenResult:
+    """Compute one tile with an engine and hold it against the bundle's golden answer.
+
+    Parameters
+    ----------
+    engine : with a free slot.
+
+    Raises
+    ------
+    EngineError : the engine failed, its precision has no bound, or its answer is not the network's.
+    """
+    golden, info = load_golden(bundle), engine.info
+    name = f"engine {info.backend} on {info.device} in {info.precision}"
+    if info.precision not in BOUNDS:
+        raise EngineError(f"{name}: the golden tile has bounds for {', '.join(BOUNDS)} only")
+    bound = BOUNDS[info.precision]
+    slot = engine.lease(TIMEOUT_S)
+    shape = slot.pixels.shape[1], slot.pixels.shape[2]
+    positions, expected = _known(golden, shape, bundle.model.architecture.halo)
+    rows, columns = (np.arange(size) % edge for size, edge in zip(shape, golden.tile.pixels.shape[1:], strict=True))
+    slot.pixels[...] = golden.tile.pixels[:, rows[:, None], columns]
+    engine.submit(slot, Request(golden.tile.offset, golden.tile.gain, positions=positions))
+    found = engine.collect(slot, TIMEOUT_S).centres
+    assert found is not None
+    result = _compared(found, expected)
+    # Not a number is no agreement.
+    if not result.difference <= bound.difference:
+        raise EngineError(
+            f"{name}: evidence on the golden tile of model {info.model} is off by {result.difference:.2g} "
+            f"(root mean square of {result.positions} positions), at most {bound.difference:g} is allowed"
+        )
+    if not result.agreement >= bound.agreement:
+        raise EngineError(
+            f"{name}: brightest base on the golden tile of model {info.model} agrees at {result.agreement:.2%} "
+            f"of {result.clear} clear clusters, at least {bound.agreement:.0%} is needed"
+        )
+    return result
+
+
+def _known(golden: Golden, shape: tuple[int, int], halo: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Positions in a tile filled with copies where the golden answer holds, (4, m, 2), and the answer, (m, 4)."""
+    edges = golden.tile.pixels.shape[1:]
+    reach = halo + max(TAPS)
+    positions, expected = [], []
+    for corner in product(*(range(0, size, edge) for size, edge in zip(shape, edges, strict=True))):
+        known = np.ones(len(golden.centres), bool)
+        for axis in (0, 1):
+            along = golden.tile.positions[..., axis]
+            # An edge of the golden tile that is one of the engine's tile looks the same to the network.
+            if corner[axis] > 0:
+                known &= (along >= reach).all(axis=0)
+            if corner[axis] + edges[axis] != shape[axis]:
+                stop = min(edges[axis], shape[axis] - corner[axis])
+                known &= (along < stop - reach).all(axis=0)
+        positions.append(golden.tile.positions[:, known] + np.array(corner, np.float32))
+        expected.append(golden.centres[known])
+    return np.concatenate(positions, axis=1), np.concatenate(expected)
+
+
+def _compared(found: NDArray[np.float32], expected: NDArray[np.float32]) -> GoldenResult:
+    if not len(expected):
+        return GoldenResult(positions=0, clear=0, difference=0.0, agreement=1.0)
+    ordered = np.sort(expected, axis=1)
+    clear = ordered[:, 3] - ordered[:, 2] > CLEAR
+    same = np.argmax(found[clear], axis=1) == np.argmax(expected[clear], axis=1)
+    return GoldenResult(
+        positions=len(expected),
+        clear=int(clear.sum()),
+        difference=float(np.sqrt(np.mean((found - expected) ** 2))),
+        agreement=float(same.mean()) if clear.any() else 1.0,
+    )
