@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from daemon.errors import OutputError
-from daemon.outputs.reads import bgzf
+from daemon.outputs import bgzf
 from daemon.outputs.sink import Encoding, SinkFile, encoded
 from daemon.verification.findings import Findings
 
