@@ -22,7 +22,7 @@ from rich.table import Table
 
 from daemon.outputs.sinks.folderexport import FolderKind, folder_files, write_files
 from daemon.record.committed import open_run
-from tests.writtenrun import run_info, write_run
+from tests.support.writtenrun import run_info, write_run
 
 FEW = 1000
 PICARD = "PicardCommandLine"

@@ -31,7 +31,7 @@ from tests.chaos.ledger import read_ledger
 from tests.chaos.plan import STAGES, Case, Start
 from tests.chaos.shim import Death, Error, environment
 from tests.chaos.smalldisk import Ballast, small_disk
-from tests.processes import Bench, bench, outputs
+from tests.support.processes import Bench, bench, outputs
 
 TEMPLATE_CYCLES = 3
 LIMIT_S = 120.0

@@ -16,7 +16,7 @@ from daemon.outputs.reads.fastqfiles import fastq_path
 from daemon.record.runfiles import RunFiles
 from daemon.verification import verify_run
 from tests.chaos.ledger import Key, Row, read_ledger
-from tests.processes import outputs
+from tests.support.processes import outputs
 
 HEADER = 4
 """Bytes of a tile file before its first cycle."""

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import atheris
 
+from tests.support.places import GOLDEN
+
 with atheris.instrument_imports(
     include=["seqd_client.wire", "daemon.serving.requests", "calib.runfolder.images", "msgpack"]
 ):
@@ -30,7 +32,6 @@ with atheris.instrument_imports(
     from daemon.serving.requests import Control
     from daemon.watching.progress import Progress
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 ANSWER_MS = 5000
 MOST_RSS_MB = 1024
 WARM = 20_000

@@ -1,0 +1,76 @@
+"""HiLive2, which aligns a run cycle by cycle while it is written, reads what we write as we write it."""
+
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from calib.offline.simulation.conditions import Conditions
+from calib.offline.simulation.simulatedrun import write_simulated_run
+from tests.support.processes import PATIENCE_S, bench, finish
+
+RUN, CYCLES, SIZE = "HILIVE", 20, 96
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("hilive_images")
+    write_simulated_run(
+        root,
+        Conditions(density_k_mm2=120),
+        run=RUN,
+        tiles=1,
+        cycles=CYCLES,
+        shape=(SIZE, SIZE),
+        seed=5,
+        progress=lambda done: None,
+    )
+    return root
+
+
+def hilive(folder, index, out):
+    command = shutil.which("hilive")
+    assert command, "hilive is missing: apt-get install hilive"
+    where = ["--bcl-dir", folder / "Data/Intensities/BaseCalls", "--index", index, "--reads", f"{CYCLES}R"]
+    what = ["--lanes", "1", "--tiles", "1101", "--num-threads", "1", "--out-format", "SAM", "--report-unmapped"]
+    out.mkdir()
+    with (out / "log").open("wb") as log:
+        return subprocess.Popen(
+            [command, *where, *what, "--out-dir", out, "--temp-dir", out / "temp"], stdout=log, stderr=log
+        )
+
+
+def alignments(started, out):
+    """Lines of what it aligned."""
+    try:
+        assert started.wait(PATIENCE_S) == 0, (out / "log").read_text()
+    finally:
+        started.kill()
+        started.wait()
+    (found,) = out.glob("*.sam")
+    return sorted(line for line in found.read_text().splitlines() if not line.startswith("@"))
+
+
+@pytest.mark.timeout(500)
+def test_hilive_aligns_a_run_while_it_is_written(images, tmp_path):
+    index = tmp_path / "index"
+    reference = images / "Truth" / "reference.fasta"
+    subprocess.run(["hilive-build", "--input", reference, "--out-prefix", index], check=True, capture_output=True)
+    here = bench(tmp_path)
+    folder = here.runs / RUN
+    with here.daemon("--once") as daemon, here.camera(images, "--tile-seconds", "0.7"):
+        deadline = time.monotonic() + PATIENCE_S
+        while not any((folder / "Data/Intensities/BaseCalls/L001").glob("C1.1/s_*.bcl")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        running = hilive(folder, index, tmp_path / "running")
+        assert not (folder / "CopyComplete.txt").exists()
+        assert finish(daemon) == 0
+    meanwhile = alignments(running, tmp_path / "running")
+    assert (folder / "CopyComplete.txt").exists()
+    finished = alignments(hilive(folder, index, tmp_path / "finished"), tmp_path / "finished")
+    assert meanwhile == finished
+    aligned = [line for line in finished if line.split("\t")[2] == "simulated"]
+    assert len(aligned) > 50
+    assert len(aligned) > 0.9 * len(finished)
