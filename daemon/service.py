@@ -19,9 +19,10 @@ from seqd_client.wire.messages import Done, RunStart
 
 from calib.calling.scores import binned
 from daemon import __version__
+from daemon.calling.cyclecaller import CycleCaller
 from daemon.calling.enginechoice import Chosen, choose, choose_fallback
-from daemon.calling.supervisedengine import LastingEngine
-from daemon.calling.tilereader import Caller
+from daemon.calling.supervisedengine import SupervisedEngine
+from daemon.calling.tilereader import TileReader
 from daemon.config import Config
 from daemon.errors import RunError, stop_reason, storage_error
 from daemon.intake.ingest import Ingest
@@ -29,14 +30,15 @@ from daemon.outputs.figures.spikein import ControlReference
 from daemon.pipeline import Pipeline
 from daemon.record.durable import write_durably
 from daemon.record.ledgerreader import EngineUse, Start
-from daemon.record.patience import Patience
 from daemon.record.provenance import provenance_of
 from daemon.record.runfiles import RunFiles
-from daemon.record.runrecord import RunOutput
+from daemon.record.runrecord import RunRecord
+from daemon.record.storageretry import StorageRetry
+from daemon.serving.announcing import Announcer, EventPublisher
 from daemon.serving.gate import Gate
-from daemon.serving.requests import Control
+from daemon.serving.requests import RequestServer
 from daemon.serving.stream import Stream
-from daemon.watching.progress import Progress
+from daemon.watching.runstatus import RunStatus
 from daemon.watching.watchdog import Notifier, Watchdog
 from engines.bundles.bundle import Bundle, load_bundle
 from engines.errors import EngineError, EngineLostError
@@ -52,9 +54,9 @@ class Service:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._stop = threading.Event()
-        self.progress = Progress(__version__, stalled_after_s=config.engine.timeout_s)
+        self.status = RunStatus(__version__, stalled_after_s=config.engine.timeout_s)
         self._notifier = Notifier()
-        self._watchdog = Watchdog(self._notifier, self.progress)
+        self._watchdog = Watchdog(self._notifier, self.status)
 
     def stop(self) -> None:
         """Drain: finish what is held, begin nothing new. Safe from signal handlers and threads."""
@@ -78,10 +80,15 @@ class Service:
             signal.signal(number, lambda *_: self.stop())
         with ExitStack() as stack:
             context = stack.enter_context(zmq.Context[zmq.Socket[bytes]]())
-            gate = stack.enter_context(Gate(context, config.security, self.progress))
-            stream = stack.enter_context(Stream(context, config.stream.calls, config.stream.queue, self.progress, gate))
-            control = stack.enter_context(Control(context, config.control, self.progress, self.stop, gate))
-            ingest = stack.enter_context(Ingest(context, config.controller, self.progress, gate))
+            gate = stack.enter_context(Gate(context, config.security, self.status.counters))
+            stream = stack.enter_context(
+                Stream(context, config.stream.calls, config.stream.queue, self.status.counters, gate)
+            )
+            requests = stack.enter_context(RequestServer(context, config.control, self.status, self.stop, gate))
+            self._events = EventPublisher(stream, self.status)
+            ingest = stack.enter_context(
+                Ingest(context, config.controller, self.status.counters, self.status.liveness, gate)
+            )
             self._notifier.ready()
             log.info("ready", version=__version__, frames=config.controller.frames, control=config.control.endpoint)
             finished: set[str] = set()
@@ -89,7 +96,7 @@ class Service:
                 start = self._next_run(ingest, finished)
                 if start is None:
                     break
-                if self._carry(start.info, bundle, ingest, control, stream):
+                if self._carry(start.info, bundle, ingest, requests, stream):
                     finished.add(start.run)
                     if once:
                         break
@@ -106,14 +113,14 @@ class Service:
                     ingest.send(Done(run=message.run))
         return None
 
-    def _carry(self, info: RunInfo, bundle: Bundle, ingest: Ingest, control: Control, stream: Stream) -> bool:
+    def _carry(self, info: RunInfo, bundle: Bundle, ingest: Ingest, requests: RequestServer, stream: Stream) -> bool:
         """Carry one run as far as it goes; True when it is finished.
 
         Raises
         ------
         SeqdError : it cannot go on; state and stop reason are set.
         """
-        self.progress.take_up(info.run)
+        self.status.take_up(info.run)
         try:
             with ExitStack() as stack:
                 with ThreadPoolExecutor(1, thread_name_prefix="take-up") as pool:
@@ -121,70 +128,80 @@ class Service:
                     taken = pool.submit(self._take_up, info, bundle, stream, stack)
                     while not wait([taken], WAIT_S).done:
                         self._watchdog.tick()
-                output, caller = taken.result()
-                control.serve_run(info.run, output.files)
+                record, reader = taken.result()
+                requests.serve_run(info.run, record.files)
                 ingest.follow(info.run)
-                finished = Pipeline(self._config, info, output, caller, ingest, self.progress).run(
+                finished = Pipeline(self._config, info, record, reader, ingest, self.status).run(
                     self._stop.is_set, self._watchdog.tick
                 )
         except Exception as error:
             failure = _explained(info, error)
-            self._end(RunState.FAILED, stop_reason(failure), str(failure), info, stream)
+            self._end(RunState.FAILED, stop_reason(failure), str(failure), info)
             raise failure from None
         if finished:
-            self._end(RunState.FINISHED, StopReason.FINISHED, "", info, stream)
+            self._end(RunState.FINISHED, StopReason.FINISHED, "", info)
         else:
-            self._end(RunState.STOPPED, StopReason.ASKED, "asked to stop", info, stream)
+            self._end(RunState.STOPPED, StopReason.ASKED, "asked to stop", info)
         return finished
 
-    def _take_up(self, info: RunInfo, bundle: Bundle, stream: Stream, opened: ExitStack) -> tuple[RunOutput, Caller]:
+    def _take_up(
+        self, info: RunInfo, bundle: Bundle, stream: Stream, opened: ExitStack
+    ) -> tuple[RunRecord, TileReader]:
         """Open the run's files and its engine; the stack closes them."""
-        config = self._config
-        quality = bundle.quality(config.calling.readout)
-        output = RunOutput(
+        config, status = self._config, self.status
+        retry = StorageRetry(
+            status.troubles,
+            status.liveness,
+            self._events,
+            self._stop.is_set,
+            retry_for_s=config.faults.retry_for_s,
+        )
+        record = RunRecord(
             RunFiles(config.output / info.run),
             info,
             self._facts(info, bundle),
-            self.progress,
-            stream,
-            Patience(self.progress, stream.event, self._stop.is_set, retry_for_s=config.faults.retry_for_s),
+            retry,
             chastity_failures=config.calling.chastity_failures,
         )
-        opened.callback(output.close)
-        if config.sinks.control is not None and not output.files.control.exists():
+        opened.callback(record.close)
+        if config.sinks.control is not None and not record.files.control.exists():
             control = config.sinks.control.read_bytes()
-            output.patience("control", lambda: write_durably(output.files.control, control))
-        engine = self._open(bundle, info, output, stream)
+            retry("control", lambda: write_durably(record.files.control, control))
+        engine = self._open(bundle, info, record)
         opened.callback(engine.close)
-        self._begin(info, engine, output)
-        caller = Caller(
+        self._begin(info, engine, record)
+        quality = bundle.quality(config.calling.readout)
+        announcer = Announcer(info.run, status.counters, status.liveness, stream)
+        caller = CycleCaller(record, binned(quality) if config.calling.binned_quality else quality, announcer)
+        reader = TileReader(
             engine,
-            output,
-            self.progress,
+            record,
+            caller,
+            status.liveness,
             readout=config.calling.readout,
-            quality=binned(quality) if config.calling.binned_quality else quality,
             template_cycles=config.calling.template_cycles,
             timeout_s=config.engine.timeout_s,
         )
-        self._announce(engine, output, stream)
-        return output, caller
+        self._announce(engine, record)
+        return record, reader
 
-    def _open(self, bundle: Bundle, info: RunInfo, output: RunOutput, stream: Stream) -> LastingEngine:
+    def _open(self, bundle: Bundle, info: RunInfo, record: RunRecord) -> SupervisedEngine:
         """The run's engine."""
-        self.progress.trouble("engine", Phase.OPENING, f"bundle {bundle.model.name}")
-        first, fallen_back = self._choose(bundle, info, output.ledger.engines())
-        self.progress.over("engine")
+        self.status.troubles.begin("engine", Phase.OPENING, f"bundle {bundle.model.name}")
+        first, fallen_back = self._choose(bundle, info, record.ledger.engines())
+        self.status.troubles.end("engine")
         settings = self._config.engine
         fallback = partial(choose_fallback, bundle, settings, info)
-        return LastingEngine(
+        return SupervisedEngine(
             first,
             fallback if fallen_back else partial(choose, bundle, settings, info, begun_with=first.facts),
             fallback,
             fallen_back=fallen_back,
-            changed=lambda engine: self._use(engine, output),
+            changed=lambda engine: self._use(engine, record),
             faults=self._config.faults,
-            progress=self.progress,
-            announce=stream.event,
+            troubles=self.status.troubles,
+            liveness=self.status.liveness,
+            announce=self._events,
             stopping=self._stop.is_set,
         )
 
@@ -201,26 +218,26 @@ class Service:
             log.error("engine not opened", error=str(error))
             return choose_fallback(bundle, settings, info), str(error)
 
-    def _begin(self, info: RunInfo, engine: LastingEngine, output: RunOutput) -> None:
-        committed = {tile: output.committed.get(tile, 0) for tile in info.tiles}
-        self.progress.start_run(
+    def _begin(self, info: RunInfo, engine: SupervisedEngine, record: RunRecord) -> None:
+        committed = {tile: record.committed.get(tile, 0) for tile in info.tiles}
+        self.status.start_run(
             cycles=info.cycles,
             committed=committed,
-            totals=output.ledger.totals(),
-            clusters=sum(output.ledger.tiles().values()),
-            passing_filter=output.passing_total,
-            spooled=output.spooled,
+            totals=record.ledger.totals(),
+            clusters=sum(record.ledger.tiles().values()),
+            passing_filter=record.passing_total,
+            spooled=record.spooled,
         )
         start = Start(seqd=__version__, configuration=self._config.digest, began_ns=time.time_ns())
-        output.patience("ledger", lambda: output.ledger.start(start))
-        self._use(engine, output)
+        record.retry("ledger", lambda: record.ledger.start(start))
+        self._use(engine, record)
         log.info("run", run=info.run, tiles=len(info.tiles), cycles=info.cycles, resumed_at=min(committed.values()) + 1)
 
-    def _use(self, engine: LastingEngine, output: RunOutput) -> None:
+    def _use(self, engine: SupervisedEngine, record: RunRecord) -> None:
         """Tell status, ledger and provenance which engine is in use."""
-        chosen, ledger = engine.chosen, output.ledger
+        chosen, ledger = engine.chosen, record.ledger
         status = EngineStatus(
-            **vars(engine.engine.info),
+            **vars(engine.current.info),
             reason=chosen.selection.reason,
             passed_over=chosen.selection.passed_over,
             golden_positions=chosen.selection.golden.positions,
@@ -229,9 +246,9 @@ class Service:
             fallback=engine.fallen_back,
         )
         fit = FitStatus(place=chosen.place.name, reason=chosen.place.reason)
-        self.progress.set_engine(status, fit, lambda: engine.busy_s)
+        self.status.set_engine(status, fit, lambda: engine.busy_s)
         since_ns = time.time_ns()
-        output.patience("ledger", lambda: ledger.use_engine(chosen.facts, reason=engine.fallen_back, since_ns=since_ns))
+        record.retry("ledger", lambda: ledger.use_engine(chosen.facts, reason=engine.fallen_back, since_ns=since_ns))
         provenance = {
             "seqd": __version__,
             "hashes": provenance_of(ledger).hashes,
@@ -242,11 +259,11 @@ class Service:
             "configuration": self._config.model_dump(mode="json"),
         }
         content = json.dumps(provenance, indent=2).encode()
-        output.patience("provenance", lambda: write_durably(output.files.provenance, content))
+        record.retry("provenance", lambda: write_durably(record.files.provenance, content))
 
-    def _announce(self, engine: LastingEngine, output: RunOutput, stream: Stream) -> None:
+    def _announce(self, engine: SupervisedEngine, record: RunRecord) -> None:
         """Say which engine is in use, why, and what was passed over; and that the run was begun by another seqd."""
-        selection, place, run = engine.chosen.selection, engine.place, output.info.run
+        selection, place, run = engine.chosen.selection, engine.place, record.info.run
         in_use = selection.engine.info
         log.info(
             "engine",
@@ -260,18 +277,18 @@ class Service:
             golden_difference=selection.golden.difference,
         )
         log.info("joint fit", place=place.name, reason=place.reason)
-        stream.event(
+        self._events(
             "info",
             f"run {run} taken up with {in_use.backend} {in_use.precision} ({selection.reason})"
             + "".join(f"; not {backend}: {why}" for backend, why in selection.passed_over.items()),
         )
         if engine.fallen_back:
             log.warning("engine is the fallback, for the rest of the run", run=run, reason=engine.fallen_back)
-            stream.event("warning", f"run {run} is called with the fallback engine: {engine.fallen_back}")
-        versions = [start.seqd for start in output.ledger.starts()][-2:]
+            self._events("warning", f"run {run} is called with the fallback engine: {engine.fallen_back}")
+        versions = [start.seqd for start in record.ledger.starts()][-2:]
         if len(set(versions)) > 1:
             log.warning("run goes on with another seqd", run=run, before=versions[0], now=versions[1])
-            stream.event("warning", f"run {run}: seqd {versions[0]} called it before, this is {versions[1]}")
+            self._events("warning", f"run {run}: seqd {versions[0]} called it before, this is {versions[1]}")
 
     def _facts(self, info: RunInfo, bundle: Bundle) -> dict[str, object]:
         """What must be the same for a run to go on with the same bytes, beside the engine."""
@@ -283,10 +300,10 @@ class Service:
             "sinks": self._config.sinks.settled,
         }
 
-    def _end(self, state: RunState, stop: StopReason, reason: str, info: RunInfo, stream: Stream) -> None:
-        self.progress.set_state(state, stop, reason)
-        stream.event("error" if state is RunState.FAILED else "info", f"run {info.run} {state} {reason}".strip())
-        status = self.progress.snapshot()
+    def _end(self, state: RunState, stop: StopReason, reason: str, info: RunInfo) -> None:
+        self.status.set_state(state, stop, reason)
+        self._events("error" if state is RunState.FAILED else "info", f"run {info.run} {state} {reason}".strip())
+        status = self.status.snapshot()
         log.info(
             "run ended",
             run=info.run,

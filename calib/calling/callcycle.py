@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.calling.inphase import in_phase
-from calib.calling.reading import Reading, log_evidence
 from calib.calling.scores import NO_CALL, chastity, features, scores
+from calib.calling.signals import Signals, log_evidence
 from calib.phasing import NeighbourLight, Phasing, neighbour_light
 from engines.bundles.bundle import QualityTable
 
@@ -28,8 +28,8 @@ class CalledCycle:
 
 
 def call_cycle(
-    reading: Reading,
-    later: Sequence[Reading | None],
+    reading: Signals,
+    later: Sequence[Signals | None],
     earlier: NDArray[np.uint8],
     *,
     cycle: int,

@@ -59,7 +59,7 @@ def features(
 
     Parameters
     ----------
-    evidence : (n, 4) from :func:`calib.calling.reading.log_evidence`.
+    evidence : (n, 4) from :func:`calib.calling.signals.log_evidence`.
     purity : (k, n) chastity, percent.
     crowding : (n,) light of other clusters, relative to the cluster's own.
     """

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.calling.reading import Reading, fitted_reading, network_reading
+from calib.calling.signals import Signals, fitted_signals, network_signals
 from calib.jointfit.fitcycle import FittedCycle, fit_cycle
 from calib.jointfit.localise import localise
 from calib.jointfit.scene import Scene, crowding, crowding_beyond
@@ -53,16 +53,16 @@ class TileTemplate:
         """(4, n, 2) where each channel of a cycle shows each cluster."""
         return (self.positions[None] + drift_px + self.channel_shift_px[:, None]).astype(np.float32)
 
-    def reading(
+    def signals(
         self, fitted: FittedCycle | None, drift_px: NDArray[np.float32], centres: NDArray[np.float32] | None
-    ) -> Reading:
-        """What a cycle shows of the clusters that are called; of fit and network, one is there at least."""
+    ) -> Signals:
+        """What a cycle shows of the clusters that are called, by the fit, by the network, or by both."""
         if self.scene is None or self.called is None or fitted is None:
             assert centres is not None
-            return network_reading(centres)
+            return network_signals(centres)
         shape = self.reference.shape
         beyond = crowding_beyond(self.scene, shape, drift_px)
-        return fitted_reading(
+        return fitted_signals(
             fitted,
             self.scene,
             called=self.called,
@@ -139,7 +139,7 @@ def _clusters(
         drift = drift_px[index]
         centres = read_centres(maps[index], template.positions_in(drift))
         worked()
-        return centres.sum(axis=1), template.reading(fit_cycle(images[index], scene, drift), drift, centres).texture
+        return centres.sum(axis=1), template.signals(fit_cycle(images[index], scene, drift), drift, centres).texture
 
     seen, texture = zip(*in_parallel(read, [(index,) for index in range(len(images))]), strict=True)
     return np.asarray(np.mean(seen, axis=0) >= NETWORK_NEED * np.mean(texture, axis=0))

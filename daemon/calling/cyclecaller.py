@@ -1,28 +1,31 @@
-"""Readings in, calls out: a cycle is called when the cycles that it is corrected with are read."""
+"""Signals in, committed calls out: a cycle is called when the later cycles that correct it have been read."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 from seqd_client.runinfo import TileId
 from seqd_client.status import CycleStatus
 
 from calib.calling.callcycle import call_cycle
 from calib.calling.inphase import AHEAD, BACK
-from calib.calling.reading import Reading
+from calib.calling.signals import Signals
 from calib.imagequality import ImageQuality
 from calib.phasing import NeighbourLight, estimate_phasing
-from daemon.record.runrecord import CycleResult, RunOutput
+from calib.template.tiletemplate import TileTemplate
+from daemon.calling.signalstore import SignalStore
+from daemon.record.runrecord import CommittedCycle, CommittedTemplate, CycleResult, RunRecord
 from engines.bundles.bundle import QualityTable
 
-log = structlog.get_logger()
+Observer = Callable[[CommittedTemplate | CommittedCycle], None]
+"""Is told of everything that was committed, after it was."""
 
 
 @dataclass(frozen=True)
-class ReadCycle:
-    """What became of a tile-cycle before it is called; called ones have a reading in the spool."""
+class ReadOutcome:
+    """The outcome of reading a tile-cycle, before it is called; a called one has signals in the store."""
 
     cycle: int
     status: CycleStatus
@@ -37,74 +40,83 @@ class ReadCycle:
 class _Tile:
     neighbours: dict[int, NeighbourLight]
     """By cycle, of the whole run."""
-    waiting: deque[ReadCycle] = field(default_factory=deque)
+    waiting: deque[ReadOutcome] = field(default_factory=deque)
 
 
-class Sequencer:
-    """Keeps the readings of each tile in the spool until they can be called, and commits the calls.
+class CycleCaller:
+    """Makes the calls of cycles and commits them.
 
-    The calls before and what strands out of step showed are in the output; a restart finds them there.
+    The signals of a cycle wait until the next ones of its read are there. Earlier calls, and what strands out of step
+    showed, are in the record, so that a restart finds them.
     """
 
-    def __init__(self, output: RunOutput, quality: QualityTable) -> None:
-        self._output, self._quality = output, quality
+    def __init__(self, record: RunRecord, quality: QualityTable, observer: Observer) -> None:
+        self._record, self._quality, self._observer = record, quality, observer
+        self._signals = SignalStore(record.files, record.retry)
         self._tiles: dict[TileId, _Tile] = {}
 
     def begin(self, tile: TileId) -> None:
-        """Take up a tile whose template stands."""
-        seen = self._output.patience("ledger", lambda: self._output.ledger.neighbour_light(tile))
+        """Begin, or continue, a tile that has a committed template."""
+        seen = self._record.retry("ledger", lambda: self._record.ledger.neighbour_light(tile))
         self._tiles[tile] = _Tile(seen)
 
-    def take(self, tile: TileId, read: ReadCycle, reading: Reading | None) -> None:
-        """Take the next cycle of a tile; commits every cycle that has waited for it."""
-        if reading is not None:
-            self._output.keep_reading(tile, read.cycle, reading.packed())
+    def begin_with(self, tile: TileId, template: TileTemplate) -> None:
+        """Commit the template of a tile, and begin the tile."""
+        self._observer(self._record.commit_template(tile, template))
+        self.begin(tile)
+
+    def take(self, tile: TileId, outcome: ReadOutcome, signals: Signals | None) -> None:
+        """Take the next cycle of a tile, and commit every cycle that has waited for it.
+
+        Raises
+        ------
+        OutputError : something cannot be written.
+        """
+        if signals is not None:
+            self._signals.put(tile, outcome.cycle, signals)
         here = self._tiles[tile]
-        here.waiting.append(read)
+        here.waiting.append(outcome)
         while here.waiting and here.waiting[-1].cycle >= min(
             here.waiting[0].cycle + AHEAD, self._cycles_with(here.waiting[0].cycle)[-1]
         ):
-            self._output.commit(tile, self._result(tile, here))
-            self._output.drop_reading(tile, here.waiting.popleft().cycle)
+            self._observer(self._record.commit(tile, self._result(tile, here)))
+            self._signals.drop(tile, here.waiting.popleft().cycle)
 
     def _cycles_with(self, cycle: int) -> range:
         """1-based cycles of the read that a cycle is in."""
-        info = self._output.info
+        info = self._record.info
         return next(cycles for cycles in map(info.cycles_of, info.reads) if cycle in cycles)
 
     def _result(self, tile: TileId, here: _Tile) -> CycleResult:
         """The calls of the cycle that has waited longest."""
-        read, *after = here.waiting
-        if read.status is not CycleStatus.CALLED:
-            return CycleResult(read.cycle, read.status, read.frames, reason=read.reason)
-        cycles = self._cycles_with(read.cycle)
+        outcome, *after = here.waiting
+        if outcome.status is not CycleStatus.CALLED:
+            return CycleResult(outcome.cycle, outcome.status, outcome.frames, reason=outcome.reason)
+        cycles = self._cycles_with(outcome.cycle)
         seen = {cycle - cycles.start + 1: light for cycle, light in here.neighbours.items() if cycle in cycles}
         called = call_cycle(
-            self._reading(tile, read),
+            self._signals.get(tile, outcome.cycle),
             [
-                self._reading(tile, later) if later.status is CycleStatus.CALLED else None
+                self._signals.get(tile, later.cycle) if later.status is CycleStatus.CALLED else None
                 for later in after
                 if later.cycle in cycles
             ],
-            self._output.calls(tile, range(max(cycles.start, read.cycle - BACK), read.cycle)),
-            cycle=read.cycle - cycles.start + 1,
+            self._record.calls(tile, range(max(cycles.start, outcome.cycle - BACK), outcome.cycle)),
+            cycle=outcome.cycle - cycles.start + 1,
             phasing=estimate_phasing(seen),
-            purity=self._output.purity(tile, read.cycle - 1),
+            purity=self._record.chastity(tile, outcome.cycle - 1),
             quality=self._quality,
         )
         if called.neighbours is not None:
-            here.neighbours[read.cycle] = called.neighbours
+            here.neighbours[outcome.cycle] = called.neighbours
         return CycleResult(
-            read.cycle,
+            outcome.cycle,
             CycleStatus.CALLED,
-            read.frames,
+            outcome.frames,
             calls=called.calls,
             chastity=called.chastity,
-            drift_px=read.drift_px,
+            drift_px=outcome.drift_px,
             neighbours=called.neighbours,
-            images=read.images,
-            engine_s=read.engine_s,
+            images=outcome.images,
+            engine_s=outcome.engine_s,
         )
-
-    def _reading(self, tile: TileId, read: ReadCycle) -> Reading:
-        return Reading.unpacked(self._output.reading(tile, read.cycle))

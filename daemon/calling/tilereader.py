@@ -1,4 +1,4 @@
-"""The caller: tile images in, committed calls out."""
+"""Reading tiles: tile images in, signals of clusters out, with an engine that may fail."""
 
 import time
 from collections import deque
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from seqd_client.runinfo import CHANNELS, TileId
 from seqd_client.status import CycleStatus
 
-from calib.calling.reading import Reading
+from calib.calling.signals import Signals
 from calib.imagequality import image_quality
 from calib.jointfit.fitcycle import FittedCycle
 from calib.normalisation import Normalisation
 from calib.registration import RegistrationError
 from calib.template.tiletemplate import MapOf, TileTemplate, make_template
-from daemon.calling.cyclecaller import ReadCycle, Sequencer
-from daemon.calling.supervisedengine import FAULTS, LastingEngine, told
-from daemon.intake.assembler import Item, MissingImage, SpooledImage, TileImage
-from daemon.record.runrecord import RunOutput
-from daemon.watching.progress import Progress
-from engines.bundles.bundle import QualityTable, Readout
+from daemon.calling.cyclecaller import CycleCaller, ReadOutcome
+from daemon.calling.supervisedengine import FAULTS, SupervisedEngine, error_text
+from daemon.intake.tileimages import Item, MissingImage, SpooledImage, TileImage
+from daemon.record.runrecord import RunRecord
+from daemon.watching.liveness import Liveness
+from engines.bundles.bundle import Readout
 from engines.contract import Request, Slot
 from engines.errors import EngineError
 
@@ -39,42 +39,47 @@ class _InFlight:
 
     item: Item
     """Kept until it is read: an engine that fails has to do it again."""
-    read: ReadCycle | None = None
+    outcome: ReadOutcome | None = None
     slot: Slot | None = None
     fitted: FittedCycle | None = None
     submitted_s: float = 0.0
 
 
-class Caller:
-    """Reads the tile images of one run, one thread, and hands what it read to the :class:`Sequencer`.
+class TileReader:
+    """Reads the tile images of one run in one thread, and hands their signals to the :class:`CycleCaller`.
 
-    A tile's first cycles wait in the spool until there are enough for a template. From then on
-    every cycle, those first ones to begin with, is registered, run through the engine and fitted;
-    one tile-cycle is read out while the engine computes the next. Order is kept. What lies in the
-    spool stays there until its calls are committed, so that a daemon that is killed finds it again.
+    The first cycles of a tile wait in the spool until there are enough for a template. Then every cycle, the first ones
+    included, is registered, run through the engine and fitted; while the engine computes one tile-cycle, the one before
+    is collected. The order of cycles is kept. An image in the spool stays there until its calls are committed, so that
+    a daemon that was killed finds it again.
 
-    When the engine fails it is opened again, and what was on its way is done again from its images, one after the
-    other: a tile-cycle that fails it ``ATTEMPTS`` times by itself is committed as failed, if the engine reads a dark
-    image; else the engine is of no use.
+    When the engine fails it is opened again, and the tile-cycles that were in flight are read again from their images,
+    one after the other. A tile-cycle that alone makes the engine fail ``ATTEMPTS`` times is committed as failed, if the
+    engine still reads a dark image; otherwise the engine is replaced.
     """
 
     def __init__(
         self,
-        engine: LastingEngine,
-        output: RunOutput,
-        progress: Progress,
+        engine: SupervisedEngine,
+        record: RunRecord,
+        caller: CycleCaller,
+        liveness: Liveness,
         *,
         readout: Readout,
-        quality: QualityTable,
         template_cycles: int,
         timeout_s: float,
     ) -> None:
-        self._lasting, self._output, self._progress = engine, output, progress
+        """
+        Parameters
+        ----------
+        template_cycles : cycles whose images a template is made from.
+        timeout_s : an engine that needs longer for one tile has failed.
+        """
+        self._engine, self._record, self._caller, self._liveness = engine, record, caller, liveness
         self._readout, self._template_cycles, self._timeout_s = readout, template_cycles, timeout_s
-        self._sequencer = Sequencer(output, quality)
-        self._templates = output.templates()
+        self._templates = record.templates()
         for tile in self._templates:
-            self._sequencer.begin(tile)
+            caller.begin(tile)
         self._waiting: dict[TileId, list[SpooledImage | MissingImage]] = {}
         """Each tile's cycles until its template can be made."""
         self._in_flight: deque[_InFlight] = deque()
@@ -101,12 +106,12 @@ class Caller:
         """Collect and hand on the tile-cycle that was started first."""
         flight = self._in_flight[0]
         try:
-            read, reading = self._collected(flight)
+            outcome, signals = self._collected(flight)
         except FAULTS as error:
             self._do_again(error)
         else:
             self._in_flight.popleft()
-            self._sequencer.take(flight.item.tile, read, reading)
+            self._caller.take(flight.item.tile, outcome, signals)
 
     def finish(self) -> None:
         """Hand on everything that is on its way."""
@@ -120,14 +125,14 @@ class Caller:
             self._begin(flight)
         except FAULTS as error:
             self._do_again(error)
-        while len(self._in_flight) >= self._lasting.engine.info.slots:
+        while len(self._in_flight) >= self._engine.current.info.slots:
             self.finish_oldest()
 
     def _begin(self, flight: _InFlight) -> None:
         """Register, submit and fit; the engine computes while the cycle is fitted."""
         item = flight.item
         if isinstance(item, MissingImage):
-            flight.read = _missing(item)
+            flight.outcome = _missing(item)
             return
         template = self._templates[item.tile]
         pixels = item.pixels if isinstance(item, TileImage) else self._spooled(item.tile, item.cycle)
@@ -135,13 +140,13 @@ class Caller:
         try:
             drift = template.drift(images)
         except RegistrationError as error:
-            flight.read = _failed(item, str(error))
+            flight.outcome = _failed(item, str(error))
             return
         flight.submitted_s = time.monotonic()
         flight.slot, flight.fitted = self._computed(template, pixels, images, drift)
         measured = image_quality(pixels, template.normalisation.offset, template.positions_in(drift))
-        flight.read = ReadCycle(item.cycle, CycleStatus.CALLED, len(CHANNELS), drift_px=drift, images=measured)
-        self._progress.worked()
+        flight.outcome = ReadOutcome(item.cycle, CycleStatus.CALLED, len(CHANNELS), drift_px=drift, images=measured)
+        self._liveness.worked()
 
     def _computed(
         self,
@@ -155,30 +160,30 @@ class Caller:
             request = _request(template.normalisation, positions=template.positions_in(drift_px))
             slot = self._submitted(pixels, request)
         if template.scene is not None:
-            fitted = self._lasting.place.fit(images, template.scene, drift_px)
+            fitted = self._engine.place.fit(images, template.scene, drift_px)
         return slot, fitted
 
-    def _collected(self, flight: _InFlight) -> tuple[ReadCycle, Reading | None]:
-        read, centres = flight.read, None
-        assert read is not None
+    def _collected(self, flight: _InFlight) -> tuple[ReadOutcome, Signals | None]:
+        outcome, centres = flight.outcome, None
+        assert outcome is not None
         if flight.slot is not None:
-            centres = self._lasting.engine.collect(flight.slot, self._timeout_s).centres
-            read = replace(read, engine_s=time.monotonic() - flight.submitted_s)
-        if read.status is not CycleStatus.CALLED:
-            return read, None
-        assert read.drift_px is not None
-        return read, self._templates[flight.item.tile].reading(flight.fitted, read.drift_px, centres)
+            centres = self._engine.current.collect(flight.slot, self._timeout_s).centres
+            outcome = replace(outcome, engine_s=time.monotonic() - flight.submitted_s)
+        if outcome.status is not CycleStatus.CALLED:
+            return outcome, None
+        assert outcome.drift_px is not None
+        return outcome, self._templates[flight.item.tile].signals(flight.fitted, outcome.drift_px, centres)
 
     def _do_again(self, error: BaseException) -> None:
         """Open the engine again, and finish what was in flight one by one, so that who fails it is known."""
-        self._lasting.restart(error)
+        self._engine.restart(error)
         while self._in_flight:
             item = self._in_flight[0].item
-            read, reading = self._read_alone(item)
+            outcome, signals = self._read_alone(item)
             self._in_flight.popleft()
-            self._sequencer.take(item.tile, read, reading)
+            self._caller.take(item.tile, outcome, signals)
 
-    def _read_alone(self, item: Item) -> tuple[ReadCycle, Reading | None]:
+    def _read_alone(self, item: Item) -> tuple[ReadOutcome, Signals | None]:
         while True:
             for _ in range(ATTEMPTS):
                 flight = _InFlight(item)
@@ -187,36 +192,36 @@ class Caller:
                     return self._collected(flight)
                 except FAULTS as error:
                     failure = error
-                    self._lasting.restart(error)
+                    self._engine.restart(error)
             try:
                 self._read_dark(item.tile)
             except FAULTS as error:
-                self._lasting.replace(error)
+                self._engine.replace(error)
             else:
-                return _failed(item, f"{ATTEMPTS} times: {told(failure)}"), None
+                return _failed(item, f"{ATTEMPTS} times: {error_text(failure)}"), None
 
     def _read_dark(self, but: TileId) -> None:
         """Read a dark image at the clusters of another tile, or where there is none, of the same one."""
         template = self._templates[next((tile for tile in self._templates if tile != but), but)]
-        pixels = np.zeros((len(CHANNELS), self._output.info.height, self._output.info.width), np.uint16)
+        pixels = np.zeros((len(CHANNELS), self._record.info.height, self._record.info.width), np.uint16)
         still = np.zeros(2, np.float32)
         slot, _ = self._computed(template, pixels, template.normalisation.apply(pixels), still)
         if slot is not None:
-            self._lasting.engine.collect(slot, self._timeout_s)
+            self._engine.current.collect(slot, self._timeout_s)
 
     def _submitted(self, pixels: NDArray[np.uint16], request: Request) -> Slot:
-        slot = self._lasting.engine.lease(self._timeout_s)
+        slot = self._engine.current.lease(self._timeout_s)
         slot.pixels[...] = pixels
-        self._lasting.engine.submit(slot, request)
+        self._engine.current.submit(slot, request)
         return slot
 
     def _wait(self, item: Item) -> None:
         waiting = self._waiting.setdefault(item.tile, [])
         if isinstance(item, TileImage):
-            self._output.patience("spool", lambda: self._output.spool.put(item.tile, item.cycle, item.pixels))
+            self._record.retry("spool", lambda: self._record.spool.put(item.tile, item.cycle, item.pixels))
         waiting.append(item if isinstance(item, MissingImage) else SpooledImage(item.tile, item.cycle))
         images = sum(isinstance(one, SpooledImage) for one in waiting)
-        if images == self._template_cycles or item.cycle == self._output.info.cycles:
+        if images == self._template_cycles or item.cycle == self._record.info.cycles:
             # All slots must be free: making a template uses them too.
             self.finish()
             self._read_waiting(item.tile, self._waiting.pop(item.tile))
@@ -225,25 +230,24 @@ class Caller:
         """Make a tile's template, then read the cycles that have waited for it."""
         cycles = [one.cycle for one in waiting if isinstance(one, SpooledImage)]
         template = self._template(tile, [self._spooled(tile, cycle) for cycle in cycles])
-        self._output.commit_template(tile, template)
+        self._caller.begin_with(tile, template)
         self._templates[tile] = template
-        self._sequencer.begin(tile)
         for one in waiting:
             self._start(one)
 
     def _spooled(self, tile: TileId, cycle: int) -> NDArray[np.uint16]:
-        return self._output.patience("spool", lambda: self._output.spool.get(tile, cycle))
+        return self._record.retry("spool", lambda: self._record.spool.get(tile, cycle))
 
     def _template(self, tile: TileId, images: list[NDArray[np.uint16]]) -> TileTemplate:
-        info = self._output.info
+        info = self._record.info
         cycles = images or [np.zeros((len(CHANNELS), info.height, info.width), np.uint16)]
         for _ in range(ATTEMPTS):
-            started, busy_before = time.monotonic(), self._lasting.busy_s
+            started, busy_before = time.monotonic(), self._engine.busy_s
             try:
-                template = make_template(cycles, self._maps(), self._readout, self._progress.worked)
+                template = make_template(cycles, self._maps(), self._readout, self._liveness.worked)
             except FAULTS as error:
                 failure = error
-                self._lasting.restart(error)
+                self._engine.restart(error)
                 continue
             log.info(
                 "template",
@@ -251,14 +255,14 @@ class Caller:
                 clusters=len(template.positions),
                 cycles=len(images),
                 seconds=round(time.monotonic() - started, 3),
-                engine_s=round(self._lasting.busy_s - busy_before, 3),
+                engine_s=round(self._engine.busy_s - busy_before, 3),
             )
             return template
-        raise EngineError(f"tile {tile}: no template, {ATTEMPTS} times: {told(failure)}") from failure
+        raise EngineError(f"tile {tile}: no template, {ATTEMPTS} times: {error_text(failure)}") from failure
 
     def _maps(self) -> MapOf:
         """The network's maps, from an engine that is not asked any more when it has failed."""
-        engine, failures = self._lasting.engine, list[BaseException]()
+        engine, failures = self._engine.current, list[BaseException]()
 
         def probability_map(pixels: NDArray[np.uint16], normalisation: Normalisation) -> NDArray[np.float32]:
             if failures:
@@ -269,7 +273,7 @@ class Caller:
             except FAULTS as error:
                 failures.append(error)
                 raise
-            self._progress.worked()
+            self._liveness.worked()
             assert answer.probabilities is not None
             return answer.probabilities
 
@@ -282,21 +286,21 @@ def _request(
     return Request(normalisation.offset, normalisation.gain, positions=positions, probabilities=probabilities)
 
 
-def _missing(item: MissingImage) -> ReadCycle:
+def _missing(item: MissingImage) -> ReadOutcome:
     log.warning("tile-cycle missing", tile=str(item.tile), cycle=item.cycle, reason=item.reason)
-    return ReadCycle(item.cycle, CycleStatus.MISSING, item.frames, reason=item.reason)
+    return ReadOutcome(item.cycle, CycleStatus.MISSING, item.frames, reason=item.reason)
 
 
-def _failed(item: Item, reason: str) -> ReadCycle:
+def _failed(item: Item, reason: str) -> ReadOutcome:
     log.warning("tile-cycle failed", tile=str(item.tile), cycle=item.cycle, reason=reason)
-    return ReadCycle(item.cycle, CycleStatus.FAILED, len(CHANNELS), reason=reason)
+    return ReadOutcome(item.cycle, CycleStatus.FAILED, len(CHANNELS), reason=reason)
 
 
-def take_all(caller: Caller, items: Iterator[Item | None]) -> None:
-    """Call everything a source yields; None means that nothing is waiting just now."""
+def read_all(reader: TileReader, items: Iterator[Item | None]) -> None:
+    """Read everything that a source yields; it yields None while nothing is waiting."""
     for item in items:
         if item is not None:
-            caller.take(item)
-        elif caller.busy:
-            caller.finish_oldest()
-    caller.finish()
+            reader.take(item)
+        elif reader.busy:
+            reader.finish_oldest()
+    reader.finish()

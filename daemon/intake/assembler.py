@@ -1,6 +1,6 @@
-"""From frames to tile images: four channels of one tile and cycle, cycles in order, nothing lost.
+"""From frames to tile images: the four channels of one tile and cycle, cycles in order, nothing lost.
 
-No sockets and no threads: frames go in, tile images come out, time is an argument.
+The assembler has no sockets and no threads: frames go in, tile images come out, and the time is an argument.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -13,60 +13,28 @@ from seqd_client.runinfo import CHANNELS, Channel, RunInfo, TileId
 from seqd_client.wire.codec import Refusal, WireError
 from seqd_client.wire.messages import Frame, Gone
 
-from daemon.intake.cycletime import ImagingTime
+from daemon.intake.cycletime import CycleTime
+from daemon.intake.tileimages import Item, MissingImage, SpooledImage, TileImage
 
 REQUEST_WINDOW = 32
-"""Frames that may be asked for again at once."""
+"""Frames that may be asked for at the same time."""
 
 SILENT_FACTOR = 4
-"""How many times as long a frame is waited for while the controller cannot be asked for it, or says nothing."""
+"""A frame is waited for this many times longer while the controller cannot be asked for it, or says nothing."""
 
 OLDEST_RESERVE = 4
-"""Tile images of the oldest cycle that is waited for that are held beyond the bound."""
+"""Tile images of the oldest cycle that may be held beyond the memory bound, so that waiting ends."""
 
 
 class Outcome(StrEnum):
-    """What became of a frame that was not refused."""
+    """What happened to a frame that was not refused."""
 
     ACCEPTED = "accepted"
-    """It fills a place that was empty."""
+    """The frame fills an empty place."""
     DUPLICATE = "duplicate"
-    """It was there already."""
+    """The frame was there already."""
     LATE = "late"
-    """Its tile-cycle has been called or given up."""
-
-
-@dataclass(frozen=True)
-class TileImage:
-    """All four channels of a tile in a cycle."""
-
-    tile: TileId
-    cycle: int
-    pixels: NDArray[np.uint16]
-    """(4, H, W)."""
-
-
-@dataclass(frozen=True)
-class SpooledImage:
-    """All four channels of a tile in a cycle; they lie in the spool."""
-
-    tile: TileId
-    cycle: int
-
-
-@dataclass(frozen=True)
-class MissingImage:
-    """A tile-cycle that did not come."""
-
-    tile: TileId
-    cycle: int
-    reason: str
-    frames: int
-    """Channels that came all the same."""
-
-
-Item = TileImage | SpooledImage | MissingImage
-"""What leaves the assembler."""
+    """The tile-cycle of the frame has been called or given up."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +48,7 @@ class ChannelKey:
 
 @dataclass
 class _Assembly:
-    """The frames of one tile-cycle so far; without pixels they lie in the spool."""
+    """The frames of one tile-cycle so far; an assembly without pixels is whole and in the spool."""
 
     pixels: NDArray[np.uint16] | None
     present: set[Channel] = field(default_factory=set)
@@ -92,7 +60,7 @@ class _Assembly:
 
 @dataclass
 class _Request:
-    """A frame that is to be asked for again, and was if it is ``sent``."""
+    """A frame that has to be asked for; ``sent`` says whether it was."""
 
     first_s: float
     last_s: float
@@ -103,11 +71,10 @@ class _Request:
 class Assembler:
     """Collects the frames of one run.
 
-    A tile-cycle is *due* when the controller has gone past it. The frames a due tile-cycle lacks
-    are asked for again, a bounded number at a time, oldest cycle first; one that stays away is
-    given up and the tile-cycle leaves as :class:`MissingImage`. Images leave in the order of
-    their cycles, tile by tile. Memory is bounded: whole images can be moved to the spool, and frames
-    beyond the bound are refused, to be asked for again.
+    A tile-cycle is *due* when the controller has passed it. The assembler asks for the frames that a due tile-cycle
+    lacks, the oldest cycle first and a bounded number at a time. A frame that does not come is given up, and its
+    tile-cycle leaves as :class:`MissingImage`. The images of a tile leave in the order of its cycles. Memory is
+    bounded: whole images can move to the spool, and frames beyond the bound are refused and asked for later.
     """
 
     def __init__(
@@ -124,18 +91,22 @@ class Assembler:
         Parameters
         ----------
         next_cycle : first cycle of each tile that is not committed.
-        spooled : images that are in the spool from before.
+        spooled : tile-cycles whose images are in the spool already.
         refuse_above : bytes of frames that are held at most.
-        missing_after_s : a frame that was asked for so long ago is missing; 0 for what :class:`ImagingTime` says.
+        resend_after_s : a frame that is overdue by so long is asked for, and again each time this passes.
+        missing_after_s : a frame that was asked for so long ago is missing; 0 for the time that :class:`CycleTime`
+            gives.
         """
         self.info = info
-        self.imaging = ImagingTime()
+        self.cycle_time = CycleTime()
         self._next = {tile: next_cycle.get(tile, 1) for tile in info.tiles}
         self._assemblies = {
             (tile, cycle): _Assembly(None, set(CHANNELS)) for tile, cycle in spooled if cycle >= self._next.get(tile, 1)
         }
         self._in_memory = 0
         """Assemblies with pixels."""
+        self._incomplete: dict[int, dict[TileId, None]] = {}
+        """By due cycle, the oldest first: the tiles that lack frames, in the order of the run."""
         self._requests: dict[ChannelKey, _Request] = {}
         self._refuse_above = refuse_above
         self._resend_after_s = resend_after_s
@@ -151,7 +122,7 @@ class Assembler:
 
     @property
     def bytes_waiting(self) -> int:
-        """Memory that calling, or a frame sent again, will free; a cycle still being imaged is not in it."""
+        """Memory that calling or a missing frame will free; the cycle that is being imaged does not count."""
         waiting = sum(
             held.pixels is not None and (held.complete or cycle <= self._due)
             for (_, cycle), held in self._assemblies.items()
@@ -165,7 +136,7 @@ class Assembler:
 
     @property
     def whole(self) -> list[TileImage]:
-        """Images in memory that lack nothing, those that will be called last first."""
+        """Complete images in memory, the latest cycles first."""
         found = [
             TileImage(tile, cycle, held.pixels)
             for (tile, cycle), held in self._assemblies.items()
@@ -174,7 +145,7 @@ class Assembler:
         return sorted(found, key=lambda image: image.cycle, reverse=True)
 
     def moved_to_spool(self, tile: TileId, cycle: int) -> None:
-        """An image is in the spool; its memory is freed, if it has not left meanwhile."""
+        """Free the memory of an image that is in the spool now; it may have left meanwhile."""
         held = self._assemblies.get((tile, cycle))
         if held is not None and held.pixels is not None:
             held.pixels = None
@@ -182,7 +153,7 @@ class Assembler:
 
     @property
     def newest_cycle(self) -> int:
-        """Highest cycle the controller is known to have finished."""
+        """Highest cycle that the controller is known to have finished."""
         return self._due
 
     @property
@@ -195,7 +166,7 @@ class Assembler:
 
         Raises
         ------
-        WireError : it is of another run, tile, cycle or size, or no memory is left for it.
+        WireError : the frame is of another run, tile, cycle or size, or there is no memory for it.
         """
         key = self._checked(frame)
         self.mark_due(frame.cycle - 1, now_s)
@@ -216,40 +187,45 @@ class Assembler:
         pixels = np.frombuffer(payload, "<u2").reshape(frame.height, frame.width)
         assembly.pixels[CHANNELS.index(frame.channel)] = pixels
         assembly.present.add(frame.channel)
+        if assembly.complete:
+            self._no_longer_incomplete(key.tile, frame.cycle)
         return Outcome.ACCEPTED
 
     def mark_due(self, cycle: int, now_s: float) -> None:
-        """The controller is past ``cycle``: what is not here by now is overdue."""
+        """Note that the controller has passed ``cycle``: frames of it that are not here are overdue."""
         if self._due < cycle <= self.info.cycles:
-            self.imaging.over(cycle, now_s)
+            self.cycle_time.passed(cycle, now_s)
         for passed in range(self._due + 1, min(cycle, self.info.cycles) + 1):
             self._due_since[passed] = now_s
             self._due = passed
+            lacking = {tile: None for tile in self.info.tiles if self._absent(tile, passed)}
+            if lacking:
+                self._incomplete[passed] = lacking
 
     def gone(self, message: Gone) -> None:
-        """The controller no longer holds a frame."""
+        """Note that the controller no longer has a frame."""
         key = ChannelKey(TileId(lane=message.lane, tile=message.tile), message.cycle, message.channel)
         if key in self._requests:
             self._requests[key].gone = True
 
     def sent(self, key: ChannelKey, now_s: float) -> None:
-        """A frame was asked for; from the first time on it is waited for."""
+        """Note that a frame was asked for; the time that it is waited for begins with the first request."""
         request = self._requests[key]
         if not request.sent:
             request.sent, request.first_s = True, now_s
         request.last_s = now_s
 
     def ask_anew(self) -> None:
-        """The controller is heard again after a silence: what it was asked for meanwhile it may not have heard."""
+        """Forget what was asked for: the controller was silent, and may not have heard the requests."""
         self._requests = {key: request for key, request in self._requests.items() if request.gone}
 
     def requests(self, now_s: float) -> list[ChannelKey]:
-        """Frames to ask for now; :meth:`sent` says which of them were."""
+        """Frames to ask for now; :meth:`sent` says which of them were asked for."""
         asked, oldest = [], self._oldest
-        # What would be refused now is asked for afresh later; until then its time does not run.
+        # A frame that would be refused now is asked for later; until then its time does not run.
         for key in [key for key in self._requests if not self._has_room(key.tile, key.cycle, oldest)]:
             del self._requests[key]
-        for key in self._lacking(now_s):
+        for key in self._lacking(now_s, oldest):
             request = self._requests.get(key)
             if request is None:
                 self._requests[key] = _Request(now_s, now_s)
@@ -259,11 +235,11 @@ class Assembler:
         return asked
 
     def ready(self, now_s: float, *, silent: bool = False) -> Iterator[Item]:
-        """Tile images that can go on, each tile's in the order of its cycles.
+        """Tile images that can be read now, those of each tile in the order of its cycles.
 
         Parameters
         ----------
-        silent : whether nothing is heard of the controller, which then is given longer to send a frame.
+        silent : whether the controller says nothing, so that it gets longer to send a frame.
         """
         for tile in self.info.tiles:
             while (cycle := self._next[tile]) <= self.info.cycles:
@@ -273,6 +249,7 @@ class Assembler:
                 self._next[tile] = cycle + 1
                 left = self._assemblies.pop((tile, cycle), None)
                 self._in_memory -= left is not None and left.pixels is not None
+                self._no_longer_incomplete(tile, cycle)
                 for channel in CHANNELS:
                     self._requests.pop(ChannelKey(tile, cycle, channel), None)
                 yield leaving
@@ -282,8 +259,15 @@ class Assembler:
         """Lowest cycle that a tile waits for."""
         return min(self._next.values())
 
+    def _no_longer_incomplete(self, tile: TileId, cycle: int) -> None:
+        lacking = self._incomplete.get(cycle)
+        if lacking is not None:
+            lacking.pop(tile, None)
+            if not lacking:
+                del self._incomplete[cycle]
+
     def _has_room(self, tile: TileId, cycle: int, oldest: int) -> bool:
-        """Whether a frame is let in; a few of the cycle that all others wait for always are, so that waiting ends."""
+        """Whether a frame of a tile-cycle may come in now."""
         reserve = OLDEST_RESERVE if cycle == oldest else 0
         return (tile, cycle) in self._assemblies or (
             self.bytes_held + self.image_bytes <= self._refuse_above + reserve * self.image_bytes
@@ -307,20 +291,34 @@ class Assembler:
             )
         return ChannelKey(tile, frame.cycle, frame.channel)
 
-    def _lacking(self, now_s: float) -> Iterator[ChannelKey]:
-        """Overdue frames, oldest cycle first, as many as may be asked for at once."""
-        left, oldest = REQUEST_WINDOW, self._oldest
-        for cycle in range(oldest, self._due + 1):
+    def _lacking(self, now_s: float, oldest: int) -> Iterator[ChannelKey]:
+        """Overdue frames, the oldest cycle first, as many as may be asked for at the same time."""
+        left = REQUEST_WINDOW
+        for tile, cycle in self._open_places(oldest):
             if now_s - self._due_since[cycle] < self._resend_after_s:
                 return
-            for tile in self.info.tiles:
-                if not self._has_room(tile, cycle, oldest):
-                    continue
-                for channel in self._absent(tile, cycle):
-                    if left == 0:
-                        return
-                    left -= 1
-                    yield ChannelKey(tile, cycle, channel)
+            for channel in self._absent(tile, cycle):
+                if left == 0:
+                    return
+                left -= 1
+                yield ChannelKey(tile, cycle, channel)
+
+    def _open_places(self, oldest: int) -> Iterator[tuple[TileId, int]]:
+        """Due tile-cycles that lack frames and have room for them, the oldest cycle first."""
+        # A turn must not cost a look at every tile of a long backlog: where memory is full, only the cycles before and
+        # the images that have begun may come in, and their number is bounded.
+        full = not self.bytes_held + self.image_bytes <= self._refuse_above
+        if not full:
+            yield from ((tile, cycle) for cycle, tiles in self._incomplete.items() for tile in tiles)
+            return
+        begun: dict[int, list[TileId]] = {}
+        for (tile, cycle), held in self._assemblies.items():
+            if held.pixels is not None and not held.complete and cycle <= self._due:
+                begun.setdefault(cycle, []).append(tile)
+        yield from ((tile, oldest) for tile in self._incomplete.get(oldest, ()) if self._has_room(tile, oldest, oldest))
+        for cycle in sorted(begun):
+            if cycle > oldest:
+                yield from ((tile, cycle) for tile in self.info.tiles if tile in begun[cycle])
 
     def _absent(self, tile: TileId, cycle: int) -> list[Channel]:
         if cycle < self._next[tile]:
@@ -340,7 +338,7 @@ class Assembler:
         frames, names = len(CHANNELS) - len(absent), ",".join(absent)
         if any(request and request.gone for request in requests):
             return MissingImage(tile, cycle, f"channel {names}: gone at the controller", frames)
-        missing_after_s = self._missing_after_s or self.imaging.missing_after_s
+        missing_after_s = self._missing_after_s or self.cycle_time.missing_after_s
         for request in filter(None, requests):
             waited_s = missing_after_s if request.sent and not silent else SILENT_FACTOR * missing_after_s
             if now_s - request.first_s >= waited_s:

@@ -22,8 +22,9 @@ from seqd_client.wire.messages import (
 
 from daemon.config import ControllerConfig
 from daemon.serving.gate import Gate
+from daemon.watching.counters import Counters
+from daemon.watching.liveness import Liveness
 from daemon.watching.logs import SparingLog
-from daemon.watching.progress import Progress
 
 QUEUE = 32
 """Messages that a socket keeps; frames beyond are dropped by it, noticed as a gap and asked for again."""
@@ -42,9 +43,14 @@ class Ingest:
     """Receives the controller's messages; everything that is refused is counted and logged."""
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], config: ControllerConfig, progress: Progress, gate: Gate
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        config: ControllerConfig,
+        counters: Counters,
+        liveness: Liveness,
+        gate: Gate,
     ) -> None:
-        self._progress, self._log = progress, SparingLog()
+        self._counters, self._liveness, self._log = counters, liveness, SparingLog()
         with ExitStack() as opened:
             self._frames = opened.enter_context(context.socket(zmq.SUB))
             self._frames.setsockopt(zmq.SUBSCRIBE, b"")
@@ -70,7 +76,7 @@ class Ingest:
 
     def receive(self, timeout_s: float) -> Iterator[tuple[Message, bytes]]:
         """Messages that came within the timeout, at most a batch of them."""
-        unsure = self._lost or self._progress.silent_s > SYNC_EVERY_S
+        unsure = self._lost or self._liveness.silent_s > SYNC_EVERY_S
         if unsure and time.monotonic() - self._synced_s > SYNC_EVERY_S and self.send(Sync()):
             self._lost, self._synced_s = False, time.monotonic()
         ready = dict(self._poller.poll(int(timeout_s * 1000)))
@@ -90,7 +96,7 @@ class Ingest:
                     self.refuse(error)
                     continue
                 if not self._run or getattr(message, "run", None) == self._run:
-                    self._progress.heard()
+                    self._liveness.heard()
                 if socket is self._frames:
                     self._watch_sequence(message)
                 yield message, payload
@@ -105,13 +111,13 @@ class Ingest:
 
     def refuse(self, error: WireError) -> None:
         """Count and log a refused message."""
-        self._progress.refused(error.refusal)
+        self._counters.refused(error.refusal)
         self._log.warning("message refused", reason=error.refusal.value, detail=str(error))
 
     def follow(self, run: str) -> None:
         """Watch the sequence numbers of this run."""
         self._run, self._last_seq, self._lost = run, None, False
-        self._progress.heard()
+        self._liveness.heard()
 
     def __enter__(self) -> "Ingest":
         return self
@@ -134,7 +140,7 @@ class Ingest:
             self._last_seq = None
         if self._last_seq is not None and message.seq > self._last_seq + 1:
             missed = message.seq - self._last_seq - 1
-            self._progress.gap(missed)
+            self._counters.gap(missed)
             self._log.warning("sequence gap", missed=missed, after=self._last_seq)
         if self._last_seq is None or message.seq > self._last_seq:
             self._last_seq = message.seq

@@ -9,9 +9,9 @@ from types import TracebackType
 from seqd_client.runinfo import TileId
 
 from daemon.errors import OutputError
-from daemon.intake.assembler import TileImage
-from daemon.record.patience import Patience
+from daemon.intake.tileimages import TileImage
 from daemon.record.spool import Spool
+from daemon.record.storageretry import StorageRetry
 from daemon.worker import Worker
 
 POLL_S = 0.05
@@ -21,13 +21,13 @@ CLOSE_S = 10.0
 class Spiller:
     """Writes one image at a time; the images come from one thread, and it learns there when they are on the disk."""
 
-    def __init__(self, spool: Spool, committed: Mapping[TileId, int], patience: Patience) -> None:
+    def __init__(self, spool: Spool, committed: Mapping[TileId, int], retry: StorageRetry) -> None:
         """
         Parameters
         ----------
         committed : last committed cycle of each tile, kept up to date by the caller's thread.
         """
-        self._spool, self._committed, self._patience = spool, committed, patience
+        self._spool, self._committed, self._retry = spool, committed, retry
         self._given: queue.Queue[TileImage | None] = queue.Queue(1)
         self._moved: queue.SimpleQueue[tuple[TileId, int] | None] = queue.SimpleQueue()
         self._worker = Worker("spool", self._write)
@@ -61,10 +61,10 @@ class Spiller:
     def _write(self) -> None:
         while (image := self._given.get()) is not None:
             try:
-                self._patience("spool", partial(self._spool.put, image.tile, image.cycle, image.pixels))
+                self._retry("spool", partial(self._spool.put, image.tile, image.cycle, image.pixels))
                 if self._committed.get(image.tile, 0) >= image.cycle:
                     # It was called meanwhile.
-                    self._patience("spool", partial(self._spool.drop, image.tile, image.cycle))
+                    self._retry("spool", partial(self._spool.drop, image.tile, image.cycle))
             except OutputError:
                 # It stays in memory, and the controller is asked to hold when that is full.
                 self._moved.put(None)

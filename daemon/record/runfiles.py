@@ -51,7 +51,7 @@ class RunFiles:
 
     @property
     def spool(self) -> Path:
-        """Images until their calls are committed, where they had to wait; readings until they are called."""
+        """Images that wait until their calls are committed, and signals that wait to be called."""
         return self.root / "spool"
 
     def calls_of(self, tile: TileId) -> Path:
@@ -69,8 +69,8 @@ class RunFiles:
     def spooled(self, tile: TileId, cycle: int) -> Path:
         return self.spool / f"s_{tile}_C{cycle}.image"
 
-    def spooled_reading(self, tile: TileId, cycle: int) -> Path:
-        return self.spool / f"s_{tile}_C{cycle}.reading.npy"
+    def spooled_signals(self, tile: TileId, cycle: int) -> Path:
+        return self.spool / f"s_{tile}_C{cycle}.signals.npy"
 
 
 CHUNK = 2**22

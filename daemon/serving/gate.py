@@ -9,8 +9,8 @@ from seqd_client.keys import let_in, load_client_keys, load_server_keys
 from zmq.utils.monitor import parse_monitor_message
 
 from daemon.config import SecurityConfig
+from daemon.watching.counters import Counters
 from daemon.watching.logs import SparingLog
-from daemon.watching.progress import Progress
 
 FAILURES: dict[int, str] = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "its key is not on the list",
@@ -31,13 +31,13 @@ class Gate:
     ConfigError : a key file cannot be used.
     """
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", config: SecurityConfig, progress: Progress) -> None:
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", config: SecurityConfig, counters: Counters) -> None:
         self.observers, self.operators = (
             load_server_keys(config.certificate, name, folder) if config.certificate and folder else None
             for name, folder in (("observers", config.observers), ("operators", config.operators))
         )
         self.controller = load_client_keys(config.certificate, config.controller) if config.controller else None
-        self._progress, self._log = progress, SparingLog()
+        self._counters, self._log = counters, SparingLog()
         self._monitors: dict[zmq.Socket[bytes], str] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -72,7 +72,7 @@ class Gate:
             for monitor, _ in poller.poll(POLL_MS):
                 event = parse_monitor_message(monitor.recv_multipart())["event"]
                 name = self._monitors[monitor]
-                self._progress.shut_out(name)
+                self._counters.shut_out(name)
                 self._log.warning("connection refused", socket=name, reason=FAILURES[event])
         for monitor in self._monitors:
             monitor.close()

@@ -32,7 +32,7 @@ from daemon.errors import OutputError
 from daemon.record.runfiles import RunFiles
 from daemon.record.tilefile import read_cycles, read_locs
 from daemon.serving.gate import Gate
-from daemon.watching.progress import Progress
+from daemon.watching.runstatus import RunStatus
 
 POLL_MS = 200
 
@@ -55,7 +55,7 @@ COMMANDS = (Drain,)
 
 
 @dataclass(frozen=True)
-class _Door:
+class _RequestSocket:
     name: str
     socket: zmq.Socket[bytes]
     taken: tuple[type[Message], ...]
@@ -63,23 +63,23 @@ class _Door:
     """What to do about requests that the other socket takes."""
 
 
-class Control:
+class RequestServer:
     """Answers requests, also while every worker hangs; those that read on one socket, commands on the other."""
 
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         config: ControlConfig,
-        progress: Progress,
+        status: RunStatus,
         drain: Callable[[], None],
         gate: Gate,
     ) -> None:
-        self._progress, self._drain = progress, drain
+        self._status, self._drain = status, drain
         self._run: tuple[str, RunFiles] | None = None
         self._stop = threading.Event()
         with ExitStack() as opened:
-            self._doors = tuple(
-                _Door(name, _opened(opened, context, name, endpoint, keys, gate), taken, elsewhere)
+            self._sockets = tuple(
+                _RequestSocket(name, _opened(opened, context, name, endpoint, keys, gate), taken, elsewhere)
                 for name, endpoint, keys, taken, elsewhere in (
                     ("control", config.endpoint, gate.observers, READS, "it is a command: ask at control.command"),
                     ("command", config.command, gate.operators, COMMANDS, "it is no command: ask at control.endpoint"),
@@ -93,7 +93,7 @@ class Control:
         """Replays are answered from this run's files."""
         self._run = (run, files)
 
-    def __enter__(self) -> "Control":
+    def __enter__(self) -> "RequestServer":
         return self
 
     def __exit__(
@@ -104,47 +104,47 @@ class Control:
 
     def _serve(self) -> None:
         poller = zmq.Poller()
-        for door in self._doors:
-            poller.register(door.socket, zmq.POLLIN)
+        for served in self._sockets:
+            poller.register(served.socket, zmq.POLLIN)
         with self._opened:
             credit_s, looked_s, rested = BURST_S, time.monotonic(), False
             while not self._stop.is_set():
                 begun_s = time.thread_time()
                 ready = dict(poller.poll(0 if rested else POLL_MS))
-                for door in self._doors:
-                    if door.socket in ready:
-                        self._answer_one(door)
+                for served in self._sockets:
+                    if served.socket in ready:
+                        self._answer_one(served)
                 if rested:
-                    self._progress.slowed(len(ready))
+                    self._status.counters.slowed(len(ready))
                 now_s, spent_s = time.monotonic(), time.thread_time() - begun_s
                 credit_s = min(BURST_S, credit_s + SHARE * (now_s - looked_s)) - spent_s
                 looked_s, rested = now_s, credit_s < 0
                 if rested:
                     self._stop.wait(min(-credit_s / SHARE, LONGEST_REST_S))
 
-    def _answer_one(self, door: _Door) -> None:
+    def _answer_one(self, served: _RequestSocket) -> None:
         """Answer one request, so that the other socket and other clients have their turn."""
-        identity, *parts = door.socket.recv_multipart()
-        answer, payload = self._answer(parts, door)
+        identity, *parts = served.socket.recv_multipart()
+        answer, payload = self._answer(parts, served)
         try:
-            door.socket.send_multipart([identity, *encode(answer, payload)], zmq.NOBLOCK)
+            served.socket.send_multipart([identity, *encode(answer, payload)], zmq.NOBLOCK)
         except zmq.ZMQError:
             # The client went away, or asks and does not take the answers.
-            self._progress.request_refused(door.name, "unread")
+            self._status.counters.request_refused(served.name, "unread")
 
-    def _answer(self, parts: list[bytes], door: _Door) -> tuple[Message, bytes]:
+    def _answer(self, parts: list[bytes], served: _RequestSocket) -> tuple[Message, bytes]:
         try:
             request, _ = decode(parts)
         except WireError as error:
-            self._progress.request_refused(door.name, error.refusal)
+            self._status.counters.request_refused(served.name, error.refusal)
             return Refused(reason=str(error)[:2000]), b""
-        if not isinstance(request, door.taken):
-            self._progress.request_refused(door.name, Refusal.TOPIC)
+        if not isinstance(request, served.taken):
+            self._status.counters.request_refused(served.name, Refusal.TOPIC)
             known = isinstance(request, (*READS, *COMMANDS))
-            return Refused(reason=f"{request.topic}: {door.elsewhere if known else 'it is not a request'}"), b""
+            return Refused(reason=f"{request.topic}: {served.elsewhere if known else 'it is not a request'}"), b""
         match request:
             case StatusQuery():
-                return StatusAnswer(), self._progress.snapshot().model_dump_json().encode()
+                return StatusAnswer(), self._status.snapshot().model_dump_json().encode()
             case TilesQuery():
                 return self._tiles(), b""
             case Replay():
@@ -154,7 +154,7 @@ class Control:
                 return Accepted(), b""
 
     def _tiles(self) -> TilesAnswer:
-        run, committed = self._progress.committed_cycles()
+        run, committed = self._status.committed_cycles()
         tiles = tuple(TileProgress(lane=tile.lane, tile=tile.tile, cycle=cycle) for tile, cycle in committed.items())
         return TilesAnswer(run=run, tiles=tiles)
 
@@ -165,7 +165,7 @@ class Control:
         tile = TileId(lane=request.lane, tile=request.tile)
         refused = Refused(reason=f"tile {tile}, cycle {request.cycle}: not committed")
         # The file may hold bytes that are not committed yet, and a tile without clusters holds none.
-        if self._progress.last_committed(tile) < max(request.cycle, 1):
+        if self._status.counters.last_committed(tile) < max(request.cycle, 1):
             return refused, b""
         try:
             if request.cycle == 0:

@@ -2,16 +2,15 @@
 
 import queue
 import threading
-import time
 from types import TracebackType
 
 import zmq
 from seqd_client.sockets import bind
 from seqd_client.wire.codec import encode
-from seqd_client.wire.messages import Event, Message
+from seqd_client.wire.messages import Message
 
 from daemon.serving.gate import Gate
-from daemon.watching.progress import Progress
+from daemon.watching.counters import Counters
 
 MESSAGES = 128
 """Messages that ZeroMQ keeps for a consumer that does not read.
@@ -43,7 +42,7 @@ class Stream:
         context: zmq.Context[zmq.Socket[bytes]],
         endpoint: str,
         queue_bytes: int,
-        progress: Progress,
+        counters: Counters,
         gate: Gate,
     ) -> None:
         self._socket = context.socket(zmq.PUB)
@@ -53,7 +52,7 @@ class Stream:
         # Without a length of its own: no put may wait.
         self._queue: queue.SimpleQueue[list[bytes | memoryview] | None] = queue.SimpleQueue()
         self._queue_bytes, self._waiting_bytes = queue_bytes, 0
-        self._progress = progress
+        self._counters = counters
         self._seq = 0
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._publish, name="stream", daemon=True)
@@ -66,16 +65,10 @@ class Stream:
             self._seq += 1
             size = _size(parts)
             if size > self._queue_bytes // MESSAGES or self._waiting_bytes + size > self._queue_bytes:
-                self._progress.stream_dropped()
+                self._counters.stream_dropped()
                 return
             self._waiting_bytes += size
             self._queue.put(parts)
-
-    def event(self, level: str, text: str) -> None:
-        """Queue an event for operators, about the run in hand."""
-        status = self._progress.snapshot()
-        facts = {"run": status.run, "run_state": status.state.value, "level": level, "text": text[:2000]}
-        self.send(Event.model_validate({"seq": 0, "t_ns": time.time_ns(), **facts}))
 
     def __enter__(self) -> "Stream":
         return self

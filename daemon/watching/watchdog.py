@@ -6,7 +6,7 @@ import time
 
 import structlog
 
-from daemon.watching.progress import Progress
+from daemon.watching.runstatus import RunStatus
 
 
 class Notifier:
@@ -57,8 +57,8 @@ class Watchdog:
     waits for a full disk or an engine with a reason goes on being fed.
     """
 
-    def __init__(self, notifier: Notifier, progress: Progress) -> None:
-        self._notifier, self._progress = notifier, progress
+    def __init__(self, notifier: Notifier, status: RunStatus) -> None:
+        self._notifier, self._status = notifier, status
         self._fed_s, self._stalled = 0.0, False
 
     def tick(self) -> None:
@@ -66,9 +66,9 @@ class Watchdog:
         now = time.monotonic()
         if now - self._fed_s < FEED_S:
             return
-        status = self._progress.snapshot()
+        status = self._status.snapshot()
         counts = status.tile_cycles
-        if self._progress.stalled:
+        if self._status.liveness.stalled:
             if not self._stalled:
                 self._stalled = True
                 log.error("stalled", run=status.run, stalled_s=status.stalled_s, pending=counts.pending)

@@ -10,8 +10,8 @@ from seqd_client.runinfo import RunInfo, TileId
 
 from calib.calling.callcycle import CalledCycle, call_cycle
 from calib.calling.inphase import AHEAD, BACK
-from calib.calling.reading import Reading
 from calib.calling.scores import CYCLES, NO_CALL, UNKNOWN
+from calib.calling.signals import Signals
 from calib.jointfit.fitcycle import fit_cycle
 from calib.normalisation import Normalisation
 from calib.offline.evaluation.callers import Reads
@@ -78,13 +78,13 @@ def replay(
 
     by_network = make_template(list(first.values()), map_of, Readout.NETWORK)
     by_fit = make_template(list(first.values()), map_of, Readout.FUSED)
-    readings: dict[Readout, list[Reading | None]] = {readout: [] for readout in Readout}
+    readings: dict[Readout, list[Signals | None]] = {readout: [] for readout in Readout}
     for cycle in cycles:
         pixels = first[cycle] if cycle in first else read_frames(root, tile, cycle, shape=shape)
         seen = maps[id(pixels)] if id(pixels) in maps else _map(engine, pixels, by_network.normalisation)
         for template, readouts in ((by_network, (Readout.NETWORK,)), (by_fit, (Readout.FIT, Readout.FUSED))):
             for readout, reading in _read(pixels, seen, template, readouts).items():
-                readings[readout].append(None if reading is None else Reading.unpacked(reading.packed()))
+                readings[readout].append(None if reading is None else Signals.unpacked(reading.packed()))
         progress()
     templates = {Readout.NETWORK: by_network, Readout.FIT: by_fit, Readout.FUSED: by_fit}
     return {readout: _called(templates[readout], readings[readout], quality) for readout in Readout}
@@ -92,7 +92,7 @@ def replay(
 
 def _read(
     pixels: NDArray[np.uint16], seen: NDArray[np.float32], template: TileTemplate, readouts: tuple[Readout, ...]
-) -> dict[Readout, Reading | None]:
+) -> dict[Readout, Signals | None]:
     """What a cycle shows with each readout of a template; None where it does not match."""
     images = template.normalisation.apply(pixels)
     try:
@@ -102,7 +102,7 @@ def _read(
     centres = read_centres(seen, template.positions_in(drift))
     fitted = None if template.scene is None else fit_cycle(images, template.scene, drift)
     return {
-        readout: template.reading(fitted, drift, None if readout is Readout.FIT and fitted else centres)
+        readout: template.signals(fitted, drift, None if readout is Readout.FIT and fitted else centres)
         for readout in readouts
     }
 
@@ -116,7 +116,7 @@ def _map(engine: Engine, pixels: NDArray[np.uint16], normalisation: Normalisatio
     return probabilities
 
 
-def _called(template: TileTemplate, readings: list[Reading | None], quality: QualityTable) -> Replayed:
+def _called(template: TileTemplate, readings: list[Signals | None], quality: QualityTable) -> Replayed:
     number = len(template.positions)
     seen: dict[int, NeighbourLight] = {}
     calls = np.full((len(readings), number), NO_CALL, np.uint8)

@@ -24,9 +24,9 @@ from daemon.outputs.sink import Sink
 from daemon.outputs.sinks.configured import Views, due_files, root_of, sinks_of
 from daemon.record.committed import CommittedRun, follow_run
 from daemon.record.durable import make_folder, sync_folder, write_durably
-from daemon.record.patience import Patience
-from daemon.record.runrecord import RunOutput
-from daemon.watching.progress import Progress
+from daemon.record.runrecord import RunRecord
+from daemon.record.storageretry import StorageRetry
+from daemon.watching.runstatus import RunStatus
 from daemon.worker import Worker
 
 POLL_S = 0.2
@@ -47,7 +47,7 @@ log = structlog.get_logger()
 class LiveSinks:
     """The sinks of one run, as threads that end when all that is committed is written."""
 
-    def __init__(self, config: SinksConfig, output: RunOutput, progress: Progress, over: threading.Event) -> None:
+    def __init__(self, config: SinksConfig, output: RunRecord, status: RunStatus, over: threading.Event) -> None:
         """
         Parameters
         ----------
@@ -57,7 +57,7 @@ class LiveSinks:
         ------
         RunError : another run of the same id has files where this one's would lie.
         """
-        self._config, self._output, self._progress, self._over = config, output, progress, over
+        self._config, self._output, self._status, self._over = config, output, status, over
         self._root = root_of(config, output.files.root, output.info.run)
         if config.folder is not None:
             _claim(self._root, output)
@@ -73,9 +73,7 @@ class LiveSinks:
 
     def _keep_up(self, sink: Sink) -> None:
         with self._following(sink.name) as run:
-            Writing(sink, run, self._root, self._output.patience, self._progress).until(
-                self._over, self._output.committed
-            )
+            Writing(sink, run, self._root, self._output.retry, self._status).until(self._over, self._output.committed)
 
     def _keep_fresh(self) -> None:
         with self._following(VIEWS) as run:
@@ -91,8 +89,8 @@ class LiveSinks:
                 try:
                     run.refresh(self._committed)
                     if views is None:
-                        views = Views(self._config, run, worked=self._progress.waited)
-                    self._output.patience(VIEWS, partial(views.update, self._progress.waited))
+                        views = Views(self._config, run, worked=self._status.liveness.waited)
+                    self._output.retry(VIEWS, partial(views.update, self._status.liveness.waited))
                 except Exception as error:
                     troubles.add(VIEWS, error)
                 else:
@@ -106,24 +104,24 @@ class LiveSinks:
         for view in views:
             try:
                 for file in view.files(self._root):
-                    self._output.patience(view.name, file.renew)
-                    self._progress.waited()
+                    self._output.retry(view.name, file.renew)
+                    self._status.liveness.waited()
             except Exception as error:
                 troubles.add(view.name, error)
 
     def _mark(self) -> None:
-        patience = self._output.patience
+        retry = self._output.retry
         with self._following(MARKERS) as run:
             # The folder may have been lost meanwhile, with what it held.
             for file in due_files(run, self._root, self._config, run.committed):
-                patience(MARKERS, file.make)
-                self._progress.waited()
+                retry(MARKERS, file.make)
+                self._status.liveness.waited()
             # Names that an earlier start made and was killed before it could sync them.
             for folder in (self._root, *(path for path in self._root.rglob("*") if path.is_dir())):
-                patience(MARKERS, partial(sync_folder, folder))
-                self._progress.waited()
+                retry(MARKERS, partial(sync_folder, folder))
+                self._status.liveness.waited()
             for file in markers(run, self._root):
-                patience(MARKERS, file.make)
+                retry(MARKERS, file.make)
 
     @property
     def _committed(self) -> Mapping[TileId, int]:
@@ -132,15 +130,15 @@ class LiveSinks:
     @contextmanager
     def _following(self, name: str) -> Iterator[CommittedRun]:
         with ExitStack() as opened:
-            yield self._output.patience(name, lambda: opened.enter_context(follow_run(self._output.files)))
+            yield self._output.retry(name, lambda: opened.enter_context(follow_run(self._output.files)))
 
 
 class Writing:
     """One sink's way through a run, cycle by cycle."""
 
-    def __init__(self, sink: Sink, run: CommittedRun, root: Path, patience: Patience, progress: Progress) -> None:
+    def __init__(self, sink: Sink, run: CommittedRun, root: Path, retry: StorageRetry, status: RunStatus) -> None:
         self._sink, self._run, self._root = sink, run, root
-        self._patience, self._progress = patience, progress
+        self._retry, self._status = retry, status
         self._done = dict.fromkeys(run.info.tiles, 0)
         self._again_s: dict[TileId, float] = {}
         """Of tiles that could not be written: when to try again."""
@@ -164,12 +162,12 @@ class Writing:
             written = 0
             try:
                 if any(self._run.committed[tile] < cycle for tile, cycle in committed.items()):
-                    self._patience(self._sink.name, partial(self._run.refresh, committed))
+                    self._retry(self._sink.name, partial(self._run.refresh, committed))
                 written = self._write_next(last=last)
             except Exception as error:
                 self._troubles.add(self._sink.name, error)
             behind = sum(committed.get(tile, 0) - done for tile, done in self._done.items())
-            self._progress.sink_behind(self._sink.name, behind)
+            self._status.counters.sink_behind(self._sink.name, behind)
             if last and not behind:
                 return
             if last and not written:
@@ -197,11 +195,12 @@ class Writing:
         files = list(self._sink.due(self._run, self._root, tile, cycle))
         for file in files:
             if patiently:
-                self._patience(self._sink.name, file.make)
+                self._retry(self._sink.name, file.make)
             else:
                 file.make()
         self._done[tile] = cycle
-        self._progress.sink_written(self._sink.name, len(files))
+        self._status.counters.sink_written(self._sink.name, len(files))
+        self._status.liveness.waited()
 
 
 class Troubles:
@@ -240,7 +239,7 @@ class Troubles:
             raise self._first
 
 
-def _claim(root: Path, output: RunOutput) -> None:
+def _claim(root: Path, output: RunRecord) -> None:
     """Write down whose files these are.
 
     Raises

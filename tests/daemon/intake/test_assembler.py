@@ -7,15 +7,8 @@ from seqd_client.runinfo import Read, RunInfo, TileId
 from seqd_client.wire.codec import Refusal, WireError
 from seqd_client.wire.messages import Frame, Gone
 
-from daemon.intake.assembler import (
-    REQUEST_WINDOW,
-    Assembler,
-    ChannelKey,
-    MissingImage,
-    Outcome,
-    SpooledImage,
-    TileImage,
-)
+from daemon.intake.assembler import REQUEST_WINDOW, Assembler, ChannelKey, Outcome
+from daemon.intake.tileimages import MissingImage, SpooledImage, TileImage
 
 FIRST, SECOND = TileId(lane=1, tile=1101), TileId(lane=1, tile=1102)
 IMAGE = 4 * 8 * 10 * 2
@@ -394,3 +387,32 @@ def test_images_of_an_earlier_start_are_not_asked_for():
     waiting.mark_due(3, 0)
     assert [key.cycle for key in asked_for(waiting, 1)] == [3] * 4
     assert [(item.cycle, type(item)) for item in waiting.ready(0)] == [(2, SpooledImage)]
+
+
+MANY = tuple(TileId(lane=1, tile=1101 + number) for number in range(400))
+
+
+def looks(monkeypatch):
+    """Every place that the assembler looks at for frames that are absent."""
+    looked, absent = [], Assembler._absent
+    monkeypatch.setattr(Assembler, "_absent", lambda self, *place: looked.append(place) or absent(self, *place))
+    return looked
+
+
+def test_turn_of_a_long_backlog_looks_at_no_more_places_than_it_asks_for(monkeypatch):
+    there = assembler(tiles=MANY, cycles=60, images=10**6)
+    there.mark_due(50, 0.0)
+    looked = looks(monkeypatch)
+    assert len(there.requests(10.0)) == REQUEST_WINDOW
+    assert len(looked) <= REQUEST_WINDOW
+
+
+def test_where_memory_is_full_only_begun_images_and_the_oldest_cycle_are_asked_for(monkeypatch):
+    there = assembler(tiles=MANY, cycles=60, images=2)
+    for tile, cycle in ((MANY[0], 5), (MANY[1], 7)):
+        there.add(*frame(cycle, "A", tile), 0.0)
+    there.mark_due(50, 0.0)
+    looked = looks(monkeypatch)
+    asked = there.requests(10.0)
+    assert len(looked) <= REQUEST_WINDOW
+    assert {key.cycle for key in asked} == {1}

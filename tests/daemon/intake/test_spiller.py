@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from seqd_client.runinfo import TileId
 
-from daemon.intake.assembler import TileImage
 from daemon.intake.spiller import Spiller
-from daemon.record.patience import Patience
-from daemon.watching.progress import Progress
+from daemon.intake.tileimages import TileImage
+from daemon.record.storageretry import StorageRetry
+from daemon.watching.liveness import Liveness
+from daemon.watching.troubles import Troubles
 
 TILE = TileId(lane=1, tile=1101)
 IMAGE = TileImage(TILE, 3, np.zeros((4, 8, 8), np.uint16))
@@ -42,7 +43,7 @@ def moved(spiller):
 
 @pytest.fixture
 def impatient():
-    return Patience(Progress("1"), lambda *_: None, lambda: False, retry_for_s=0)
+    return StorageRetry(Troubles(), Liveness(), lambda *_: None, lambda: False, retry_for_s=0)
 
 
 def test_image_that_could_not_be_moved_can_be_given_again(impatient):

@@ -52,7 +52,7 @@ def test_image_may_be_put_again(spool):
 def test_next_start_finds_what_is_not_committed_and_removes_the_rest(spool, files):
     for tile, cycle in ((TILE, 2), (TILE, 3), (OTHER, 1)):
         spool.put(tile, cycle, image(cycle))
-    files.spooled_reading(TILE, 3).write_bytes(b"reading")
+    files.spooled_signals(TILE, 3).write_bytes(b"signals")
     (files.spool / ".s_1_1101_C4.image.tmp").write_bytes(b"half an image")
     (files.spool / "s_0_1_C4.image").write_bytes(b"no lane has this number")
     after = Spool(files, INFO)

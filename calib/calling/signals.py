@@ -24,7 +24,7 @@ MISFIT = 0.02
 
 
 @dataclass(frozen=True)
-class Reading:
+class Signals:
     """What one cycle shows of a tile's clusters."""
 
     shares: NDArray[np.float32]
@@ -44,29 +44,29 @@ class Reading:
         return np.concatenate(columns, axis=1).astype(np.float16)
 
     @classmethod
-    def unpacked(cls, stored: NDArray[np.float16]) -> "Reading":
+    def unpacked(cls, stored: NDArray[np.float16]) -> "Signals":
         """What :meth:`packed` gave."""
         shares, spread, centres, texture, crowding = np.split(stored.astype(np.float32), [4, 8, 12, 13], axis=1)
         return cls(shares, spread, texture[:, 0], centres, crowding[:, 0])
 
 
-def network_reading(centres: NDArray[np.float32]) -> Reading:
+def network_signals(centres: NDArray[np.float32]) -> Signals:
     """The network alone: its evidence, relative to what is usual in the cycle, stands for the light."""
     outside = centres.sum(axis=1, keepdims=True) <= 0
     usual = float(np.median(centres.max(axis=1))) if len(centres) else 0.0
     shares = np.where(outside, np.nan, centres / max(usual, LEAST_EVIDENCE)).astype(np.float32)
     nothing = np.zeros(len(shares), np.float32)
-    return Reading(shares, np.zeros_like(shares), nothing, centres, nothing)
+    return Signals(shares, np.zeros_like(shares), nothing, centres, nothing)
 
 
-def fitted_reading(
+def fitted_signals(
     fitted: FittedCycle,
     scene: Scene,
     *,
     called: NDArray[np.int64],
     crowding: NDArray[np.float64],
     centres: NDArray[np.float32] | None,
-) -> Reading:
+) -> Signals:
     """The joint fit, with the network's evidence beside it.
 
     Parameters
@@ -83,7 +83,7 @@ def fitted_reading(
     white = scene.noise / (np.sqrt(np.pi) * scene.sigma_px)
     explained = white**2 + (MISFIT * scale) ** 2
     structure = 1 - np.minimum(explained / left_over**2, 1).mean(axis=1)
-    return Reading(
+    return Signals(
         shares=np.where(visible >= LEAST_VISIBLE, shares, np.nan).astype(np.float32),
         spread=np.minimum(left_over / scale / np.sqrt(visible), MOST).astype(np.float32),
         texture=np.zeros(len(called), np.float32) if centres is None else structure.astype(np.float32),
@@ -102,7 +102,7 @@ EVIDENCE_FLOOR = 0.02
 """Evidence of the network that says nothing."""
 
 
-def log_evidence(reading: Reading, shares: NDArray[np.floating], loudness: float = 1.0) -> NDArray[np.float64]:
+def log_evidence(reading: Signals, shares: NDArray[np.floating], loudness: float = 1.0) -> NDArray[np.float64]:
     """(n, 4) log-likelihood of each base, up to what all four share; NaN for a cluster outside the image.
 
     A cluster shows its base's light with a Gaussian error of the chemistry's spread and the image's.

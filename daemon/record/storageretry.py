@@ -1,4 +1,4 @@
-"""Waiting out what may pass: a full disk, a lost permission, a failing disk, a lack of memory."""
+"""Retrying writes that fail for a reason that may pass: a full disk, a lost permission, a failing disk, no memory."""
 
 import time
 from collections.abc import Callable
@@ -8,12 +8,11 @@ import structlog
 from seqd_client.status import Phase, StopReason
 
 from daemon.errors import OutputError, storage_error
-from daemon.watching.progress import Progress
+from daemon.watching.liveness import Liveness
+from daemon.watching.troubles import Troubles
 
-FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 5.0
-SLICE_S = 0.1
-"""How soon a request to stop is seen."""
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0
+"""The pause between two attempts begins here, doubles, and ends here."""
 
 PHASES = {
     StopReason.DISK_FULL: Phase.DISK_FULL,
@@ -21,22 +20,23 @@ PHASES = {
     StopReason.STORAGE_FAILED: Phase.STORAGE_FAILED,
     StopReason.OUT_OF_MEMORY: Phase.OUT_OF_MEMORY,
 }
-"""What may pass, and how it is shown meanwhile."""
+"""Reasons that may pass, and the phase that the status shows meanwhile."""
 
 T = TypeVar("T")
 
 log = structlog.get_logger()
 
 
-class Patience:
-    """Tries an action until it succeeds; for every thread.
+class StorageRetry:
+    """Tries an action on files until it succeeds; any thread may use it.
 
-    Actions must be such that doing one again after it failed half way does the same as doing it once.
+    An action that failed half-way must have the same result when it is done again.
     """
 
     def __init__(
         self,
-        progress: Progress,
+        troubles: Troubles,
+        liveness: Liveness,
         announce: Callable[[str, str], None],
         stopping: Callable[[], bool],
         *,
@@ -45,54 +45,53 @@ class Patience:
         """
         Parameters
         ----------
-        announce : takes level and text of an event.
-        stopping : whether the daemon was asked to stop; then nothing is waited for any longer.
+        announce : takes the level and the text of an event.
+        stopping : whether the daemon was asked to stop; then a failing action is not tried again.
+        retry_for_s : an action that fails for so long is given up.
         """
-        self._progress, self._announce, self._stopping = progress, announce, stopping
+        self._troubles, self._liveness, self._announce, self._stopping = troubles, liveness, announce, stopping
         self._retry_for_s = retry_for_s
 
     def __call__(self, what: str, action: Callable[[], T]) -> T:
-        """What the action returns.
+        """Do the action, and return its result.
+
+        Parameters
+        ----------
+        what : the files in question, for the status and the log.
 
         Raises
         ------
-        OutputError : it did not succeed in time, or fails for a reason that does not pass.
+        OutputError : the action did not succeed in time, or failed for a reason that does not pass.
         """
-        since, pause_s = None, FIRST_PAUSE_S
+        began, pause_s = None, FIRST_PAUSE_S
         while True:
             try:
                 done = action()
             except (OSError, OutputError, MemoryError) as error:
                 failure = _failure(what, error)
                 now = time.monotonic()
-                if since is None:
-                    since = now
+                if began is None:
+                    began = now
                     if failure.reason in PHASES:
-                        self._say(what, failure)
-                if failure.reason not in PHASES or self._stopping() or now - since > self._retry_for_s:
-                    self._progress.over(what)
+                        self._report(what, failure)
+                if failure.reason not in PHASES or self._stopping() or now - began > self._retry_for_s:
+                    self._troubles.end(what)
                     raise failure from error
             else:
-                if since is not None:
-                    self._progress.over(what)
-                    waited_s = round(time.monotonic() - since, 1)
+                if began is not None:
+                    self._troubles.end(what)
+                    waited_s = round(time.monotonic() - began, 1)
                     log.info("goes on", what=what, waited_s=waited_s)
                     self._announce("info", f"{what}: goes on after {waited_s:g} s")
                 return done
-            self._wait(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            self._liveness.wait(pause_s, self._stopping)
+            pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
-    def _say(self, what: str, failure: OutputError) -> None:
+    def _report(self, what: str, failure: OutputError) -> None:
         phase = PHASES[failure.reason]
-        self._progress.trouble(what, phase, str(failure))
+        self._troubles.begin(what, phase, str(failure))
         log.error("waits", phase=phase.value, error=str(failure), retry_for_s=self._retry_for_s)
         self._announce("error", f"{failure}; tried again for {self._retry_for_s:g} s")
-
-    def _wait(self, pause_s: float) -> None:
-        until = time.monotonic() + pause_s
-        while not self._stopping() and (left := until - time.monotonic()) > 0:
-            time.sleep(min(SLICE_S, left))
-        self._progress.waited()
 
 
 def _failure(what: str, error: OSError | OutputError | MemoryError) -> OutputError:

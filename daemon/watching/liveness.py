@@ -1,0 +1,77 @@
+"""Liveness: whether work gets done, and whether the imaging controller is heard."""
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+SLICE_S = 0.1
+"""A thread that waits looks so often whether the daemon was asked to stop."""
+
+
+class Liveness:
+    """Notes of work and of the controller's messages; any thread may use it.
+
+    Parameters
+    ----------
+    stalled_after_s : a daemon that has work and finishes none of it for so long is stalled.
+    """
+
+    def __init__(self, *, stalled_after_s: float = math.inf) -> None:
+        self._stalled_after_s = stalled_after_s
+        self._lock = threading.Lock()
+        self._marks = 0
+        self._working, self._worker = False, 0
+        self._heard = self._moved = time.monotonic()
+
+    def worked(self) -> None:
+        """Note that a piece of work is finished."""
+        with self._lock:
+            self._marks += 1
+            self._moved = time.monotonic()
+
+    def waited(self) -> None:
+        """Note that the calling thread waits for a known reason; the thread that calls bases does not stall then."""
+        with self._lock:
+            self._marks += 1
+            if threading.get_ident() == self._worker:
+                self._moved = time.monotonic()
+
+    def wait(self, pause_s: float, stopping: Callable[[], bool]) -> None:
+        """Wait for a known reason, until the pause has passed or the daemon is asked to stop."""
+        until = time.monotonic() + pause_s
+        while not stopping() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(SLICE_S, left))
+            self.waited()
+
+    def set_working(self, working: bool) -> None:
+        """Note whether there is work; the thread that does the work says so."""
+        with self._lock:
+            self._worker = threading.get_ident()
+            if working and not self._working:
+                self._moved = time.monotonic()
+            self._working = working
+
+    def heard(self) -> None:
+        """Note that a message of the controller came."""
+        self._heard = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last message of the controller."""
+        return time.monotonic() - self._heard
+
+    @property
+    def stalled_s(self) -> float:
+        """Seconds since the last piece of work was finished; 0 while there is no work."""
+        return time.monotonic() - self._moved if self._working else 0.0
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the daemon has work and finishes none of it."""
+        return self.stalled_s >= self._stalled_after_s
+
+    @property
+    def marks(self) -> int:
+        """A number that grows with every piece of work and every wait for a known reason."""
+        return self._marks
