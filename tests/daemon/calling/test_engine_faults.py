@@ -201,8 +201,8 @@ def test_status_says_that_the_engine_is_opened_again_and_a_stop_ends_the_waiting
     assert status.phase is trouble.phase is Phase.ENGINE_RESTARTING
     assert trouble.what == "engine"
     assert trouble.text.endswith("device: gone; not opened again: device: it does not open")
-    # systemd is told of life meanwhile.
-    assert status.stalled_s < 3
+    # The daemon waits for a known reason, so it is not stalled.
+    assert status.stalled_s < trouble.since_s
     last = lines(here, "run ended")[-1]
     assert last["stop_reason"] == "device_lost"
     assert last["reason"].endswith("; asked to stop meanwhile")
