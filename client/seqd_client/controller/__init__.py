@@ -1,0 +1,1 @@
+"""The imaging controller's side of the protocol."""
