@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 import tomli_w
-from seqd_client import ControlClient
+from seqd_client.consumer import ControlClient
 from seqd_client.errors import UnreachableError
 
 from calib.offline.simulation.conditions import Conditions

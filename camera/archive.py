@@ -1,11 +1,12 @@
-"""The archived run that the simulated controller replays, and which of its frames the controller holds."""
+"""The archived run that the simulated controller images."""
 
-from collections import OrderedDict
+import zlib
 from pathlib import Path
 
-from seqd_client.controller.session import Parts, encoded, frame_of
-from seqd_client.errors import PublishError
+from pydantic import ValidationError
 from seqd_client.runinfo import CHANNELS, RunInfo, TileId
+from seqd_client.wire.codec import encode
+from seqd_client.wire.messages import Frame
 
 from calib.runfolder.images import RunFolderError, image_path, read_image
 
@@ -27,7 +28,7 @@ class Archive:
             return None
         return self.first_of_cycle(cycle) + self._tiles[tile] * len(CHANNELS) + CHANNELS.index(channel)
 
-    def frame(self, number: int, *, seq: int, t_ns: int) -> Parts | None:
+    def frame(self, number: int, *, seq: int, t_ns: int) -> list[bytes] | None:
         """An encoded frame; None when the archive lacks it.
 
         Raises
@@ -40,40 +41,23 @@ class Archive:
         path = image_path(self._root, tile, cycle + 1, CHANNELS[channel])
         if not path.exists():
             return None
+        image = read_image(path)
+        payload = image.astype("<u2").tobytes()
         try:
-            frame, pixels = frame_of(self._info.run, tile, cycle + 1, CHANNELS[channel], read_image(path), t_ns=t_ns)
-        except PublishError as error:
-            raise RunFolderError(f"image {path}: {error}") from error
-        return encoded(frame.model_copy(update={"seq": seq}), pixels)
-
-
-class HeldFrames:
-    """The newest frames by number, with the time of their exposure; their pixels are in the archive.
-
-    Parameters
-    ----------
-    size : frames held; None for as many as there are.
-    """
-
-    def __init__(self, size: int | None) -> None:
-        self._size = size
-        self._exposed_ns: OrderedDict[int, int] = OrderedDict()
-
-    def hold(self, frame: int, t_ns: int) -> None:
-        """Hold a frame of a higher number than those that are held; the oldest makes room."""
-        self._exposed_ns[frame] = t_ns
-        if self._size is not None and len(self._exposed_ns) > self._size:
-            self._exposed_ns.popitem(last=False)
-
-    def exposed_ns(self, frame: int) -> int | None:
-        """Time of exposure, nanoseconds since 1970; None when the frame is not held."""
-        return self._exposed_ns.get(frame)
-
-    def release(self, before: int) -> None:
-        """Drop the frames with lower numbers."""
-        while self._exposed_ns and next(iter(self._exposed_ns)) < before:
-            self._exposed_ns.popitem(last=False)
-
-    def clear(self) -> None:
-        """Drop all frames."""
-        self._exposed_ns.clear()
+            header = Frame(
+                run=self._info.run,
+                seq=seq,
+                lane=tile.lane,
+                tile=tile.tile,
+                cycle=cycle + 1,
+                channel=CHANNELS[channel],
+                height=image.shape[0],
+                width=image.shape[1],
+                t_ns=t_ns,
+                crc32=zlib.crc32(payload),
+            )
+        except ValidationError as error:
+            raise RunFolderError(
+                f"image {path}: {image.shape[0]}×{image.shape[1]} px, a side has 8 to 16384"
+            ) from error
+        return [bytes(part) for part in encode(header, payload)]

@@ -12,7 +12,7 @@ from seqd_client.sockets import FRAMES, RECOVERY
 from calib.progressbar import bar
 from calib.runfolder.images import check_images, read_run_info
 from camera.faults import FAULTS_HELP, parse_faults
-from camera.simulatedcontroller import Pace, SimulatedController
+from camera.simulatedcontroller import Controller, Pace
 
 
 def camera(
@@ -41,9 +41,7 @@ def camera(
     check_images(folder, info)
     pace = Pace(tile_s=tile_seconds, wait_s=wait, linger_s=linger)
     with (
-        SimulatedController(
-            folder, info, frames=frames, recovery=recovery, pace=pace, faults=asked, keys=keys
-        ) as controller,
+        Controller(folder, info, frames=frames, recovery=recovery, pace=pace, faults=asked, keys=keys) as controller,
         bar(Console(stderr=True)) as progress,
     ):
         task = progress.add_task("tile images taken", total=info.cycles * len(info.tiles))

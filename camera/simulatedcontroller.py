@@ -1,4 +1,4 @@
-"""The simulated imaging controller: it replays an archived run, with faults on request."""
+"""The simulated imaging controller: publishes an archived run, answers on the recovery socket."""
 
 import time
 from collections import Counter
@@ -7,21 +7,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from seqd_client.controller.link import Link
-from seqd_client.controller.session import ControllerSession, Parts
 from seqd_client.errors import UnreachableError
 from seqd_client.keys import ServerKeys
 from seqd_client.runinfo import CHANNELS, RunInfo, TileId
-from seqd_client.wire.codec import WireError, decode
-from seqd_client.wire.messages import Resend
+from seqd_client.wire.codec import WireError, decode, encode
+from seqd_client.wire.messages import (
+    CycleEnd,
+    Done,
+    Gone,
+    Hold,
+    Idle,
+    Kept,
+    Message,
+    Position,
+    Release,
+    Resend,
+    RunEnd,
+    RunStart,
+    Sync,
+)
 
-from camera.archive import Archive, HeldFrames
+from camera.archive import Archive
 from camera.disturbance import Disturbance
 from camera.faults import Faults
+from camera.link import Link
+from camera.ring import Ring
 
 POLL_MS = 20
 LEAVE_S = 1.0
-"""Seconds that the last messages get to leave."""
+"""Time that the last messages get to leave."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +53,8 @@ class Pace:
     """Seconds to stay after the last frame without hearing from the daemon."""
 
 
-class SimulatedController:
-    """Publishes every frame of a run, cycle by cycle, tile by tile.
-
-    It works in one thread, so that each fault happens where its seed says; instrument software uses
-    :class:`seqd_client.Controller` on the same session and sockets.
-    """
+class Controller:
+    """Publishes every frame of a run, cycle by cycle, tile by tile."""
 
     def __init__(
         self,
@@ -58,15 +68,15 @@ class SimulatedController:
         keys: ServerKeys | None = None,
     ) -> None:
         self._archive, self._info, self._pace, self._faults = Archive(root, info), info, pace, faults
-        self._disturbance, self._held = Disturbance(faults), HeldFrames(faults.ring)
+        self._disturbance, self._ring = Disturbance(faults), Ring(faults.ring)
         self._asked: Counter[int] = Counter()
         self._addresses = frames, recovery, keys
-        self._session = ControllerSession(info, resent=self._resent, kept=self._release)
+        self._cycle, self._ended, self._done = 0, False, False
         self._heard_s = time.monotonic()
-        self._link = Link(*self._addresses)
+        self._power_up()
 
     def run(self, progress: Callable[[int], None]) -> None:
-        """Publish the run and stay until the daemon is done; ``progress`` gets the number of tile images taken.
+        """Publish the run and stay until the daemon is done; ``progress`` gets the tile images taken.
 
         Raises
         ------
@@ -78,18 +88,20 @@ class SimulatedController:
         for image in range(self._info.cycles * tiles):
             self._take(image)
             progress(image + 1)
-            if self._session.done:
+            if self._done:
                 return
             if (image + 1) % tiles == 0:
-                self._publish(self._session.end_cycle((image + 1) // tiles))
-        self._publish(self._session.end_run())
+                self._cycle += 1
+                self._publish(self._numbered(CycleEnd(run=self._info.run, seq=self._seq, cycle=self._cycle)))
+        self._ended = True
+        self._publish(self._numbered(RunEnd(run=self._info.run, seq=self._seq)))
         for parts in self._disturbance.flushed():
             self._publish(parts)
         self._heard_s = time.monotonic()
-        while not self._session.done and time.monotonic() - self._heard_s < self._pace.linger_s:
+        while not self._done and time.monotonic() - self._heard_s < self._pace.linger_s:
             self._serve(POLL_MS)
 
-    def __enter__(self) -> "SimulatedController":
+    def __enter__(self) -> "Controller":
         return self
 
     def __exit__(
@@ -97,10 +109,16 @@ class SimulatedController:
     ) -> None:
         self._link.close(linger_s=LEAVE_S)
 
+    def _power_up(self) -> None:
+        """What a controller knows when its process begins: which image is next, but nothing of earlier ones."""
+        self._link = Link(*self._addresses)
+        self._seq, self._started, self._holding = 0, False, False
+
     def _start(self) -> None:
-        """Wait for a daemon and declare the run to it."""
+        """Wait for a daemon and tell it of the run."""
         self._wait_until(lambda: self._link.subscribed)
-        self._publish(self._session.start())
+        self._started = True
+        self._publish(self._numbered(RunStart(run=self._info.run, seq=self._seq, info=self._info)))
 
     def _take(self, image: int) -> None:
         """Take a tile image, and publish its frames."""
@@ -120,10 +138,11 @@ class SimulatedController:
 
     def _expose(self, frames: Iterable[int]) -> None:
         for frame in frames:
-            self._wait_until(lambda: not self._session.holding)
+            self._wait_until(lambda: not self._holding)
             t_ns = time.time_ns() + self._disturbance.clock_error_ns(frame)
-            self._held.hold(frame, t_ns)
-            parts = self._archive.frame(frame, seq=self._session.next_seq(), t_ns=t_ns)
+            self._ring.hold(frame, t_ns)
+            parts = self._archive.frame(frame, seq=self._seq, t_ns=t_ns)
+            self._seq += 1
             for message in self._disturbance.sent(frame, parts):
                 self._publish(message)
 
@@ -131,17 +150,20 @@ class SimulatedController:
         """Die without a word, and come back after a while."""
         self._link.close(linger_s=0)
         self._disturbance.flushed()
-        self._held.clear()
+        self._ring.clear()
         time.sleep(self._faults.crash_s)
-        self._session.power_up()
-        self._link = Link(*self._addresses)
+        self._power_up()
         self._start()
 
-    def _publish(self, parts: Parts) -> None:
+    def _numbered(self, message: Message) -> list[bytes]:
+        self._seq += 1
+        return [bytes(part) for part in encode(message)]
+
+    def _publish(self, parts: list[bytes]) -> None:
         self._wait_until(lambda: self._link.publish(parts))
 
     def _wait_until(self, ready: Callable[[], bool]) -> None:
-        """Answer requests until a condition holds, or the daemon is done.
+        """Answer requests until something is so, or the daemon is done.
 
         Raises
         ------
@@ -149,7 +171,7 @@ class SimulatedController:
         """
         since_s = time.monotonic()
         self._serve(0)
-        while not self._session.done and not ready():
+        while not self._done and not ready():
             limit_s = self._pace.stuck_s if self._link.subscribed else self._pace.wait_s
             if time.monotonic() - max(since_s, self._heard_s) > limit_s:
                 raise UnreachableError(self._complaint(limit_s))
@@ -158,33 +180,53 @@ class SimulatedController:
     def _complaint(self, limit_s: float) -> str:
         if not self._link.subscribed:
             return f"controller: no daemon subscribed within {limit_s:g} s; start `seqd run` with the same addresses"
-        state = "asked to hold" if self._session.holding else "takes no frames"
+        state = "asked to hold" if self._holding else "takes no frames"
         return f"controller: the daemon {state} and said nothing for {limit_s:g} s; see its log and `seqd status`"
 
     def _serve(self, timeout_ms: int) -> None:
-        """Answer the requests that came; waits so long for the first."""
-        for sender, parts in self._link.requests(timeout_ms):
+        """Answer what came on the recovery socket; waits at most so long for the first request."""
+        for asker, parts in self._link.requests(timeout_ms):
             self._heard_s = time.monotonic()
             try:
                 request, _ = decode(parts)
             except WireError:
-                continue  # not a daemon of this protocol: there is nothing to answer
-            for answer in self._session.answers(request):
-                self._link.answer(sender, answer)
+                continue  # not a daemon of this protocol: nothing to answer
+            for answer in self._answers(request):
+                self._link.answer(asker, answer)
 
-    def _resent(self, request: Resend) -> Parts | None:
-        """The frame that is asked for, None when it is gone, an empty message when the answer is to be lost."""
+    def _answers(self, request: Message) -> list[list[bytes]]:
+        run = self._info.run
+        match request:
+            case Sync() if not self._started:
+                return [[bytes(part) for part in encode(Idle())]]
+            case Sync():
+                start = RunStart(run=run, seq=0, info=self._info)
+                position = Position(run=run, seq=self._seq - 1, cycle=self._cycle, ended=self._ended)
+                return [[bytes(part) for part in encode(message)] for message in (start, position)]
+            case Resend() if self._started and request.run == run:
+                return self._again(request)
+            case Hold() if request.run == run:
+                self._holding = True
+            case Release() if request.run == run:
+                self._holding = False
+            case Kept() if request.run == run:
+                self._ring.release(before=self._archive.first_of_cycle(request.cycle + 1))
+            case Done() if request.run == run:
+                self._done = True
+            case _:
+                pass
+        return []
+
+    def _again(self, request: Resend) -> list[list[bytes]]:
+        """The frame asked for, or that it is gone; nothing when the answer is to be lost."""
         tile = TileId(lane=request.lane, tile=request.tile)
         number = self._archive.number(tile, request.cycle, request.channel)
-        exposed_ns = None if number is None else self._held.exposed_ns(number)
-        if number is None or exposed_ns is None:
-            return None
-        frame = self._archive.frame(number, seq=0, t_ns=exposed_ns)
-        if frame is None:
-            return None
-        self._asked[number] += 1
-        return [] if self._disturbance.resend_lost(number, self._asked[number] - 1) else frame
-
-    def _release(self, cycle: int) -> None:
-        """The daemon has kept the cycles up to this one."""
-        self._held.release(before=self._archive.first_of_cycle(cycle + 1))
+        exposed_ns = None if number is None else self._ring.exposed_ns(number)
+        if number is not None and exposed_ns is not None:
+            frame = self._archive.frame(number, seq=0, t_ns=exposed_ns)
+            if frame is not None:
+                self._asked[number] += 1
+                lost = self._disturbance.resend_lost(number, self._asked[number] - 1)
+                return [] if lost else [frame]
+        gone = Gone(run=request.run, lane=tile.lane, tile=tile.tile, cycle=request.cycle, channel=request.channel)
+        return [[bytes(part) for part in encode(gone)]]

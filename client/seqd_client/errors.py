@@ -30,12 +30,6 @@ class KeysError(SeqdError):
     exit_code = 2
 
 
-class PublishError(SeqdError):
-    """Instrument software publishes a frame that its run does not declare, or before a run was started."""
-
-    exit_code = 2
-
-
 def first_line(error: BaseException) -> str:
     """What an error of somebody else's says, in one line, or its name where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

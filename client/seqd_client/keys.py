@@ -28,7 +28,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class ServerKeys:
-    """What a socket needs to let clients in: its own certificate, and theirs; see :func:`allow_clients`."""
+    """What a socket needs to let clients in: its own certificate, and theirs (:func:`seqd_client.keys.let_in`)."""
 
     own: Certificate
     name: str
@@ -139,7 +139,7 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
 
 
 @contextmanager
-def allow_clients(context: "zmq.Context[zmq.Socket[bytes]]", *lists: ServerKeys) -> Iterator[None]:
+def let_in(context: "zmq.Context[zmq.Socket[bytes]]", *lists: ServerKeys) -> Iterator[None]:
     """Let in, while in the block, the clients on these lists at sockets of the context that have these keys."""
     authenticator = ThreadAuthenticator(context)
     for keys in lists:

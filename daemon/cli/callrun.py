@@ -14,7 +14,7 @@ from typing import Annotated
 import tomli_w
 import typer
 from rich.console import Console
-from seqd_client import ControlClient
+from seqd_client.consumer import ControlClient
 from seqd_client.errors import SeqdError, UnreachableError
 from seqd_client.runinfo import RunInfo
 from seqd_client.status import CycleStatus, Status

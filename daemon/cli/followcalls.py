@@ -5,7 +5,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from seqd_client import CallsStream, ControlClient
+from seqd_client.consumer import CallsStream, ControlClient
 from seqd_client.keys import load_client_keys
 from seqd_client.wire.messages import Calls, Event, Message, Template
 

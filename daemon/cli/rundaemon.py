@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from seqd_client import ControlClient
+from seqd_client.consumer import ControlClient
 from seqd_client.keys import load_client_keys
 from seqd_client.wire.messages import Drain, Refused
 

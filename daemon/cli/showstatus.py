@@ -7,7 +7,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
-from seqd_client import ControlClient
+from seqd_client.consumer import ControlClient
 from seqd_client.keys import load_client_keys
 from seqd_client.status import Status
 

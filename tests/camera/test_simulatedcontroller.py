@@ -30,10 +30,10 @@ from seqd_client.wire.messages import (
 )
 
 from calib.runfolder.images import image_path
-from camera.archive import HeldFrames
 from camera.disturbance import Crash, Disturbance
 from camera.faults import FaultError, Faults, parse_faults
-from camera.simulatedcontroller import Pace, SimulatedController
+from camera.ring import Ring
+from camera.simulatedcontroller import Controller, Pace
 
 CYCLES = 3
 INFO = RunInfo(
@@ -180,7 +180,7 @@ def controlling(archive, folder, *, faults="", info=INFO, **pace):
 
     def work():
         try:
-            with SimulatedController(archive, info, pace=pace, faults=parse_faults(faults), **addresses) as controller:
+            with Controller(archive, info, pace=pace, faults=parse_faults(faults), **addresses) as controller:
                 controller.run(lambda taken: None)
         except SeqdError as error:
             failures.append(error)
@@ -569,7 +569,7 @@ def test_address_in_use_is_an_error(archive, tmp_path):
     busy = f"ipc://{tmp_path}/busy/frames"
     (tmp_path / "busy").write_text("a file, where a folder has to be")
     with pytest.raises(SocketError, match="socket ipc"):
-        SimulatedController(archive, INFO, frames=busy, recovery=busy, pace=Pace(), faults=Faults())
+        Controller(archive, INFO, frames=busy, recovery=busy, pace=Pace(), faults=Faults())
 
 
 KINDS = ("drop", "duplicate", "reorder", "delay", "corrupt", "truncate", "clock", "pause", "crash", "resend_drop")
@@ -607,7 +607,7 @@ def test_all_faults_together_are_the_same_twice(archive, tmp_path):
 
 
 def test_ring_holds_the_newest():
-    ring = HeldFrames(2)
+    ring = Ring(2)
     for frame in range(4):
         ring.hold(frame, t_ns=100 + frame)
     assert [ring.exposed_ns(frame) for frame in range(4)] == [None, None, 102, 103]

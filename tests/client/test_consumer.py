@@ -15,7 +15,7 @@ import zmq
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from seqd_client import AsyncCallsStream, AsyncControlClient, CallsStream, ControlClient, MissedError
+from seqd_client.consumer import AsyncCallsStream, AsyncControlClient, CallsStream, ControlClient, MissedError
 from seqd_client.consumer.following import Following
 from seqd_client.errors import UnreachableError
 from seqd_client.runinfo import TileId

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgpack
 import pytest
 import zmq
-from seqd_client import ControlClient
+from seqd_client.consumer import ControlClient
 from seqd_client.errors import KeysError, SocketError, UnreachableError
 from seqd_client.keys import ServerKeys, load_allowed, load_certificate, load_client_keys, load_public
 from seqd_client.runinfo import Read, RunInfo, TileId

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tomli_w
-from seqd_client import ControlClient
+from seqd_client.consumer import ControlClient
 from seqd_client.errors import UnreachableError
 from seqd_client.status import Status
 

@@ -1,4 +1,4 @@
-"""Clients for programs that wait; each client is for one thread."""
+"""Clients for programs that wait; each for one thread."""
 
 import time
 from collections.abc import Iterator
@@ -6,25 +6,18 @@ from types import TracebackType
 
 import zmq
 
-from seqd_client.consumer.answers import read_answer, read_status
+from seqd_client.consumer.answers import read_answer, read_published, read_status
+from seqd_client.consumer.connection import POLL_S, REPEAT_S, given_up, no_answer, open_calls, open_control, refused
 from seqd_client.consumer.following import Following
-from seqd_client.consumer.session import Ask, Deliver, Listen, Pause, Reply, follow, no_answer, open_calls, open_control
 from seqd_client.errors import UnreachableError
 from seqd_client.keys import ClientKeys
 from seqd_client.status import Status
 from seqd_client.wire.codec import encode
-from seqd_client.wire.messages import Message, StatusQuery
+from seqd_client.wire.messages import Message, Refused, StatusQuery
 
 
 class ControlClient:
-    """Asks a daemon over its control socket.
-
-    Parameters
-    ----------
-    endpoint : address of the control socket, ``[control] endpoint`` of the daemon's configuration.
-    timeout_s : how long a request waits for its answer.
-    keys : CURVE keys, for ``tcp://``.
-    """
+    """Asks a daemon over its control socket."""
 
     def __init__(self, endpoint: str, *, timeout_s: float = 5.0, keys: ClientKeys | None = None) -> None:
         self._endpoint, self._timeout_s, self._keys = endpoint, timeout_s, keys
@@ -32,7 +25,7 @@ class ControlClient:
         self._socket = open_control(self._context, endpoint, keys)
 
     def ask(self, request: Message, *, timeout_s: float | None = None) -> tuple[Message, bytes]:
-        """Send a request; returns its answer and the payload.
+        """Send a request and wait for its answer; without a time, for as long as the client does.
 
         Raises
         ------
@@ -71,14 +64,9 @@ class ControlClient:
 
 
 class CallsStream:
-    """The committed calls of a daemon: the template of every tile, then its cycles in order, none left out.
+    """The committed calls of a daemon: of every tile the template, then its cycles in order, none left out.
 
-    The stream asks again for calls that were published before this consumer came, or were dropped for it.
-
-    Parameters
-    ----------
-    calls : address of the stream, ``[stream] calls`` of the daemon's configuration.
-    control : asks for what the stream does not have.
+    What was published before this consumer came, or was dropped for it, is asked for again.
     """
 
     def __init__(self, calls: str, control: ControlClient, *, keys: ClientKeys | None = None) -> None:
@@ -88,32 +76,46 @@ class CallsStream:
         self._following = Following()
 
     def messages(self, *, timeout_s: float) -> Iterator[tuple[Message, bytes]]:
-        """Templates, calls and events until the run ends; the next call follows the next run.
+        """Templates, calls and events until the run ends; called again, those of what comes next.
 
-        :func:`seqd_client.consumer.session.follow` describes the parameter and the errors.
+        Parameters
+        ----------
+        timeout_s : how long the daemon may be away. One that is started again within it is followed on; one that
+            answers may be silent for as long as it likes.
+
+        Raises
+        ------
+        UnreachableError : the daemon was away for longer, or refuses what it committed.
+        MissedError : it went on to another run before all calls of this one were delivered.
         """
-        steps, reply = follow(self._following, self._endpoint, timeout_s), None
-        while True:
-            try:
-                step = steps.send(reply)
-            except StopIteration:
-                return
-            if isinstance(step, Deliver):
-                yield step.message, step.payload
-            reply = self._reply(step)
-
-    def _reply(self, step: object) -> Reply:
-        match step:
-            case Ask(request, timeout_s):
+        following = self._following
+        following.begin()
+        well_s = time.monotonic()
+        while not following.ended:
+            if (request := following.request) is not None:
                 try:
-                    return self._control.ask(request, timeout_s=timeout_s)
+                    message, payload = self._control.ask(request, timeout_s=min(REPEAT_S, timeout_s))
+                    if isinstance(message, Refused):
+                        raise refused(request, message)
                 except UnreachableError as error:
-                    return error
-            case Listen(timeout_s) if self._socket.poll(int(timeout_s * 1000)):
-                return self._socket.recv_multipart()
-            case Pause(seconds):
-                time.sleep(seconds)
-        return None
+                    if time.monotonic() - well_s > timeout_s:
+                        raise given_up(self._endpoint, timeout_s, error) from error
+                    time.sleep(POLL_S)
+                    following.silent()
+                    continue
+                deliver = following.answered(message, payload)
+                well = deliver or following.request is None
+            elif self._socket.poll(int(POLL_S * 1000)):
+                message, payload = read_published(self._endpoint, self._socket.recv_multipart())
+                deliver, well = following.published(message), True
+            else:
+                if time.monotonic() - well_s > timeout_s / 2:
+                    following.silent()
+                continue
+            if deliver:
+                yield message, payload
+            if well:
+                well_s = time.monotonic()
 
     def __enter__(self) -> "CallsStream":
         return self

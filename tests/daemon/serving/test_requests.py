@@ -4,7 +4,7 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
-from seqd_client import ControlClient
+from seqd_client.consumer import ControlClient
 from seqd_client.errors import SocketError, UnreachableError
 from seqd_client.runinfo import TileId
 from seqd_client.sockets import bind

@@ -1,1 +1,0 @@
-"""The imaging controller's side of the protocol."""
