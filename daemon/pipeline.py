@@ -1,4 +1,4 @@
-"""The way of a run, on one page.
+"""The stages through which every tile-cycle of a run passes.
 
 ::
 
@@ -9,17 +9,17 @@
                                                                       sinks, each in its own thread ◀┄┘
 
 =========  ====================  ==========================================================================
-edge       bound                 when full
+queue      bound                 when the bound is reached
 =========  ====================  ==========================================================================
-frames     socket, bytes         dropped by the socket, seen as a gap, asked for again
-assembler  memory.spill_above    whole tile images move to the spool, the latest cycles first
-assembler  memory.refuse_above   frames are refused, counted and asked for again, except for a few images of the
+frames     socket, bytes         frames are dropped by the socket, noticed as a gap and requested again
+assembler  memory.spill_above    complete tile images move to the spool, the latest cycles first
+assembler  memory.refuse_above   frames are refused, counted and requested again, except for a few images of the
                                  cycle that all tiles wait for
 spool      spool.hold_above      the controller is asked to hold the flow cell, and to release it below
                                  spool.release_below
 spool      spool.limit           images stay in the assembler
 tiles      ``TILE_QUEUE``        images stay in the assembler
-sinks      none                  each sink follows the committed tile-cycles at its own pace
+sinks      none                  each sink reads the committed tile-cycles at its own pace
 stream     ``stream.queue``      messages are dropped for a slow consumer, which sees the gap and asks for a replay
 =========  ====================  ==========================================================================
 """
@@ -27,14 +27,14 @@ stream     ``stream.queue``      messages are dropped for a slow consumer, which
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from seqd_client.runinfo import RunInfo
 from seqd_client.status import RunState, StopReason
 from seqd_client.wire.messages import Done
 
-from daemon.calling.tilereader import TileReader, read_all
+from daemon.calling.tilereader import TileReader
 from daemon.config import Config
 from daemon.errors import RunError
 from daemon.intake.assembler import Assembler
@@ -52,13 +52,13 @@ TILE_QUEUE = 2
 POLL_S = 0.05
 
 DRAIN_S = 120.0
-"""A worker that finishes nothing for so long while the daemon stops is given up."""
+"""While the daemon stops, it gives up workers that finish nothing for this long."""
 
 log = structlog.get_logger()
 
 
 class Pipeline:
-    """Carries one run from frames to its outputs."""
+    """Runs the stages of one run."""
 
     def __init__(
         self, config: Config, info: RunInfo, record: RunRecord, reader: TileReader, ingest: Ingest, status: RunStatus
@@ -82,12 +82,18 @@ class Pipeline:
     def run(self, stopping: Callable[[], bool], tick: Callable[[], None]) -> bool:
         """Run until every tile-cycle is committed and written, or until the daemon is asked to stop.
 
-        ``tick`` is called many times a second. Returns True when the run is finished.
+        Parameters
+        ----------
+        tick : is called many times a second.
+
+        Returns
+        -------
+        True when every tile-cycle is committed and written.
 
         Raises
         ------
-        RunError : the controller was silent for too long, or a worker is stuck.
-        SeqdError : the error that ended a worker.
+        RunError : the controller was silent for too long, or workers were given up.
+        SeqdError, OSError, MemoryError : the error of a worker that failed.
         """
         reading = Worker("reading", self._read)
         writing = self._sinks.start()
@@ -97,26 +103,26 @@ class Pipeline:
                     self._reception.receive()
                     self._hand_over()
                     self._spill(spiller)
-                    self._watch.look()
+                    self._watch.check()
                     tick()
             if stopping():
                 self._status.set_state(RunState.DRAINING)
-                self._keep_whole_images(tick)
+                self._spool_complete_images(tick)
         finally:
             self._no_more_tiles.set()
-            stuck = self._left_working([reading, *writing], tick)
-        self._check([reading, *writing], stuck)
+            given_up = self._wait_for([reading, *writing], tick)
+        self._check([reading, *writing], given_up)
         finished = self._assembler.finished and self._watch.committed_by_all == self._info.cycles
         if finished:
             finishing = self._sinks.finish()
-            self._check(finishing, self._left_working(finishing, tick))
+            self._check(finishing, self._wait_for(finishing, tick))
             self._ingest.send(Done(run=self._info.run))
         return finished
 
     def _hand_over(self) -> None:
-        """Pass images to the reading thread while there is room for them."""
+        """Pass tile images to the reading thread while its queue has room."""
         if not self._tiles.full():
-            for item in self._assembler.ready(time.monotonic(), silent=self._reception.unheard):
+            for item in self._assembler.pop_ready(time.monotonic(), silent=self._reception.silent):
                 self._status.counters.received(item.tile, item.cycle)
                 self._tiles.put_nowait(item)
                 if self._tiles.full():
@@ -125,36 +131,36 @@ class Pipeline:
             self._no_more_tiles.set()
 
     def _spill(self, spiller: Spiller) -> None:
-        """Move images to the spool while memory is above its mark."""
-        if moved := spiller.moved():
+        """Move images to the spool while more than ``memory.spill_above`` bytes are in memory."""
+        if moved := spiller.poll():
             self._assembler.moved_to_spool(*moved)
         room = (self._assembler.spooled + 1) * self._assembler.image_bytes <= self._config.spool.limit
         if room and not spiller.busy and self._assembler.bytes_held > self._config.memory.spill_above:
-            for image in self._assembler.whole[:1]:
-                spiller.give(image)
+            for image in self._assembler.complete_images[:1]:
+                spiller.start(image)
 
     def _read(self) -> None:
+        """Read tile images until no more come: the work of the reading thread."""
+        reader, liveness = self._reader, self._status.liveness
         try:
-            read_all(self._reader, self._tile_images())
+            while not (self._no_more_tiles.is_set() and self._tiles.empty()):
+                try:
+                    item = self._tiles.get(timeout=POLL_S)
+                except queue.Empty:
+                    liveness.set_working(reader.busy)
+                    if reader.busy:
+                        reader.finish_oldest()
+                else:
+                    liveness.set_working(True)
+                    reader.take(item)
+            reader.finish()
         finally:
-            self._status.liveness.set_working(False)
+            liveness.set_working(False)
             self._all_called.set()
 
-    def _tile_images(self) -> Iterator[Item | None]:
-        while True:
-            try:
-                item = self._tiles.get(timeout=POLL_S)
-                self._status.liveness.set_working(True)
-                yield item
-            except queue.Empty:
-                self._status.liveness.set_working(self._reader.busy)
-                if self._no_more_tiles.is_set() and self._tiles.empty():
-                    return
-                yield None
-
-    def _keep_whole_images(self, tick: Callable[[], None]) -> None:
-        """Put whole images into the spool before the daemon stops, so that the controller need not send them again."""
-        images = self._assembler.whole[::-1]
+    def _spool_complete_images(self, tick: Callable[[], None]) -> None:
+        """Save complete images in the spool before the daemon stops, so that they need not be sent again."""
+        images = self._assembler.complete_images[::-1]
         for number, image in enumerate(images):
             try:
                 self._record.spool.put(image.tile, image.cycle, image.pixels)
@@ -164,27 +170,28 @@ class Pipeline:
             self._status.liveness.worked()
             tick()
 
-    def _left_working(self, workers: Sequence[Worker], tick: Callable[[], None]) -> list[str]:
-        """Wait for workers as long as they finish any work; returns the names of those that are given up."""
+    def _wait_for(self, workers: Sequence[Worker], tick: Callable[[], None]) -> list[str]:
+        """Wait for workers as long as any work is finished; returns the names of the workers that are given up."""
         liveness = self._status.liveness
         marks, deadline = liveness.marks, time.monotonic() + DRAIN_S
         while alive := [worker for worker in workers if worker.alive]:
             if liveness.marks != marks:
                 marks, deadline = liveness.marks, time.monotonic() + DRAIN_S
             if time.monotonic() > deadline:
-                # They may still write: the process ends with their files open, and a restart cuts off what is torn.
+                # These workers may still write. The process ends with their files open, and the next start of the
+                # daemon cuts off what is not committed.
                 self._record.abandon()
                 break
             tick()
             alive[0].join(POLL_S)
         return [worker.name for worker in alive]
 
-    def _check(self, workers: Sequence[Worker], stuck: Sequence[str]) -> None:
-        """Raise the error that ended a worker, or that workers are given up."""
+    def _check(self, workers: Sequence[Worker], given_up: Sequence[str]) -> None:
+        """Raise the error of a worker that failed, or a :class:`RunError` that names the workers given up."""
         for worker in workers:
             worker.check()
-        if stuck:
+        if given_up:
             raise RunError(
-                f"run {self._info.run}: {', '.join(stuck)} did nothing for {DRAIN_S:g} s and is given up",
+                f"run {self._info.run}: {', '.join(given_up)} finished nothing for {DRAIN_S:g} s",
                 reason=StopReason.STUCK,
             )

@@ -1,4 +1,4 @@
-"""The daemon: waits for a run, carries it through the pipeline, waits for the next."""
+"""The daemon: it waits for a run, runs its pipeline, and waits for the next run."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from seqd_client.wire.messages import Done, RunStart
 from calib.calling.scores import binned
 from daemon import __version__
 from daemon.calling.cyclecaller import CycleCaller
-from daemon.calling.enginechoice import Chosen, choose, choose_fallback
+from daemon.calling.enginechoice import choose, choose_fallback
 from daemon.calling.supervisedengine import SupervisedEngine
 from daemon.calling.tilereader import TileReader
 from daemon.config import Config
@@ -29,7 +29,7 @@ from daemon.intake.ingest import Ingest
 from daemon.outputs.figures.spikein import ControlReference
 from daemon.pipeline import Pipeline
 from daemon.record.durable import write_durably
-from daemon.record.ledgerreader import EngineUse, Start
+from daemon.record.ledgerreader import Start
 from daemon.record.provenance import provenance_of
 from daemon.record.runfiles import RunFiles
 from daemon.record.runrecord import RunRecord
@@ -49,7 +49,7 @@ log = structlog.get_logger()
 
 
 class Service:
-    """One daemon with its sockets; lives until it is told to stop."""
+    """One daemon with its sockets, from its start until it is asked to stop."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -59,7 +59,7 @@ class Service:
         self._watchdog = Watchdog(self._notifier, self.status)
 
     def stop(self) -> None:
-        """Drain: finish what is held, begin nothing new. Safe from signal handlers and threads."""
+        """Drain: finish the tile images that are being called, and start nothing new. Any thread may call this."""
         self._stop.set()
 
     def run(self, *, once: bool) -> None:
@@ -67,43 +67,37 @@ class Service:
 
         Raises
         ------
-        SeqdError : configuration, bundle, control, engine, output or run cannot be used.
+        SeqdError : configuration, bundle, spike-in, engine, output or run cannot be used.
         """
         config = self._config
-        # What is written is for owner and group, whoever starts the daemon.
+        # Owner and group may read the files, whatever the umask of the caller is.
         os.umask(0o027)
         bundle = load_bundle(config.engine.bundle)
         if config.sinks.control is not None:
-            # Told now, and not when the first reads are placed on it.
+            # A spike-in that cannot be used is an error now, not when the first reads are aligned to it.
             ControlReference(config.sinks.control)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop())
+        counters, liveness = self.status.counters, self.status.liveness
         with ExitStack() as stack:
             context = stack.enter_context(zmq.Context[zmq.Socket[bytes]]())
-            gate = stack.enter_context(Gate(context, config.security, self.status.counters))
-            stream = stack.enter_context(
-                Stream(context, config.stream.calls, config.stream.queue, self.status.counters, gate)
-            )
+            gate = stack.enter_context(Gate(context, config.security, counters))
+            stream = stack.enter_context(Stream(context, config.stream.calls, config.stream.queue, counters, gate))
             requests = stack.enter_context(RequestServer(context, config.control, self.status, self.stop, gate))
             self._events = EventPublisher(stream, self.status)
-            ingest = stack.enter_context(
-                Ingest(context, config.controller, self.status.counters, self.status.liveness, gate)
-            )
+            ingest = stack.enter_context(Ingest(context, config.controller, counters, liveness, gate))
             self._notifier.ready()
             log.info("ready", version=__version__, frames=config.controller.frames, control=config.control.endpoint)
             finished: set[str] = set()
-            while not self._stop.is_set():
-                start = self._next_run(ingest, finished)
-                if start is None:
-                    break
-                if self._carry(start.info, bundle, ingest, requests, stream):
+            while (start := self._next_run(ingest, finished)) is not None:
+                if self._run_one(start.info, bundle, ingest, requests, stream):
                     finished.add(start.run)
                     if once:
                         break
             self._notifier.stopping()
 
     def _next_run(self, ingest: Ingest, finished: set[str]) -> RunStart | None:
-        """Wait for the start of a run that is not finished; None when told to stop."""
+        """Wait for the start of a run that is not finished; None when the daemon is asked to stop."""
         while not self._stop.is_set():
             self._watchdog.tick()
             for message, _ in ingest.receive(WAIT_S):
@@ -113,29 +107,29 @@ class Service:
                     ingest.send(Done(run=message.run))
         return None
 
-    def _carry(self, info: RunInfo, bundle: Bundle, ingest: Ingest, requests: RequestServer, stream: Stream) -> bool:
-        """Carry one run as far as it goes; True when it is finished.
+    def _run_one(self, info: RunInfo, bundle: Bundle, ingest: Ingest, requests: RequestServer, stream: Stream) -> bool:
+        """Process one run until it is finished or the daemon is asked to stop; True when the run is finished.
 
         Raises
         ------
-        SeqdError : it cannot go on; state and stop reason are set.
+        SeqdError : the run cannot continue; the status has its state and stop reason.
         """
-        self.status.take_up(info.run)
+        self.status.name_run(info.run)
         try:
             with ExitStack() as stack:
-                with ThreadPoolExecutor(1, thread_name_prefix="take-up") as pool:
-                    # A plan may be built for minutes, a spool read, a full disk waited for: systemd is told of life.
-                    taken = pool.submit(self._take_up, info, bundle, stream, stack)
-                    while not wait([taken], WAIT_S).done:
+                with ThreadPoolExecutor(1, thread_name_prefix="opening") as pool:
+                    # Building a plan, reading the spool or waiting for a full disk can take minutes, and systemd
+                    # must be notified meanwhile.
+                    opening = pool.submit(self._open, info, bundle, stream, stack)
+                    while not wait([opening], WAIT_S).done:
                         self._watchdog.tick()
-                record, reader = taken.result()
+                record, reader = opening.result()
                 requests.serve_run(info.run, record.files)
-                ingest.follow(info.run)
-                finished = Pipeline(self._config, info, record, reader, ingest, self.status).run(
-                    self._stop.is_set, self._watchdog.tick
-                )
+                ingest.set_run(info.run)
+                pipeline = Pipeline(self._config, info, record, reader, ingest, self.status)
+                finished = pipeline.run(self._stop.is_set, self._watchdog.tick)
         except Exception as error:
-            failure = _explained(info, error)
+            failure = _as_seqd_error(info, error)
             self._end(RunState.FAILED, stop_reason(failure), str(failure), info)
             raise failure from None
         if finished:
@@ -144,10 +138,29 @@ class Service:
             self._end(RunState.STOPPED, StopReason.ASKED, "asked to stop", info)
         return finished
 
-    def _take_up(
-        self, info: RunInfo, bundle: Bundle, stream: Stream, opened: ExitStack
-    ) -> tuple[RunRecord, TileReader]:
-        """Open the run's files and its engine; the stack closes them."""
+    def _open(self, info: RunInfo, bundle: Bundle, stream: Stream, opened: ExitStack) -> tuple[RunRecord, TileReader]:
+        """Open a run: its record, then its engine, then the tile reader on both; the stack closes them."""
+        calling, status = self._config.calling, self.status
+        record = self._open_record(info, bundle, opened)
+        engine = self._open_engine(bundle, record)
+        opened.callback(engine.close)
+        self._start(record)
+        self._record_engine(engine, record)
+        quality = bundle.quality(calling.readout)
+        announcer = Announcer(info.run, status.counters, status.liveness, stream)
+        reader = TileReader(
+            engine,
+            record,
+            CycleCaller(record, binned(quality) if calling.binned_quality else quality, announcer),
+            status.liveness,
+            readout=calling.readout,
+            template_cycles=calling.template_cycles,
+            timeout_s=self._config.engine.timeout_s,
+        )
+        self._announce_start(engine, record)
+        return record, reader
+
+    def _open_record(self, info: RunInfo, bundle: Bundle, opened: ExitStack) -> RunRecord:
         config, status = self._config, self.status
         retry = StorageRetry(
             status.troubles,
@@ -156,69 +169,56 @@ class Service:
             self._stop.is_set,
             retry_for_s=config.faults.retry_for_s,
         )
-        record = RunRecord(
-            RunFiles(config.output / info.run),
-            info,
-            self._facts(info, bundle),
-            retry,
-            chastity_failures=config.calling.chastity_failures,
-        )
+        facts: dict[str, object] = {
+            "info": info.model_dump(mode="json"),
+            "model": bundle.hash,
+            "threads": config.engine.threads,
+            **config.calling.model_dump(mode="json"),
+            "sinks": config.sinks.fixed_for_a_run,
+        }
+        files = RunFiles(config.output / info.run)
+        record = RunRecord(files, info, facts, retry, chastity_failures=config.calling.chastity_failures)
         opened.callback(record.close)
-        if config.sinks.control is not None and not record.files.control.exists():
-            control = config.sinks.control.read_bytes()
-            retry("control", lambda: write_durably(record.files.control, control))
-        engine = self._open(bundle, info, record)
-        opened.callback(engine.close)
-        self._begin(info, engine, record)
-        quality = bundle.quality(config.calling.readout)
-        announcer = Announcer(info.run, status.counters, status.liveness, stream)
-        caller = CycleCaller(record, binned(quality) if config.calling.binned_quality else quality, announcer)
-        reader = TileReader(
-            engine,
-            record,
-            caller,
-            status.liveness,
-            readout=config.calling.readout,
-            template_cycles=config.calling.template_cycles,
-            timeout_s=config.engine.timeout_s,
-        )
-        self._announce(engine, record)
-        return record, reader
+        if config.sinks.control is not None and not files.control.exists():
+            content = config.sinks.control.read_bytes()
+            retry("control", lambda: write_durably(files.control, content))
+        return record
 
-    def _open(self, bundle: Bundle, info: RunInfo, record: RunRecord) -> SupervisedEngine:
-        """The run's engine."""
+    def _open_engine(self, bundle: Bundle, record: RunRecord) -> SupervisedEngine:
+        """Open the engine with which the run is begun or continued: the configured one, or the fallback."""
+        settings, faults, info = self._config.engine, self._config.faults, record.info
+        open_fallback = partial(choose_fallback, bundle, settings, info)
+        engines = record.ledger.engines()
+        last = engines[-1] if engines else None
+        fallen_back = last.reason if last else ""
         self.status.troubles.begin("engine", Phase.OPENING, f"bundle {bundle.model.name}")
-        first, fallen_back = self._choose(bundle, info, record.ledger.engines())
+        try:
+            if fallen_back:
+                chosen = open_fallback()
+            else:
+                chosen = choose(bundle, settings, info, begun_with=last.facts if last else None)
+        except (EngineError, EngineLostError) as error:
+            if fallen_back or faults.fallback == "none":
+                raise
+            log.error("engine not opened", error=str(error))
+            chosen, fallen_back = open_fallback(), str(error)
         self.status.troubles.end("engine")
-        settings = self._config.engine
-        fallback = partial(choose_fallback, bundle, settings, info)
         return SupervisedEngine(
-            first,
-            fallback if fallen_back else partial(choose, bundle, settings, info, begun_with=first.facts),
-            fallback,
+            chosen,
+            open_fallback if fallen_back else partial(choose, bundle, settings, info, begun_with=chosen.facts),
+            open_fallback,
             fallen_back=fallen_back,
-            changed=lambda engine: self._use(engine, record),
-            faults=self._config.faults,
+            engine_changed=lambda engine: self._record_engine(engine, record),
+            faults=faults,
             troubles=self.status.troubles,
             liveness=self.status.liveness,
             announce=self._events,
             stopping=self._stop.is_set,
         )
 
-    def _choose(self, bundle: Bundle, info: RunInfo, used: list[EngineUse]) -> tuple[Chosen, str]:
-        """The engine to begin or go on with, and why it took over if it did."""
-        settings = self._config.engine
-        if used and used[-1].reason:
-            return choose_fallback(bundle, settings, info), used[-1].reason
-        try:
-            return choose(bundle, settings, info, begun_with=used[-1].facts if used else None), ""
-        except (EngineError, EngineLostError) as error:
-            if self._config.faults.fallback == "none":
-                raise
-            log.error("engine not opened", error=str(error))
-            return choose_fallback(bundle, settings, info), str(error)
-
-    def _begin(self, info: RunInfo, engine: SupervisedEngine, record: RunRecord) -> None:
+    def _start(self, record: RunRecord) -> None:
+        """Set the status to where the ledger ends, and record this start in the ledger."""
+        info = record.info
         committed = {tile: record.committed.get(tile, 0) for tile in info.tiles}
         self.status.start_run(
             cycles=info.cycles,
@@ -230,11 +230,10 @@ class Service:
         )
         start = Start(seqd=__version__, configuration=self._config.digest, began_ns=time.time_ns())
         record.retry("ledger", lambda: record.ledger.start(start))
-        self._use(engine, record)
         log.info("run", run=info.run, tiles=len(info.tiles), cycles=info.cycles, resumed_at=min(committed.values()) + 1)
 
-    def _use(self, engine: SupervisedEngine, record: RunRecord) -> None:
-        """Tell status, ledger and provenance which engine is in use."""
+    def _record_engine(self, engine: SupervisedEngine, record: RunRecord) -> None:
+        """Write the engine in use into status, ledger and provenance."""
         chosen, ledger = engine.chosen, record.ledger
         status = EngineStatus(
             **vars(engine.current.info),
@@ -261,9 +260,9 @@ class Service:
         content = json.dumps(provenance, indent=2).encode()
         record.retry("provenance", lambda: write_durably(record.files.provenance, content))
 
-    def _announce(self, engine: SupervisedEngine, record: RunRecord) -> None:
-        """Say which engine is in use, why, and what was passed over; and that the run was begun by another seqd."""
-        selection, place, run = engine.chosen.selection, engine.place, record.info.run
+    def _announce_start(self, engine: SupervisedEngine, record: RunRecord) -> None:
+        """Log and publish which engine is in use and why, and whether the run was begun by another version of seqd."""
+        selection, run = engine.chosen.selection, record.info.run
         in_use = selection.engine.info
         log.info(
             "engine",
@@ -276,29 +275,19 @@ class Service:
             golden_positions=selection.golden.positions,
             golden_difference=selection.golden.difference,
         )
-        log.info("joint fit", place=place.name, reason=place.reason)
+        log.info("joint fit", place=engine.fit_device.name, reason=engine.fit_device.reason)
         self._events(
             "info",
             f"run {run} taken up with {in_use.backend} {in_use.precision} ({selection.reason})"
             + "".join(f"; not {backend}: {why}" for backend, why in selection.passed_over.items()),
         )
         if engine.fallen_back:
-            log.warning("engine is the fallback, for the rest of the run", run=run, reason=engine.fallen_back)
+            log.warning("run is called with the fallback engine to its end", run=run, reason=engine.fallen_back)
             self._events("warning", f"run {run} is called with the fallback engine: {engine.fallen_back}")
         versions = [start.seqd for start in record.ledger.starts()][-2:]
         if len(set(versions)) > 1:
-            log.warning("run goes on with another seqd", run=run, before=versions[0], now=versions[1])
-            self._events("warning", f"run {run}: seqd {versions[0]} called it before, this is {versions[1]}")
-
-    def _facts(self, info: RunInfo, bundle: Bundle) -> dict[str, object]:
-        """What must be the same for a run to go on with the same bytes, beside the engine."""
-        return {
-            "info": info.model_dump(mode="json"),
-            "model": bundle.hash,
-            "threads": self._config.engine.threads,
-            **self._config.calling.model_dump(mode="json"),
-            "sinks": self._config.sinks.settled,
-        }
+            log.warning("run continues with another seqd", run=run, before=versions[0], now=versions[1])
+            self._events("warning", f"run {run}: seqd {versions[0]} called it before, seqd {versions[1]} continues it")
 
     def _end(self, state: RunState, stop: StopReason, reason: str, info: RunInfo) -> None:
         self.status.set_state(state, stop, reason)
@@ -316,8 +305,8 @@ class Service:
         )
 
 
-def _explained(info: RunInfo, error: Exception) -> SeqdError:
-    """The error as one that can be shown to a person."""
+def _as_seqd_error(info: RunInfo, error: Exception) -> SeqdError:
+    """The error itself, or an error with a text for people in its place."""
     match error:
         case SeqdError():
             return error
@@ -327,6 +316,6 @@ def _explained(info: RunInfo, error: Exception) -> SeqdError:
             return RunError(f"run {info.run}: the system gives no memory", reason=StopReason.OUT_OF_MEMORY)
     log.exception("defect", run=info.run)
     return RunError(
-        f"run {info.run}: {type(error).__name__}: {first_line(error)}; a defect of seqd, the log has more of it",
+        f"run {info.run}: {type(error).__name__}: {first_line(error)}; a defect of seqd, see the log for details",
         reason=StopReason.INTERNAL,
     )

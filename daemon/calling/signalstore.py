@@ -8,14 +8,14 @@ from daemon.record.runfiles import RunFiles
 from daemon.record.storageretry import StorageRetry
 
 MEMORY_BYTES = 2**28
-"""Signals beyond this bound go to the spool folder; 28 bytes a cluster and cycle, three cycles a tile."""
+"""Signals beyond this bound go to the spool folder. They take 28 bytes a cluster and cycle, three cycles a tile."""
 
 
 class SignalStore:
     """Keeps signals in memory up to a bound, and the rest on disk; one thread uses it.
 
-    Signals that were put are rounded to half precision, wherever they are kept, so that calls do not depend on the
-    place. Nothing here is synced: after a kill the signals are computed again from the images.
+    Signals are rounded to half precision in both places, so that calls do not depend on the place. The files are not
+    synced: after a kill the signals are computed again from the images.
     """
 
     def __init__(self, files: RunFiles, retry: StorageRetry, *, memory_bytes: int = MEMORY_BYTES) -> None:
@@ -43,7 +43,7 @@ class SignalStore:
 
         Raises
         ------
-        OutputError : their file cannot be read.
+        OutputError : the file of the signals cannot be read.
         """
         packed = self._held.get((tile, cycle))
         if packed is None:

@@ -1,6 +1,6 @@
-"""From frames to tile images: the four channels of one tile and cycle, cycles in order, nothing lost.
+"""The assembler: frames go in, and tile images come out, those of each tile in the order of its cycles.
 
-The assembler has no sockets and no threads: frames go in, tile images come out, and the time is an argument.
+The assembler has no sockets, threads or clock: the time is an argument.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -17,29 +17,29 @@ from daemon.intake.cycletime import CycleTime
 from daemon.intake.tileimages import Item, MissingImage, SpooledImage, TileImage
 
 REQUEST_WINDOW = 32
-"""Frames that may be asked for at the same time."""
+"""Frames that may be requested at the same time."""
 
 SILENT_FACTOR = 4
-"""A frame is waited for this many times longer while the controller cannot be asked for it, or says nothing."""
+"""The wait for a frame is this many times longer while the request cannot be sent, or the controller is silent."""
 
 OLDEST_RESERVE = 4
-"""Tile images of the oldest cycle that may be held beyond the memory bound, so that waiting ends."""
+"""Tile images beyond the memory bound that are accepted of the cycle that is needed next, so that calling continues."""
 
 
 class Outcome(StrEnum):
-    """What happened to a frame that was not refused."""
+    """The outcome of a frame that was not refused."""
 
     ACCEPTED = "accepted"
-    """The frame fills an empty place."""
+    """The frame is new, and is kept."""
     DUPLICATE = "duplicate"
-    """The frame was there already."""
+    """The frame had come before."""
     LATE = "late"
-    """The tile-cycle of the frame has been called or given up."""
+    """The tile-cycle of the frame has left the assembler: it was called or given up."""
 
 
 @dataclass(frozen=True)
 class ChannelKey:
-    """Names one frame of a run."""
+    """The name of one frame of a run."""
 
     tile: TileId
     cycle: int
@@ -48,7 +48,7 @@ class ChannelKey:
 
 @dataclass
 class _Assembly:
-    """The frames of one tile-cycle so far; an assembly without pixels is whole and in the spool."""
+    """The frames of one tile-cycle that have come; an assembly without pixels is complete and in the spool."""
 
     pixels: NDArray[np.uint16] | None
     present: set[Channel] = field(default_factory=set)
@@ -60,21 +60,22 @@ class _Assembly:
 
 @dataclass
 class _Request:
-    """A frame that has to be asked for; ``sent`` says whether it was."""
+    """A request for a frame; ``first_s`` and ``last_s`` are the times of its first and last sending."""
 
     first_s: float
     last_s: float
     sent: bool = False
     gone: bool = False
+    """Whether the controller has answered that it no longer has the frame."""
 
 
 class Assembler:
     """Collects the frames of one run.
 
-    A tile-cycle is *due* when the controller has passed it. The assembler asks for the frames that a due tile-cycle
-    lacks, the oldest cycle first and a bounded number at a time. A frame that does not come is given up, and its
-    tile-cycle leaves as :class:`MissingImage`. The images of a tile leave in the order of its cycles. Memory is
-    bounded: whole images can move to the spool, and frames beyond the bound are refused and asked for later.
+    A cycle is *due* when the controller has finished it. The assembler lists the missing frames of due cycles to be
+    requested, the oldest cycle first and a bounded number at a time. When a frame does not come in time, its tile-cycle
+    leaves as :class:`MissingImage`. Memory is bounded: complete images can move to the spool, and frames beyond the
+    bound are refused and requested later.
     """
 
     def __init__(
@@ -90,12 +91,12 @@ class Assembler:
         """
         Parameters
         ----------
-        next_cycle : first cycle of each tile that is not committed.
+        next_cycle : first cycle of each tile that is not committed; 1 for a tile that is not listed.
         spooled : tile-cycles whose images are in the spool already.
-        refuse_above : bytes of frames that are held at most.
-        resend_after_s : a frame that is overdue by so long is asked for, and again each time this passes.
-        missing_after_s : a frame that was asked for so long ago is missing; 0 for the time that :class:`CycleTime`
-            gives.
+        refuse_above : largest number of bytes of frames in memory.
+        resend_after_s : a frame is requested this long after its cycle became due, and again each time this passes.
+        missing_after_s : a frame is missing this long after its first request; 0 stands for the time that
+            :class:`CycleTime` gives.
         """
         self.info = info
         self.cycle_time = CycleTime()
@@ -104,9 +105,9 @@ class Assembler:
             (tile, cycle): _Assembly(None, set(CHANNELS)) for tile, cycle in spooled if cycle >= self._next.get(tile, 1)
         }
         self._in_memory = 0
-        """Assemblies with pixels."""
+        """Number of assemblies with pixels."""
         self._incomplete: dict[int, dict[TileId, None]] = {}
-        """By due cycle, the oldest first: the tiles that lack frames, in the order of the run."""
+        """The tiles that lack frames of a due cycle, in the order of the run; the oldest cycle first."""
         self._requests: dict[ChannelKey, _Request] = {}
         self._refuse_above = refuse_above
         self._resend_after_s = resend_after_s
@@ -117,12 +118,12 @@ class Assembler:
 
     @property
     def bytes_held(self) -> int:
-        """Memory of the frames that are here."""
+        """Bytes of the frames in memory."""
         return self._in_memory * self.image_bytes
 
     @property
     def bytes_waiting(self) -> int:
-        """Memory that calling or a missing frame will free; the cycle that is being imaged does not count."""
+        """Bytes in memory that wait for calling or a missing frame; the cycle that is being imaged does not count."""
         waiting = sum(
             held.pixels is not None and (held.complete or cycle <= self._due)
             for (_, cycle), held in self._assemblies.items()
@@ -131,11 +132,11 @@ class Assembler:
 
     @property
     def spooled(self) -> int:
-        """Images in the spool that wait to be called."""
+        """Number of images that wait in the spool."""
         return len(self._assemblies) - self._in_memory
 
     @property
-    def whole(self) -> list[TileImage]:
+    def complete_images(self) -> list[TileImage]:
         """Complete images in memory, the latest cycles first."""
         found = [
             TileImage(tile, cycle, held.pixels)
@@ -145,7 +146,7 @@ class Assembler:
         return sorted(found, key=lambda image: image.cycle, reverse=True)
 
     def moved_to_spool(self, tile: TileId, cycle: int) -> None:
-        """Free the memory of an image that is in the spool now; it may have left meanwhile."""
+        """Free the memory of an image that is in the spool now; an image that has left meanwhile is ignored."""
         held = self._assemblies.get((tile, cycle))
         if held is not None and held.pixels is not None:
             held.pixels = None
@@ -158,15 +159,15 @@ class Assembler:
 
     @property
     def finished(self) -> bool:
-        """Whether every tile-cycle of the run has left."""
+        """Whether every tile-cycle of the run has left the assembler."""
         return all(cycle > self.info.cycles for cycle in self._next.values())
 
     def add(self, frame: Frame, payload: bytes, now_s: float) -> Outcome:
-        """Take a frame in.
+        """Take a frame in; ``payload`` is its (height, width) pixels as little-endian u16.
 
         Raises
         ------
-        WireError : the frame is of another run, tile, cycle or size, or there is no memory for it.
+        WireError : the run declares no such frame, or there is no memory for it.
         """
         key = self._checked(frame)
         self.mark_due(frame.cycle - 1, now_s)
@@ -192,59 +193,59 @@ class Assembler:
         return Outcome.ACCEPTED
 
     def mark_due(self, cycle: int, now_s: float) -> None:
-        """Note that the controller has passed ``cycle``: frames of it that are not here are overdue."""
+        """Note that the controller has finished a cycle: from now on its missing frames are overdue."""
         if self._due < cycle <= self.info.cycles:
-            self.cycle_time.passed(cycle, now_s)
+            self.cycle_time.finished(cycle, now_s)
         for passed in range(self._due + 1, min(cycle, self.info.cycles) + 1):
             self._due_since[passed] = now_s
             self._due = passed
-            lacking = {tile: None for tile in self.info.tiles if self._absent(tile, passed)}
-            if lacking:
-                self._incomplete[passed] = lacking
+            incomplete = {tile: None for tile in self.info.tiles if self._missing_channels(tile, passed)}
+            if incomplete:
+                self._incomplete[passed] = incomplete
 
-    def gone(self, message: Gone) -> None:
+    def mark_gone(self, message: Gone) -> None:
         """Note that the controller no longer has a frame."""
         key = ChannelKey(TileId(lane=message.lane, tile=message.tile), message.cycle, message.channel)
         if key in self._requests:
             self._requests[key].gone = True
 
-    def sent(self, key: ChannelKey, now_s: float) -> None:
-        """Note that a frame was asked for; the time that it is waited for begins with the first request."""
+    def mark_requested(self, key: ChannelKey, now_s: float) -> None:
+        """Note that a request was sent; the wait for the frame begins with the first one."""
         request = self._requests[key]
         if not request.sent:
             request.sent, request.first_s = True, now_s
         request.last_s = now_s
 
-    def ask_anew(self) -> None:
-        """Forget what was asked for: the controller was silent, and may not have heard the requests."""
+    def forget_requests(self) -> None:
+        """Forget the requests: the controller was silent, and may not have received them."""
         self._requests = {key: request for key, request in self._requests.items() if request.gone}
 
     def requests(self, now_s: float) -> list[ChannelKey]:
-        """Frames to ask for now; :meth:`sent` says which of them were asked for."""
-        asked, oldest = [], self._oldest
-        # A frame that would be refused now is asked for later; until then its time does not run.
+        """Frames to request now; the caller confirms each one that it has sent by :meth:`mark_requested`."""
+        due_requests, oldest = [], self._oldest
+        # A frame that would be refused now is requested later, and its wait begins then.
         for key in [key for key in self._requests if not self._has_room(key.tile, key.cycle, oldest)]:
             del self._requests[key]
-        for key in self._lacking(now_s, oldest):
+        for key in self._overdue_frames(now_s, oldest):
             request = self._requests.get(key)
             if request is None:
                 self._requests[key] = _Request(now_s, now_s)
-                asked.append(key)
+                due_requests.append(key)
             elif not request.gone and now_s - request.last_s >= self._resend_after_s:
-                asked.append(key)
-        return asked
+                due_requests.append(key)
+        return due_requests
 
-    def ready(self, now_s: float, *, silent: bool = False) -> Iterator[Item]:
-        """Tile images that can be read now, those of each tile in the order of its cycles.
+    def pop_ready(self, now_s: float, *, silent: bool = False) -> Iterator[Item]:
+        """Remove and yield the tile-cycles that can be read now, those of each tile in the order of its cycles.
 
         Parameters
         ----------
-        silent : whether the controller says nothing, so that it gets longer to send a frame.
+        silent : whether the controller is silent; then it gets more time to send a frame.
         """
         for tile in self.info.tiles:
             while (cycle := self._next[tile]) <= self.info.cycles:
-                leaving = self._leaving(tile, cycle, now_s, silent)
-                if leaving is None:
+                item = self._finished_item(tile, cycle, now_s, silent)
+                if item is None:
                     break
                 self._next[tile] = cycle + 1
                 left = self._assemblies.pop((tile, cycle), None)
@@ -252,22 +253,22 @@ class Assembler:
                 self._no_longer_incomplete(tile, cycle)
                 for channel in CHANNELS:
                     self._requests.pop(ChannelKey(tile, cycle, channel), None)
-                yield leaving
+                yield item
 
     @property
     def _oldest(self) -> int:
-        """Lowest cycle that a tile waits for."""
+        """Lowest cycle that has not left for every tile."""
         return min(self._next.values())
 
     def _no_longer_incomplete(self, tile: TileId, cycle: int) -> None:
-        lacking = self._incomplete.get(cycle)
-        if lacking is not None:
-            lacking.pop(tile, None)
-            if not lacking:
+        incomplete = self._incomplete.get(cycle)
+        if incomplete is not None:
+            incomplete.pop(tile, None)
+            if not incomplete:
                 del self._incomplete[cycle]
 
     def _has_room(self, tile: TileId, cycle: int, oldest: int) -> bool:
-        """Whether a frame of a tile-cycle may come in now."""
+        """Whether a frame of a tile-cycle is accepted now."""
         reserve = OLDEST_RESERVE if cycle == oldest else 0
         return (tile, cycle) in self._assemblies or (
             self.bytes_held + self.image_bytes <= self._refuse_above + reserve * self.image_bytes
@@ -275,7 +276,7 @@ class Assembler:
 
     def _checked(self, frame: Frame) -> ChannelKey:
         if frame.run != self.info.run:
-            raise WireError(Refusal.FOREIGN_RUN, f"frame of run {frame.run}, this is run {self.info.run}")
+            raise WireError(Refusal.FOREIGN_RUN, f"frame of run {frame.run}; the present run is {self.info.run}")
         tile = TileId(lane=frame.lane, tile=frame.tile)
         if tile not in self._next:
             raise WireError(Refusal.UNKNOWN_TILE, f"tile {tile}: run {self.info.run} does not declare it")
@@ -291,24 +292,23 @@ class Assembler:
             )
         return ChannelKey(tile, frame.cycle, frame.channel)
 
-    def _lacking(self, now_s: float, oldest: int) -> Iterator[ChannelKey]:
-        """Overdue frames, the oldest cycle first, as many as may be asked for at the same time."""
+    def _overdue_frames(self, now_s: float, oldest: int) -> Iterator[ChannelKey]:
+        """Missing frames of due cycles, the oldest cycle first, as many as may be requested at the same time."""
         left = REQUEST_WINDOW
-        for tile, cycle in self._open_places(oldest):
+        for tile, cycle in self._incomplete_with_room(oldest):
             if now_s - self._due_since[cycle] < self._resend_after_s:
                 return
-            for channel in self._absent(tile, cycle):
+            for channel in self._missing_channels(tile, cycle):
                 if left == 0:
                     return
                 left -= 1
                 yield ChannelKey(tile, cycle, channel)
 
-    def _open_places(self, oldest: int) -> Iterator[tuple[TileId, int]]:
-        """Due tile-cycles that lack frames and have room for them, the oldest cycle first."""
-        # A turn must not cost a look at every tile of a long backlog: where memory is full, only the cycles before and
-        # the images that have begun may come in, and their number is bounded.
-        full = not self.bytes_held + self.image_bytes <= self._refuse_above
-        if not full:
+    def _incomplete_with_room(self, oldest: int) -> Iterator[tuple[TileId, int]]:
+        """Due tile-cycles that lack frames and have memory for them, the oldest cycle first."""
+        # The cost must not grow with the backlog: when memory is full, only images that have begun and those of the
+        # oldest cycle are accepted, so nothing else is looked at.
+        if self.bytes_held + self.image_bytes <= self._refuse_above:
             yield from ((tile, cycle) for cycle, tiles in self._incomplete.items() for tile in tiles)
             return
         begun: dict[int, list[TileId]] = {}
@@ -320,24 +320,24 @@ class Assembler:
             if cycle > oldest:
                 yield from ((tile, cycle) for tile in self.info.tiles if tile in begun[cycle])
 
-    def _absent(self, tile: TileId, cycle: int) -> list[Channel]:
+    def _missing_channels(self, tile: TileId, cycle: int) -> list[Channel]:
         if cycle < self._next[tile]:
             return []
         assembly = self._assemblies.get((tile, cycle))
-        present = assembly.present if assembly else set()
-        return [channel for channel in CHANNELS if channel not in present]
+        return [channel for channel in CHANNELS if assembly is None or channel not in assembly.present]
 
-    def _leaving(self, tile: TileId, cycle: int, now_s: float, silent: bool) -> Item | None:
+    def _finished_item(self, tile: TileId, cycle: int, now_s: float, silent: bool) -> Item | None:
+        """The image of a tile-cycle, or its :class:`MissingImage`; None while its frames are waited for."""
         assembly = self._assemblies.get((tile, cycle))
         if assembly and assembly.complete:
             if assembly.pixels is None:
                 return SpooledImage(tile, cycle)
             return TileImage(tile, cycle, assembly.pixels)
-        absent = self._absent(tile, cycle)
-        requests = [self._requests.get(ChannelKey(tile, cycle, channel)) for channel in absent]
-        frames, names = len(CHANNELS) - len(absent), ",".join(absent)
+        missing = self._missing_channels(tile, cycle)
+        requests = [self._requests.get(ChannelKey(tile, cycle, channel)) for channel in missing]
+        frames, names = len(CHANNELS) - len(missing), ",".join(missing)
         if any(request and request.gone for request in requests):
-            return MissingImage(tile, cycle, f"channel {names}: gone at the controller", frames)
+            return MissingImage(tile, cycle, f"channel {names}: the controller no longer has it", frames)
         missing_after_s = self._missing_after_s or self.cycle_time.missing_after_s
         for request in filter(None, requests):
             waited_s = missing_after_s if request.sent and not silent else SILENT_FACTOR * missing_after_s

@@ -1,4 +1,4 @@
-"""Reception: the controller's messages go into the assembler, and missing frames are asked for again."""
+"""The reception: it passes the controller's messages to the assembler, and requests missing frames."""
 
 import time
 
@@ -13,8 +13,8 @@ from daemon.watching.liveness import Liveness
 
 POLL_S = 0.05
 
-UNHEARD_S = 5.0
-"""A controller that says nothing for so long, although the daemon asks where it is, does not hear the daemon either."""
+SILENT_S = 5.0
+"""After a silence of this length the daemon assumes that the controller does not receive its requests either."""
 
 
 class Reception:
@@ -25,11 +25,11 @@ class Reception:
     ) -> None:
         self._info, self._ingest, self._assembler = info, ingest, assembler
         self._counters, self._liveness = counters, liveness
-        self.unheard = False
-        """Whether the controller says nothing, so that it gets more time to send a frame."""
+        self.silent = False
+        """Whether the controller is silent, so that it gets more time to send a frame."""
 
     def receive(self) -> None:
-        """Take in the messages that have come, and ask for frames that are overdue; waits a moment for the first."""
+        """Take the messages that come within a moment, and request frames that are overdue."""
         for message, payload in self._ingest.receive(POLL_S):
             try:
                 self._take(message, payload)
@@ -37,23 +37,23 @@ class Reception:
                 self._ingest.refuse(error)
             except MemoryError:
                 self._ingest.refuse(WireError(Refusal.MEMORY, f"{message.topic}: the system gives no memory"))
-        unheard = self._liveness.silent_s > UNHEARD_S
-        if self.unheard and not unheard:
-            self._assembler.ask_anew()
-        self.unheard = unheard
+        silent = self._liveness.silent_s > SILENT_S
+        if self.silent and not silent:
+            self._assembler.forget_requests()
+        self.silent = silent
         for key in self._assembler.requests(time.monotonic()):
             request = Resend(
                 run=self._info.run, lane=key.tile.lane, tile=key.tile.tile, cycle=key.cycle, channel=key.channel
             )
             if self._ingest.send(request):
-                self._assembler.sent(key, time.monotonic())
-                self._counters.asked("resend_requested")
+                self._assembler.mark_requested(key, time.monotonic())
+                self._counters.resend("resend_requested")
 
     def _take(self, message: Message, payload: bytes) -> None:
         now = time.monotonic()
         run = getattr(message, "run", self._info.run)
         if run != self._info.run:
-            raise WireError(Refusal.FOREIGN_RUN, f"{message.topic} of run {run}, this is run {self._info.run}")
+            raise WireError(Refusal.FOREIGN_RUN, f"{message.topic} of run {run}; the present run is {self._info.run}")
         match message:
             case Frame():
                 outcome = self._assembler.add(message, payload, now)
@@ -65,7 +65,7 @@ class Reception:
             case Position():
                 self._assembler.mark_due(self._info.cycles if message.ended else message.cycle, now)
             case Gone():
-                self._counters.asked("gone")
-                self._assembler.gone(message)
+                self._counters.resend("gone")
+                self._assembler.mark_gone(message)
             case RunStart() if message.info != self._info:
-                raise WireError(Refusal.HEADER, f"run {run} is declared anew with other reads, tiles or sizes")
+                raise WireError(Refusal.HEADER, f"run {run} is declared again with different reads, tiles or sizes")

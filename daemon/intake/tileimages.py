@@ -1,4 +1,4 @@
-"""The tile images that leave the assembler."""
+"""The items that leave the assembler: tile images, or the word that one is missing."""
 
 from dataclasses import dataclass
 
@@ -27,14 +27,13 @@ class SpooledImage:
 
 @dataclass(frozen=True)
 class MissingImage:
-    """A tile-cycle whose images did not all come."""
+    """A tile-cycle whose frames did not all come."""
 
     tile: TileId
     cycle: int
     reason: str
     frames: int
-    """Channels that came nevertheless."""
+    """Number of its frames that came."""
 
 
 Item = TileImage | SpooledImage | MissingImage
-"""What leaves the assembler."""

@@ -1,4 +1,4 @@
-"""Retrying writes that fail for a reason that may pass: a full disk, a lost permission, a failing disk, no memory."""
+"""Retrying writes that fail for a passing reason: a full disk, a lost permission, a failing disk, no memory."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from daemon.watching.liveness import Liveness
 from daemon.watching.troubles import Troubles
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0
-"""The pause between two attempts begins here, doubles, and ends here."""
+"""The first pause between two attempts; each one is twice as long as the one before, up to the second value."""
 
 PHASES = {
     StopReason.DISK_FULL: Phase.DISK_FULL,
@@ -20,7 +20,7 @@ PHASES = {
     StopReason.STORAGE_FAILED: Phase.STORAGE_FAILED,
     StopReason.OUT_OF_MEMORY: Phase.OUT_OF_MEMORY,
 }
-"""Reasons that may pass, and the phase that the status shows meanwhile."""
+"""Reasons that may pass, and the phase that the status shows while the action is retried."""
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 class StorageRetry:
     """Tries an action on files until it succeeds; any thread may use it.
 
-    An action that failed half-way must have the same result when it is done again.
+    The action must be repeatable: after a failure half-way, doing it again must give the same result.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class StorageRetry:
         ----------
         announce : takes the level and the text of an event.
         stopping : whether the daemon was asked to stop; then a failing action is not tried again.
-        retry_for_s : an action that fails for so long is given up.
+        retry_for_s : an action that has failed for this long is given up.
         """
         self._troubles, self._liveness, self._announce, self._stopping = troubles, liveness, announce, stopping
         self._retry_for_s = retry_for_s
@@ -57,11 +57,11 @@ class StorageRetry:
 
         Parameters
         ----------
-        what : the files in question, for the status and the log.
+        what : name of the files that the action is about, for the status and the log.
 
         Raises
         ------
-        OutputError : the action did not succeed in time, or failed for a reason that does not pass.
+        OutputError : the action did not succeed within ``retry_for_s``, or its reason does not pass by itself.
         """
         began, pause_s = None, FIRST_PAUSE_S
         while True:
@@ -81,8 +81,8 @@ class StorageRetry:
                 if began is not None:
                     self._troubles.end(what)
                     waited_s = round(time.monotonic() - began, 1)
-                    log.info("goes on", what=what, waited_s=waited_s)
-                    self._announce("info", f"{what}: goes on after {waited_s:g} s")
+                    log.info("continues", what=what, waited_s=waited_s)
+                    self._announce("info", f"{what}: continues after {waited_s:g} s")
                 return done
             self._liveness.wait(pause_s, self._stopping)
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
@@ -90,8 +90,8 @@ class StorageRetry:
     def _report(self, what: str, failure: OutputError) -> None:
         phase = PHASES[failure.reason]
         self._troubles.begin(what, phase, str(failure))
-        log.error("waits", phase=phase.value, error=str(failure), retry_for_s=self._retry_for_s)
-        self._announce("error", f"{failure}; tried again for {self._retry_for_s:g} s")
+        log.error("waiting", phase=phase.value, error=str(failure), retry_for_s=self._retry_for_s)
+        self._announce("error", f"{failure}; it is tried again for up to {self._retry_for_s:g} s")
 
 
 def _failure(what: str, error: OSError | OutputError | MemoryError) -> OutputError:

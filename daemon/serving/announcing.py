@@ -1,4 +1,4 @@
-"""Telling others: what was committed, to counters and stream, and events, to operators."""
+"""Announcing commits, to counters and stream, and events, to operators."""
 
 import time
 
@@ -12,7 +12,7 @@ from daemon.watching.runstatus import RunStatus
 
 
 class Announcer:
-    """The one observer of a run's commits."""
+    """The only observer of a run's commits."""
 
     def __init__(self, run: str, counters: Counters, liveness: Liveness, stream: Stream) -> None:
         self._run, self._counters, self._liveness, self._stream = run, counters, liveness, stream
@@ -26,13 +26,13 @@ class Announcer:
             template = Template(run=self._run, seq=0, lane=tile.lane, tile=tile.tile, n=n)
             self._stream.send(template, committed.positions[:, ::-1].astype("<f4").tobytes())
             return
+        outcome, calls = committed.outcome, committed.calls
         self._counters.committed(
-            tile, committed.cycle, committed.status, frames=committed.frames, passing=committed.passing
+            committed.tile, outcome.cycle, outcome.status, frames=outcome.frames, passing=committed.passing
         )
         self._liveness.worked()
-        n = len(committed.calls)
-        calls = Calls(run=self._run, seq=0, lane=tile.lane, tile=tile.tile, cycle=committed.cycle, n=n)
-        self._stream.send(calls, committed.calls.tobytes())
+        message = Calls(run=self._run, seq=0, lane=tile.lane, tile=tile.tile, cycle=outcome.cycle, n=len(calls))
+        self._stream.send(message, calls.tobytes())
 
 
 class EventPublisher:

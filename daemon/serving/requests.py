@@ -1,4 +1,4 @@
-"""Requests to the daemon: status, tiles and replay on one socket, drain on another; answered by a thread of its own."""
+"""Answers to requests, in a separate thread: status, tiles and replay on one socket, drain on another."""
 
 import threading
 import time
@@ -37,20 +37,20 @@ from daemon.watching.runstatus import RunStatus
 POLL_MS = 200
 
 QUEUE = 16
-"""Requests of a client that wait, and answers that it has not taken."""
+"""Most requests of one client that wait, and most answers that it has not received."""
 
-LARGEST_PART = 4096
-"""Bytes of the largest part of a request."""
+MAX_PART = 4096
+"""Bytes that the largest part of a request may have."""
 
 SHARE = 0.1
-"""Of one processor core, that answering takes in the long run: under a flood requests wait, and calling does not."""
+"""Share of one processor core that answering takes in the long run: in a flood, requests wait and calling does not."""
 
 BURST_S = 0.5
-"""Seconds of a core that it may take at once after it was idle: who catches up for a while need not wait."""
+"""Seconds of a core that answering may take without a pause after it was idle, so that short bursts do not wait."""
 
-LONGEST_REST_S = 1.0
+MAX_REST_S = 1.0
 
-READS = (StatusQuery, TilesQuery, Replay)
+QUERIES = (StatusQuery, TilesQuery, Replay)
 COMMANDS = (Drain,)
 
 
@@ -58,13 +58,18 @@ COMMANDS = (Drain,)
 class _RequestSocket:
     name: str
     socket: zmq.Socket[bytes]
-    taken: tuple[type[Message], ...]
-    elsewhere: str
-    """What to do about requests that the other socket takes."""
+    accepted: tuple[type[Message], ...]
+    hint: str
+    """Part of the answer to a request that belongs on the other socket."""
 
 
 class RequestServer:
-    """Answers requests, also while every worker hangs; those that read on one socket, commands on the other."""
+    """Answers requests, also while every worker hangs: queries on one socket, commands on the other.
+
+    Parameters
+    ----------
+    drain : is called when a client asks for it.
+    """
 
     def __init__(
         self,
@@ -79,10 +84,16 @@ class RequestServer:
         self._stop = threading.Event()
         with ExitStack() as opened:
             self._sockets = tuple(
-                _RequestSocket(name, _opened(opened, context, name, endpoint, keys, gate), taken, elsewhere)
-                for name, endpoint, keys, taken, elsewhere in (
-                    ("control", config.endpoint, gate.observers, READS, "it is a command: ask at control.command"),
-                    ("command", config.command, gate.operators, COMMANDS, "it is no command: ask at control.endpoint"),
+                _RequestSocket(name, _bound(opened, context, name, endpoint, keys, gate), accepted, hint)
+                for name, endpoint, keys, accepted, hint in (
+                    ("control", config.endpoint, gate.observers, QUERIES, "this is a command: ask at control.command"),
+                    (
+                        "command",
+                        config.command,
+                        gate.operators,
+                        COMMANDS,
+                        "this is not a command: ask at control.endpoint",
+                    ),
                 )
             )
             self._opened = opened.pop_all()
@@ -90,7 +101,7 @@ class RequestServer:
         self._thread.start()
 
     def serve_run(self, run: str, files: RunFiles) -> None:
-        """Replays are answered from this run's files."""
+        """Set the run whose files answer replays."""
         self._run = (run, files)
 
     def __enter__(self) -> "RequestServer":
@@ -115,21 +126,21 @@ class RequestServer:
                     if served.socket in ready:
                         self._answer_one(served)
                 if rested:
-                    self._status.counters.slowed(len(ready))
+                    self._status.counters.requests_delayed(len(ready))
                 now_s, spent_s = time.monotonic(), time.thread_time() - begun_s
                 credit_s = min(BURST_S, credit_s + SHARE * (now_s - looked_s)) - spent_s
                 looked_s, rested = now_s, credit_s < 0
                 if rested:
-                    self._stop.wait(min(-credit_s / SHARE, LONGEST_REST_S))
+                    self._stop.wait(min(-credit_s / SHARE, MAX_REST_S))
 
     def _answer_one(self, served: _RequestSocket) -> None:
-        """Answer one request, so that the other socket and other clients have their turn."""
+        """Answer one request only; the next one may be of the other socket or of another client."""
         identity, *parts = served.socket.recv_multipart()
         answer, payload = self._answer(parts, served)
         try:
             served.socket.send_multipart([identity, *encode(answer, payload)], zmq.NOBLOCK)
         except zmq.ZMQError:
-            # The client went away, or asks and does not take the answers.
+            # The client has disconnected, or does not receive its answers.
             self._status.counters.request_refused(served.name, "unread")
 
     def _answer(self, parts: list[bytes], served: _RequestSocket) -> tuple[Message, bytes]:
@@ -138,10 +149,10 @@ class RequestServer:
         except WireError as error:
             self._status.counters.request_refused(served.name, error.refusal)
             return Refused(reason=str(error)[:2000]), b""
-        if not isinstance(request, served.taken):
+        if not isinstance(request, served.accepted):
             self._status.counters.request_refused(served.name, Refusal.TOPIC)
-            known = isinstance(request, (*READS, *COMMANDS))
-            return Refused(reason=f"{request.topic}: {served.elsewhere if known else 'it is not a request'}"), b""
+            known = isinstance(request, (*QUERIES, *COMMANDS))
+            return Refused(reason=f"{request.topic}: {served.hint if known else 'this is not a request'}"), b""
         match request:
             case StatusQuery():
                 return StatusAnswer(), self._status.snapshot().model_dump_json().encode()
@@ -179,7 +190,7 @@ class RequestServer:
         return answer, calls.tobytes()
 
 
-def _opened(
+def _bound(
     opened: ExitStack,
     context: zmq.Context[zmq.Socket[bytes]],
     name: str,
@@ -189,8 +200,8 @@ def _opened(
 ) -> zmq.Socket[bytes]:
     socket = opened.enter_context(context.socket(zmq.ROUTER))
     socket.setsockopt(zmq.LINGER, 500)
-    # An answer that cannot be sent is an error, and counted.
+    # An answer that cannot be sent raises an error, and is counted.
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     gate.watch(name, socket)
-    bind(socket, endpoint, keys=keys, queue=QUEUE, largest_part=LARGEST_PART)
+    bind(socket, endpoint, keys=keys, queue=QUEUE, largest_part=MAX_PART)
     return socket

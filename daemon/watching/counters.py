@@ -1,4 +1,4 @@
-"""Counters: the books of frames and tile-cycles, and what was refused."""
+"""Counters: the numbers of frames, tile-cycles and refusals that the status shows, and whether they balance."""
 
 import threading
 import time
@@ -15,16 +15,16 @@ class Counters:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counted = Status()
-        """Holds the numbers that the status shows as they are."""
+        """Holds the numbers that the status shows unchanged."""
         self._refused: Counter[str] = Counter()
         self._shut_out: Counter[str] = Counter()
         self._requests_refused: Counter[str] = Counter()
         self._slowed = 0
         self._committed: dict[TileId, int] = {}
-        self._since, self._committed_here = time.monotonic(), 0
+        self._since, self._committed_since = time.monotonic(), 0
         self._pending: set[tuple[TileId, int]] = set()
         self._frames: Counter[tuple[TileId, int]] = Counter()
-        """Frames of tile-cycles that are not committed."""
+        """Frames by tile-cycle, of those that are not committed."""
 
     def reset(self) -> None:
         """Begin at zero for another run; refused connections and requests count for the daemon's whole life."""
@@ -43,44 +43,43 @@ class Counters:
         passing_filter: int,
         spooled: Collection[tuple[TileId, int]],
     ) -> None:
-        """Begin where the ledger of the run ends.
+        """Begin a run with the counts of its ledger.
 
         Parameters
         ----------
         expected : tile-cycles of the whole run.
         committed : last committed cycle of every tile of the run.
         totals : committed tile-cycles by status.
-        clusters, passing_filter : of the templates that exist.
+        clusters, passing_filter : clusters in the committed templates, and those known to pass the filter.
         spooled : tile-cycles whose images an earlier start left in the spool.
         """
         with self._lock:
-            status, books = self._counted, self._counted.tile_cycles
+            counted = self._counted
             self._frames = Counter({key: len(CHANNELS) for key in spooled})
-            status.frames.restored = len(CHANNELS) * len(spooled)
+            counted.frames.restored = len(CHANNELS) * len(spooled)
             self._committed = dict(committed)
-            status.clusters, status.passing_filter = clusters, passing_filter
-            books.expected = expected
-            books.called = totals[CycleStatus.CALLED]
-            books.missing = totals[CycleStatus.MISSING]
-            books.failed = totals[CycleStatus.FAILED]
-            books.received = sum(totals.values())
-            self._since, self._committed_here = time.monotonic(), 0
+            counted.clusters, counted.passing_filter = clusters, passing_filter
+            counted.tile_cycles.expected = expected
+            for status, number in totals.items():
+                setattr(counted.tile_cycles, status.value, number)
+            counted.tile_cycles.received = sum(totals.values())
+            self._since, self._committed_since = time.monotonic(), 0
 
     def frame(self, outcome: str, tile: TileId, cycle: int) -> None:
-        """Count a frame that was not refused: ``accepted``, ``duplicate`` or ``late``."""
+        """Count a frame that was not refused; its outcome is ``accepted``, ``duplicate`` or ``late``."""
         with self._lock:
             self._counted.frames.received += 1
             self._add(outcome)
             if outcome == "accepted":
                 self._frames[tile, cycle] += 1
 
-    def asked(self, outcome: str) -> None:
-        """Count a request for a frame, ``resend_requested``, or its answer ``gone``."""
+    def resend(self, outcome: str) -> None:
+        """Count a request for a frame, ``resend_requested``, or the answer that it no longer exists, ``gone``."""
         with self._lock:
             self._add(outcome)
 
     def gap(self, messages: int) -> None:
-        """Count sequence numbers of the controller that did not come."""
+        """Count messages of the controller that did not come, by their sequence numbers."""
         with self._lock:
             self._counted.frames.gaps += messages
 
@@ -89,7 +88,7 @@ class Counters:
         with self._lock:
             self._refused[reason] += 1
 
-    def shut_out(self, socket: str) -> None:
+    def connection_refused(self, socket: str) -> None:
         """Count a connection that a socket refused."""
         with self._lock:
             self._shut_out[socket] += 1
@@ -99,13 +98,13 @@ class Counters:
         with self._lock:
             self._requests_refused[f"{socket}_{reason}"] += 1
 
-    def slowed(self, requests: int) -> None:
+    def requests_delayed(self, requests: int) -> None:
         """Count requests of clients that had to wait."""
         with self._lock:
             self._slowed += requests
 
     def received(self, tile: TileId, cycle: int) -> None:
-        """Count a tile-cycle that left the assembler."""
+        """Count a tile-cycle that is to be called: its images are complete, or it was given up as missing."""
         with self._lock:
             self._counted.tile_cycles.received += 1
             self._pending.add((tile, cycle))
@@ -119,14 +118,14 @@ class Counters:
         passing : clusters of the tile that pass the filter, if this cycle decided it; else 0.
         """
         with self._lock:
-            books = self._counted.tile_cycles
-            setattr(books, status.value, getattr(books, status.value) + 1)
+            counts = self._counted.tile_cycles
+            setattr(counts, status.value, getattr(counts, status.value) + 1)
             self._pending.discard((tile, cycle))
             self._frames.pop((tile, cycle), None)
             self._counted.frames.committed += frames
             self._counted.passing_filter += passing
             self._committed[tile] = cycle
-            self._committed_here += 1
+            self._committed_since += 1
 
     def template(self, clusters: int) -> None:
         """Count the clusters of a committed template."""
@@ -139,7 +138,7 @@ class Counters:
             self._sink(name).files += files
 
     def sink_behind(self, name: str, tile_cycles: int) -> None:
-        """Note how many committed tile-cycles are not in a sink's files."""
+        """Note how many committed tile-cycles a sink's files do not contain yet."""
         with self._lock:
             self._sink(name).behind = tile_cycles
 
@@ -165,14 +164,14 @@ class Counters:
             return min(self._committed.values(), default=0)
 
     def put_into(self, status: Status) -> None:
-        """Put all numbers into a status, and say whether the books balance."""
+        """Put all numbers into a status, with the word whether they balance."""
         with self._lock:
             counted = self._counted.model_copy(deep=True)
             for name in ("tile_cycles", "frames", "clusters", "passing_filter", "sinks", "stream_dropped"):
                 setattr(status, name, getattr(counted, name))
-            books, frames = status.tile_cycles, status.frames
-            books.pending = status.lag.tile_cycles = len(self._pending)
-            books.balanced = books.received == books.called + books.missing + books.failed + books.pending
+            counts, frames = status.tile_cycles, status.frames
+            counts.pending = status.lag.tile_cycles = len(self._pending)
+            counts.balanced = counts.received == counts.called + counts.missing + counts.failed + counts.pending
             frames.refused = dict(sorted(self._refused.items()))
             frames.received += self._refused.total()
             frames.pending = self._frames.total()
@@ -181,7 +180,7 @@ class Counters:
             status.requests_refused = dict(sorted(self._requests_refused.items()))
             status.cycle = min(self._committed.values(), default=0)
             elapsed = time.monotonic() - self._since
-            status.tile_cycles_per_s = round(self._committed_here / elapsed, 3) if elapsed > 0 else 0.0
+            status.tile_cycles_per_s = round(self._committed_since / elapsed, 3) if elapsed > 0 else 0.0
 
     def _add(self, outcome: str) -> None:
         frames = self._counted.frames

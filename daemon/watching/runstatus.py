@@ -30,7 +30,7 @@ class RunStatus:
 
     Attributes
     ----------
-    counters, liveness, troubles : the parts that the rooms of the daemon report to.
+    counters, liveness, troubles : the parts of the status that the stages of a run report to.
     """
 
     def __init__(self, version: str, *, stalled_after_s: float = math.inf) -> None:
@@ -46,8 +46,8 @@ class RunStatus:
         self._begun = time.monotonic()
         self._busy_s: Callable[[], float] = lambda: 0.0
 
-    def take_up(self, run: str) -> None:
-        """Name the run that the daemon takes up; nothing else is known of it yet."""
+    def name_run(self, run: str) -> None:
+        """Set the run that the daemon opens; its numbers are unknown before :meth:`start_run`."""
         with self._lock:
             self._status = Status(version=self._status.version, state=RunState.RUNNING, run=run)
             self.counters.reset()
@@ -62,7 +62,7 @@ class RunStatus:
         passing_filter: int,
         spooled: Collection[tuple[TileId, int]],
     ) -> None:
-        """Start the run that was taken up, or continue where its ledger ends; :meth:`Counters.begin` has the rest."""
+        """Start or continue the named run; the arguments are described at :meth:`Counters.begin`."""
         with self._lock:
             self._status.cycles, self._begun = cycles, time.monotonic()
             self.counters.begin(
@@ -75,35 +75,35 @@ class RunStatus:
             )
 
     def set_engine(self, engine: EngineStatus, fit: FitStatus, busy_s: Callable[[], float]) -> None:
-        """Say which engine is in use, and on which device cycles are fitted.
+        """Set the engine in use, and the device that fits cycles.
 
         Parameters
         ----------
-        busy_s : returns the seconds since the start of the run in which an engine had a tile to compute.
+        busy_s : a function that returns the seconds in which an engine had a tile to compute, since the run started.
         """
         with self._lock:
             self._status.engine, self._status.fit, self._busy_s = engine, fit, busy_s
 
     def set_state(self, state: RunState, stop: StopReason | None = None, reason: str = "") -> None:
-        """Change the state; a run that has ended has a reason to have stopped."""
+        """Change the state; a state of ``ENDED`` comes with its stop reason."""
         with self._lock:
             self._status.state, self._status.stop_reason, self._status.reason = state, stop, reason
             if state in ENDED:
                 self.troubles.clear()
 
     def set_lag(self, *, newest_cycle: int, lag: Lag, spool: SpoolStatus, disk: DiskStatus) -> None:
-        """Say how far the controller is, what is held where, and what will be full when."""
+        """Set how far the controller is, what memory, spool and disk hold, and when they will be full."""
         with self._lock:
             lag.cycles = max(0, newest_cycle - self.counters.committed_by_all)
             self._status.lag, self._status.spool, self._status.disk = lag, spool, disk
 
     def committed_cycles(self) -> tuple[str, dict[TileId, int]]:
-        """The run that was taken up last, and the last committed cycle of each of its tiles."""
+        """The newest run, and the last committed cycle of each of its tiles."""
         with self._lock:
             return self._status.run, self.counters.committed_cycles()
 
     def snapshot(self) -> Status:
-        """A consistent copy of everything."""
+        """A consistent copy of the whole status."""
         with self._lock:
             status = self._status.model_copy(deep=True)
             self.counters.put_into(status)
@@ -117,9 +117,9 @@ class RunStatus:
             return status
 
     def _phase(self, status: Status) -> Phase:
-        """The first phase, in their order, that describes the run."""
-        holding = {trouble.phase for trouble in status.troubles}
-        holding |= {Phase.HOLDING} if status.lag.holding else set()
-        holding |= {Phase.STALLED} if self.liveness.stalled else set()
-        holding |= {Phase.CATCHING_UP} if status.spool.images else set()
-        return next((phase for phase in Phase if phase in holding), Phase.CALLING)
+        """The first of the phases, in the order of :class:`Phase`, that apply to the run."""
+        present = {trouble.phase for trouble in status.troubles}
+        present |= {Phase.HOLDING} if status.lag.holding else set()
+        present |= {Phase.STALLED} if self.liveness.stalled else set()
+        present |= {Phase.CATCHING_UP} if status.spool.images else set()
+        return next((phase for phase in Phase if phase in present), Phase.CALLING)

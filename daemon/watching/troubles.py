@@ -1,4 +1,4 @@
-"""Troubles: what hinders a run and is waited for."""
+"""Troubles: faults that hinder a run, and that the daemon waits out."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from seqd_client.status import Phase, Trouble
 class Troubles:
     """The troubles of the present run; any thread may use it.
 
-    Two threads may have a trouble of the same name; each one ends its own.
+    Two threads may have troubles of the same name; each thread ends its own.
     """
 
     def __init__(self) -> None:
@@ -18,7 +18,7 @@ class Troubles:
         """By name and thread: phase, text, and when the trouble began."""
 
     def begin(self, what: str, phase: Phase, text: str) -> None:
-        """Note a trouble, or its new text."""
+        """Note a trouble of the calling thread, or a new text for it."""
         with self._lock:
             key = what, threading.get_ident()
             since = self._known[key][2] if key in self._known else time.monotonic()
@@ -35,7 +35,7 @@ class Troubles:
             self._known.clear()
 
     def listed(self) -> list[Trouble]:
-        """All troubles, as the status shows them."""
+        """All troubles, in the form of the status."""
         now = time.monotonic()
         with self._lock:
             return [

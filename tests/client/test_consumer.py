@@ -376,7 +376,7 @@ class Instrument:
         self.control.serve_run(run, self.files)
         committed = {TileId(lane=1, tile=tile): 0 for tile in TILES}
         totals = dict.fromkeys(CycleStatus, 0)
-        self.run_status.take_up(run)
+        self.run_status.name_run(run)
         self.run_status.start_run(
             cycles=cycles,
             committed=committed,

@@ -6,14 +6,14 @@ from seqd_client.status import CycleStatus, Phase, RunState, Status, StopReason
 from daemon.watching.runstatus import RunStatus
 from tests.support.places import DOCS
 
-REGENERATE = "python tests/regenerate_status_schema.py"
+REGENERATE = "python -m tests.client.regenerate_status_schema"
 SCHEMA = DOCS / "status.schema.json"
 FIRST, SECOND = TileId(lane=1, tile=1101), TileId(lane=1, tile=1102)
 
 
 def started(**committed):
     run_status = RunStatus("1.2.3")
-    run_status.take_up("R1")
+    run_status.name_run("R1")
     run_status.start_run(
         cycles=5,
         committed={FIRST: committed.get("first", 0), SECOND: committed.get("second", 0)},
@@ -26,7 +26,7 @@ def started(**committed):
 
 
 def test_schema_of_the_status_is_fresh():
-    assert json.loads(SCHEMA.read_text("utf-8")) == Status.model_json_schema(), f"write it anew with: {REGENERATE}"
+    assert json.loads(SCHEMA.read_text("utf-8")) == Status.model_json_schema(), f"write it again with: {REGENERATE}"
 
 
 def test_status_comes_back_from_its_json():

@@ -26,7 +26,7 @@ from daemon.cli.makekeys import keys as make_keys
 from daemon.config import ConfigError, ControlConfig, SecurityConfig, load_config
 from daemon.serving.gate import Gate
 from daemon.serving.requests import SHARE, RequestServer
-from daemon.watching.logs import LINES
+from daemon.watching.logs import MAX_LINES
 from daemon.watching.runstatus import RunStatus
 from tests.support.places import DOCS
 from tests.support.processes import SEQD, bench, finish, outputs, process
@@ -659,7 +659,7 @@ def test_flood_of_bad_messages_is_counted_and_fills_no_disk(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "daemon.log").read_text().splitlines()]
     written = [line for line in lines if line["event"] == "message refused"]
     periods = 1 + sum(line["event"] == "warnings left out" for line in lines)
-    assert LINES <= len(written) <= LINES * periods
+    assert MAX_LINES <= len(written) <= MAX_LINES * periods
     assert len(written) + sum(line.get("number", 0) for line in lines if line["event"] == "warnings left out") == number
 
 
@@ -715,4 +715,4 @@ def test_run_folder_that_is_a_link_is_refused_and_nothing_written_elsewhere(part
         assert finish(daemon) == 8
     assert not list(elsewhere.iterdir())
     last = (tmp_path / "daemon.log").read_text().splitlines()[-1]
-    assert last == f"seqd: run folder {link}: a link to {elsewhere}; a folder of its own is needed"
+    assert last == f"seqd: run folder {link}: is a link to {elsewhere}; a real folder is needed"

@@ -91,7 +91,7 @@ class Calling:
                 opened,
                 opened,
                 fallen_back="",
-                changed=lambda engine: None,
+                engine_changed=lambda engine: None,
                 faults=FaultsConfig(engine_backoff_s=0, **settings),
                 troubles=status.troubles,
                 liveness=status.liveness,

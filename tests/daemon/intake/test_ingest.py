@@ -81,15 +81,15 @@ def test_published_messages_arrive_in_order(bench):
 
 
 def test_skipped_sequence_numbers_are_counted(bench):
-    bench.ingest.follow("R1")
+    bench.ingest.set_run("R1")
     for seq in (10, 11, 15, 12, 16):
         bench.publish(*frame(seq))
     bench.received(5)
     assert bench.status.snapshot().frames.gaps == 3
 
 
-def test_numbers_that_begin_anew_are_watched_from_there(bench):
-    bench.ingest.follow("R1")
+def test_numbers_that_begin_again_are_watched_from_there(bench):
+    bench.ingest.set_run("R1")
     bench.publish(*frame(40))
     bench.publish(RunStart(run="R1", seq=0, info=INFO))
     bench.publish(*frame(3))
@@ -128,7 +128,7 @@ def test_daemon_that_joins_a_busy_run_asks_for_its_start(bench):
 
 
 def test_daemon_that_knows_the_run_does_not_ask_for_its_start(bench):
-    bench.ingest.follow("R1")
+    bench.ingest.set_run("R1")
     bench.publish(*frame(100))
     assert len(bench.received(1)) == 1
     list(bench.ingest.receive(0.01))

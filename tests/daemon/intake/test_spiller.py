@@ -32,10 +32,10 @@ class Disk:
 
 
 def moved(spiller):
-    """What becomes of the image that was given."""
+    """The tile-cycle whose image has moved; None when its writing failed."""
     deadline = time.monotonic() + 10
     while spiller.busy and time.monotonic() < deadline:
-        if (done := spiller.moved()) is not None:
+        if (done := spiller.poll()) is not None:
             return done
         time.sleep(0.01)
     return None
@@ -46,16 +46,16 @@ def impatient():
     return StorageRetry(Troubles(), Liveness(), lambda *_: None, lambda: False, retry_for_s=0)
 
 
-def test_image_that_could_not_be_moved_can_be_given_again(impatient):
+def test_image_that_could_not_be_moved_can_be_started_again(impatient):
     disk = Disk(failures=2)
     with Spiller(disk, {}, impatient) as spiller:
-        spiller.give(IMAGE)
+        spiller.start(IMAGE)
         assert moved(spiller) is None
         assert not spiller.busy
         while disk.failures:
-            spiller.give(IMAGE)
+            spiller.start(IMAGE)
             moved(spiller)
-        spiller.give(IMAGE)
+        spiller.start(IMAGE)
         assert moved(spiller) == (TILE, 3)
     assert disk.images == {(TILE, 3)}
 
@@ -63,6 +63,6 @@ def test_image_that_could_not_be_moved_can_be_given_again(impatient):
 def test_image_that_was_called_while_it_was_moved_is_not_left_behind(impatient):
     disk = Disk(failures=0)
     with Spiller(disk, {TILE: 3}, impatient) as spiller:
-        spiller.give(IMAGE)
+        spiller.start(IMAGE)
         assert moved(spiller) == (TILE, 3)
     assert disk.images == set()

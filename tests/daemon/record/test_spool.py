@@ -81,12 +81,12 @@ def test_image_of_another_size_is_not_called(spool, files):
         spool.get(TILE, 3)
 
 
-def test_what_is_kept_reaches_to_the_first_cycle_that_is_nowhere(spool):
+def test_spool_is_kept_up_to_the_first_cycle_that_is_nowhere(spool):
     for cycle in (3, 4, 6):
         spool.put(TILE, cycle, image(cycle))
-    assert [spool.reaches(TILE, committed) for committed in (1, 2, 5)] == [1, 4, 6]
+    assert [spool.kept_up_to(TILE, committed) for committed in (1, 2, 5)] == [1, 4, 6]
     spool.drop(TILE, 3)
-    assert spool.reaches(TILE, 2) == 2
+    assert spool.kept_up_to(TILE, 2) == 2
     spool.drop(TILE, 3)
 
 

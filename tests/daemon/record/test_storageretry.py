@@ -70,7 +70,7 @@ def test_what_passes_is_waited_out_in_a_named_phase(error, phase, retry, status,
     assert status.snapshot().phase is Phase.CALLING
     assert [level for level, _ in said] == ["error", "info"]
     assert said[0][1].startswith("ledger: ")
-    assert said[1][1].startswith("ledger: goes on after ")
+    assert said[1][1].startswith("ledger: continues after ")
 
 
 def test_waiting_is_not_stalling(retry, status):

@@ -73,7 +73,7 @@ def run(control, status, tmp_path):
         for cycle, calls in enumerate(cycles, 1):
             file.put(cycle, calls)
         file.close()
-    status.take_up("R1")
+    status.name_run("R1")
     status.start_run(
         cycles=5,
         committed={TILE: 2, EMPTY: 2},
@@ -103,7 +103,7 @@ def test_drain_is_accepted_and_carried_out(control, command, drained):
 
 
 def test_command_on_the_socket_that_reads_is_refused_with_where_to_ask(client, drained, status):
-    assert client.ask(Drain())[0] == Refused(reason="drain: it is a command: ask at control.command")
+    assert client.ask(Drain())[0] == Refused(reason="drain: this is a command: ask at control.command")
     assert not drained.is_set()
     assert status.snapshot().requests_refused == {"control_topic": 1}
 
@@ -112,7 +112,7 @@ def test_command_on_the_socket_that_reads_is_refused_with_where_to_ask(client, d
 def test_question_on_the_socket_for_commands_is_refused_with_where_to_ask(control, command, status, request_):
     with ControlClient(command) as operator:
         answer, _ = operator.ask(request_)
-    assert answer == Refused(reason=f"{request_.topic}: it is no command: ask at control.endpoint")
+    assert answer == Refused(reason=f"{request_.topic}: this is not a command: ask at control.endpoint")
     assert status.snapshot().requests_refused == {"command_topic": 1}
 
 
@@ -159,7 +159,7 @@ def test_tiles_are_empty_before_the_first_run_and_then_say_how_far_each_is(clien
 
 
 def test_message_that_is_no_request_is_refused_and_counted(client, status):
-    assert client.ask(Hold(run="R1"))[0] == Refused(reason="hold: it is not a request")
+    assert client.ask(Hold(run="R1"))[0] == Refused(reason="hold: this is not a request")
     assert status.snapshot().requests_refused == {"control_topic": 1}
 
 

@@ -10,7 +10,7 @@ from seqd_client.wire.messages import Calls, Event
 from daemon.config import SecurityConfig
 from daemon.serving.announcing import EventPublisher
 from daemon.serving.gate import Gate
-from daemon.serving.stream import MESSAGES, OVERHEAD, Stream
+from daemon.serving.stream import MAX_MESSAGES, OVERHEAD, Stream
 from daemon.watching.runstatus import RunStatus
 
 MIB = 2**20
@@ -106,7 +106,7 @@ def test_messages_come_in_order_with_rising_sequence_numbers(there, status):
 
 def test_what_waits_for_a_consumer_that_does_not_read_is_bounded_in_bytes(there, status):
     size = 100_000
-    stream, reader = there.stream(MESSAGES * (size + OVERHEAD + 200)), there.consumer()
+    stream, reader = there.stream(MAX_MESSAGES * (size + OVERHEAD + 200)), there.consumer()
     reader.subscribed(stream)
     stalled = there.consumer()
     stalled.subscribed(stream)
@@ -119,7 +119,7 @@ def test_what_waits_for_a_consumer_that_does_not_read_is_bounded_in_bytes(there,
     assert status.snapshot().stream_dropped == 0
     kept = stalled.rest()
     # Beside the queue, what the sockets' buffers of the system hold.
-    assert MESSAGES // 2 <= len(kept) <= MESSAGES + 20
+    assert MAX_MESSAGES // 2 <= len(kept) <= MAX_MESSAGES + 20
     assert last.seq not in kept
     stream.send(event("info", "room again"))
     message, _ = stalled.read()
@@ -127,7 +127,7 @@ def test_what_waits_for_a_consumer_that_does_not_read_is_bounded_in_bytes(there,
 
 
 def test_message_that_would_leave_no_room_for_others_is_dropped_and_leaves_a_gap(there, status):
-    stream, consumer = there.stream(MESSAGES * 10_000), there.consumer()
+    stream, consumer = there.stream(MAX_MESSAGES * 10_000), there.consumer()
     before = consumer.subscribed(stream)
     stream.send(*calls(1, bytes(10_000)))
     stream.send(*calls(2, bytes(8_000)))
@@ -159,12 +159,12 @@ def held_back(tmp_path, status, queue_bytes):
 
 def test_what_waits_to_be_sent_is_bounded_in_bytes_and_nobody_waits(tmp_path, status):
     size = 10_000
-    with held_back(tmp_path, status, MESSAGES * (size + OVERHEAD + 200)) as (stream, gate):
+    with held_back(tmp_path, status, MAX_MESSAGES * (size + OVERHEAD + 200)) as (stream, gate):
         for cycle in range(1, 201):
             stream.send(*calls(cycle, bytes(size)))
         dropped = status.snapshot().stream_dropped
         gate.set()
-    assert 0 < 200 - MESSAGES - dropped <= 2
+    assert 0 < 200 - MAX_MESSAGES - dropped <= 2
 
 
 def test_room_is_given_back_when_messages_are_sent(tmp_path, status):

@@ -11,7 +11,7 @@ from daemon.watching.watchdog import Notifier
 @pytest.fixture
 def manager(tmp_path, monkeypatch):
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-    monkeypatch.setattr(watchdog, "FEED_S", 0.0)
+    monkeypatch.setattr(watchdog, "NOTIFY_S", 0.0)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(str(tmp_path / "notify"))
         receiver.setblocking(False)
