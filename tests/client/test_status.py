@@ -6,7 +6,7 @@ from seqd_client.status import CycleStatus, Phase, RunState, Status, StopReason
 from daemon.watching.progress import Progress
 from tests.support.places import DOCS
 
-REGENERATE = "python tests/regenerate_status_schema.py"
+REGENERATE = "python -m tests.client.regenerate"
 SCHEMA = DOCS / "status.schema.json"
 FIRST, SECOND = TileId(lane=1, tile=1101), TileId(lane=1, tile=1102)
 
@@ -26,7 +26,7 @@ def started(**committed):
 
 
 def test_schema_of_the_status_is_fresh():
-    assert json.loads(SCHEMA.read_text("utf-8")) == Status.model_json_schema(), f"write it anew with: {REGENERATE}"
+    assert json.loads(SCHEMA.read_text("utf-8")) == Status.model_json_schema(), f"write it again with: {REGENERATE}"
 
 
 def test_status_comes_back_from_its_json():
