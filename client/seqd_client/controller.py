@@ -24,6 +24,7 @@ WAITING_MESSAGES = 4
 RETRY_MS = 10
 """Milliseconds after which the thread tries again to send a message that the daemon did not take."""
 IDLE_MS = 1000
+"""Milliseconds that the thread waits for requests at once; a message to send ends the wait."""
 LEAVE_S = 1.0
 """Seconds in which the last messages can still be sent when the controller is closed."""
 
@@ -43,7 +44,7 @@ class Controller:
             controller.end_run()
             controller.wait_done(timeout_s=600)
 
-    Any thread may call the methods. What the daemon no longer needs, because it said ``done``, is not published.
+    Any thread may call the methods. An error of the controller's thread is raised by the next call.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ class Controller:
         self._ear.bind("inproc://bell")
         self._bell.connect("inproc://bell")
         self._publisher.poller.register(self._ear, zmq.POLLIN)
-        self._thread = threading.Thread(target=self._work, name="seqd controller", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="seqd controller", daemon=True)
         self._thread.start()
 
     @property
@@ -248,28 +249,25 @@ class Controller:
         self._publisher.ring.hold(key, lambda: parts, size=len(payload))
         return parts
 
-    def _work(self) -> None:
-        try:
-            self._serve()
-        except BaseException as error:
-            self._failure = error
-
     def _serve(self) -> None:
-        """Send what waits and answer the daemon until the controller is closed."""
+        """Send the waiting messages and answer the daemon, until the controller is closed."""
         parts: Parts | None = None
         was_holding = False
-        while not self._closing:
-            if parts is None and self._waiting:
-                parts = self._waiting[0]()
-            if parts is not None and self._publisher.send(parts):
-                parts = None
-                self._waiting.popleft()
-            self._publisher.serve(RETRY_MS if parts else 0 if self._waiting else IDLE_MS)
-            while self._ear.poll(0):
-                self._ear.recv()
-            if self.holding != was_holding:
-                was_holding = not was_holding
-                if call := self._on_hold if was_holding else self._on_release:
-                    call()
-            with self._changed:
-                self._changed.notify_all()
+        try:
+            while not self._closing:
+                if parts is None and self._waiting:
+                    parts = self._waiting[0]()
+                if parts is not None and self._publisher.send(parts):
+                    parts = None
+                    self._waiting.popleft()
+                self._publisher.serve(RETRY_MS if parts else 0 if self._waiting else IDLE_MS)
+                while self._ear.poll(0):
+                    self._ear.recv()
+                if self.holding != was_holding:
+                    was_holding = not was_holding
+                    if callback := self._on_hold if was_holding else self._on_release:
+                        callback()
+                with self._changed:
+                    self._changed.notify_all()
+        except BaseException as error:
+            self._failure = error

@@ -213,11 +213,10 @@ class Publisher:
         """Raise UnreachableError if the daemon was silent for longer than the timeout (:meth:`silent_s`)."""
         if self.silent_s(since_s) <= timeout_s:
             return
-        if not self.subscribed:
-            reason = f"no daemon subscribed within {timeout_s:g} s; start `seqd run` with the same addresses"
-            raise UnreachableError(f"controller: {reason}")
         state = "asked to hold" if self.holding else "takes no frames"
         reason = f"the daemon {state} and said nothing for {timeout_s:g} s; see its log and `seqd status`"
+        if not self.subscribed:
+            reason = f"no daemon subscribed within {timeout_s:g} s; start `seqd run` with the same addresses"
         raise UnreachableError(f"controller: {reason}")
 
     def close(self, *, linger_s: float) -> None:

@@ -106,9 +106,6 @@ class CycleStatus(StrEnum):
     """Its images came and could not be called; all no-calls."""
 
 
-STATUS_VERSION = 1
-
-
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Self
 
 import zmq
 import zmq.asyncio
@@ -16,7 +17,33 @@ from seqd_client.wire.messages import Message, StatusQuery
 POLL_MS = int(POLL_S * 1000)
 
 
-class ControlClient:
+class _Socket:
+    """A socket in a context of its own, both closed at the end of a ``with`` block."""
+
+    _socket: "zmq.Socket[bytes]"
+    _context: "zmq.Context[zmq.Socket[bytes]]"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        self._context.term()
+
+
+class _AsyncSocket:
+    _socket: zmq.asyncio.Socket
+    _context: zmq.asyncio.Context
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._socket.close()
+        self._context.term()
+
+
+class ControlClient(_Socket):
     """Asks a daemon over its control socket.
 
     Parameters
@@ -28,7 +55,7 @@ class ControlClient:
 
     def __init__(self, endpoint: str, *, timeout_s: float = 5.0, keys: ClientKeys | None = None) -> None:
         self.endpoint, self._timeout_s, self._keys = endpoint, timeout_s, keys
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context = zmq.Context()
         self._socket = open_socket(self._context, zmq.DEALER, endpoint, keys)
 
     def ask(self, request: Message, *, timeout_s: float | None = None) -> tuple[Message, bytes]:
@@ -63,15 +90,8 @@ class ControlClient:
                 self._socket = open_socket(self._context, zmq.DEALER, self.endpoint, self._keys)
         return parts
 
-    def __enter__(self) -> "ControlClient":
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-        self._context.term()
-
-
-class CallsStream:
+class CallsStream(_Socket):
     """The committed calls of a daemon: for every tile the template, then all its cycles in order.
 
     The stream fetches with control requests what was published before the consumer came, or was dropped on the way.
@@ -85,7 +105,7 @@ class CallsStream:
 
     def __init__(self, calls: str, control: ControlClient, *, keys: ClientKeys | None = None) -> None:
         self._control, self._session = control, Session(calls, control.endpoint)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context = zmq.Context()
         self._socket = open_socket(self._context, zmq.SUB, calls, keys)
 
     def messages(self, *, timeout_s: float) -> Iterator[tuple[Message, bytes]]:
@@ -114,15 +134,8 @@ class CallsStream:
                 case Delivery():
                     yield step
 
-    def __enter__(self) -> "CallsStream":
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-        self._context.term()
-
-
-class AsyncControlClient:
+class AsyncControlClient(_AsyncSocket):
     """:class:`ControlClient` for asyncio; many tasks may ask at once."""
 
     def __init__(self, endpoint: str, *, timeout_s: float = 5.0, keys: ClientKeys | None = None) -> None:
@@ -153,15 +166,8 @@ class AsyncControlClient:
                     self._socket = open_socket(self._context, zmq.DEALER, self.endpoint, self._keys)
         return parts
 
-    async def __aenter__(self) -> "AsyncControlClient":
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
-        self._socket.close()
-        self._context.term()
-
-
-class AsyncCallsStream:
+class AsyncCallsStream(_AsyncSocket):
     """:class:`CallsStream` for asyncio."""
 
     def __init__(self, calls: str, control: AsyncControlClient, *, keys: ClientKeys | None = None) -> None:
@@ -182,10 +188,3 @@ class AsyncCallsStream:
                     await asyncio.sleep(POLL_S)
                 case Delivery():
                     yield step
-
-    async def __aenter__(self) -> "AsyncCallsStream":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._socket.close()
-        self._context.term()
