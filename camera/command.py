@@ -12,7 +12,7 @@ from seqd_client.sockets import FRAMES, RECOVERY
 from calib.progressbar import bar
 from calib.runfolder.images import check_images, read_run_info
 from camera.faults import FAULTS_HELP, parse_faults
-from camera.simulatedcontroller import Controller, Pace
+from camera.simulatedcontroller import Pace, SimulatedController
 
 
 def camera(
@@ -23,25 +23,29 @@ def camera(
         float, typer.Option(min=0, help="Seconds between tile images; 0 is as fast as the daemon takes them.")
     ] = 0.0,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for a daemon.")] = 60.0,
-    linger: Annotated[float, typer.Option(min=0, help="Seconds to stay after the run without hearing from it.")] = 60.0,
+    linger: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait after the run while the daemon is silent.")
+    ] = 60.0,
     certificate: Annotated[
-        Path | None, typer.Option(help="The controller's own certificate, NAME.key_secret; for tcp://.")
+        Path | None, typer.Option(help="The controller's certificate, NAME.key_secret; for tcp://.")
     ] = None,
     daemons: Annotated[
-        Path | None, typer.Option(help="Folder of the public keys of daemons that are let in; for tcp://.")
+        Path | None, typer.Option(help="Folder of the public keys of the allowed daemons; for tcp://.")
     ] = None,
     faults: Annotated[str, typer.Option(help=FAULTS_HELP)] = "",
 ) -> None:
     """Replay archived images as an imaging controller would send them."""
     asked = parse_faults(faults)
     if (certificate is None) != (daemons is None):
-        raise KeysError("keys: --certificate and --daemons are needed, both")
+        raise KeysError("keys: both --certificate and --daemons are needed")
     keys = load_server_keys(certificate, "daemons", daemons) if certificate and daemons else None
     info = read_run_info(folder)
     check_images(folder, info)
     pace = Pace(tile_s=tile_seconds, wait_s=wait, linger_s=linger)
     with (
-        Controller(folder, info, frames=frames, recovery=recovery, pace=pace, faults=asked, keys=keys) as controller,
+        SimulatedController(
+            folder, info, frames=frames, recovery=recovery, pace=pace, faults=asked, keys=keys
+        ) as controller,
         bar(Console(stderr=True)) as progress,
     ):
         task = progress.add_task("tile images taken", total=info.cycles * len(info.tiles))

@@ -16,7 +16,7 @@ class FaultError(SeqdError):
 
 
 class Faults(BaseModel):
-    """What goes wrong at the controller, and how often; frames sent again suffer ``resend_drop`` alone."""
+    """What goes wrong at the controller, and how often; of these only ``resend_drop`` affects frames sent again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -25,7 +25,7 @@ class Faults(BaseModel):
     duplicate: Share = 0
     """Share of frames sent twice."""
     reorder: Share = 0
-    """Share of frames sent after the next one."""
+    """Share of frames sent after the next frame."""
     delay: Share = 0
     """Share of frames sent late."""
     delay_images: Annotated[int, Field(ge=1, le=1000)] = 2
@@ -33,27 +33,27 @@ class Faults(BaseModel):
     corrupt: Share = 0
     """Share of frames sent with a flipped bit."""
     truncate: Share = 0
-    """Share of frames whose pixels are cut short, the header as before."""
+    """Share of frames whose pixels are cut short and whose header is unchanged."""
     clock: Share = 0
     """Share of frames whose time is wrong."""
     clock_s: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 3600
-    """By how much at most, seconds forth or back."""
+    """Largest error of the time, seconds forward or back."""
     resend_drop: Share = 0
-    """Share of resent frames that are not sent, so that they have to be asked for again."""
+    """Share of answers to a resend request that are not sent, so that the frame has to be asked for again."""
     ring: Annotated[int, Field(ge=0)] | None = None
-    """Frames held to be sent again, the newest; without it all that no `kept` has named."""
+    """Number of the newest frames kept to be sent again; by default all later than the last `kept`."""
     pause: Share = 0
-    """Share of tile images before which the controller stands still and answers nothing."""
+    """Share of tile images before which the controller stops and answers nothing."""
     pause_s: Seconds = 1
-    """How long, seconds."""
+    """Seconds that it stops for."""
     crash: Share = 0
-    """Share of tile images in which the controller dies without a word; numbering, hold and held frames are lost."""
+    """Share of tile images in which the controller crashes; it loses its numbering, a hold and the frames it kept."""
     crash_s: Seconds = 1
-    """Seconds until it is back."""
+    """Seconds until it starts again."""
     crash_skip: Share = 0
-    """Share of crashes after which it goes on with the next tile image; after the others, with the one it was at."""
+    """Share of crashes after which it continues with the next tile image; after other crashes it repeats this one."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Same seed, same faults; each is drawn for itself, whatever the others are."""
+    """The same seed gives the same faults; a fault does not depend on which other faults are asked for."""
 
 
 FAULTS_HELP = "Faults as NAME=VALUE,..., as in drop=0.05,seed=3.\n\n" + "\n\n".join(
@@ -83,5 +83,7 @@ def parse_faults(text: str) -> Faults:
         first = error.errors()[0]
         fault = first["loc"][0]
         if first["type"] == "extra_forbidden":
-            raise FaultError(f"fault {fault!r}: there is none; known are {', '.join(Faults.model_fields)}") from error
+            raise FaultError(
+                f"fault {fault!r}: no such fault; the faults are {', '.join(Faults.model_fields)}"
+            ) from error
         raise FaultError(f"fault {fault} = {first['input']!r}: {first['msg']}") from error

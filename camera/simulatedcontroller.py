@@ -1,41 +1,23 @@
-"""The simulated imaging controller: publishes an archived run, answers on the recovery socket."""
+"""The simulated imaging controller: it publishes an archived run, with faults, and answers the daemon."""
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 
-from seqd_client.errors import UnreachableError
 from seqd_client.keys import ServerKeys
-from seqd_client.runinfo import CHANNELS, RunInfo, TileId
-from seqd_client.wire.codec import WireError, decode, encode
-from seqd_client.wire.messages import (
-    CycleEnd,
-    Done,
-    Gone,
-    Hold,
-    Idle,
-    Kept,
-    Message,
-    Position,
-    Release,
-    Resend,
-    RunEnd,
-    RunStart,
-    Sync,
-)
+from seqd_client.publisher import Parts, Publisher
+from seqd_client.runinfo import CHANNELS, RunInfo
 
 from camera.archive import Archive
-from camera.disturbance import Disturbance
+from camera.faultdraws import FaultDraws
 from camera.faults import Faults
-from camera.link import Link
-from camera.ring import Ring
 
 POLL_MS = 20
 LEAVE_S = 1.0
-"""Time that the last messages get to leave."""
+"""Seconds in which the last messages can still be sent when the controller is closed."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +25,22 @@ class Pace:
     """How the controller behaves in time."""
 
     tile_s: float = 0.0
-    """Seconds between tile images; 0 is as fast as the daemon takes them."""
+    """Seconds between tile images; 0 publishes them as fast as the daemon takes them."""
     wait_s: float = 60.0
     """Seconds to wait for a daemon to subscribe."""
     stuck_s: float = 900.0
-    """Seconds to wait for a daemon that has subscribed, but takes nothing or holds, and says nothing; it may be
-    building an engine plan."""
+    """Seconds to wait for a daemon that has subscribed and says nothing, but asked to hold or takes no frames; it may
+    be building an engine plan."""
     linger_s: float = 60.0
-    """Seconds to stay after the last frame without hearing from the daemon."""
+    """Seconds without a request of the daemon after which the controller ends, once it has published the run."""
 
 
-class Controller:
-    """Publishes every frame of a run, cycle by cycle, tile by tile."""
+class SimulatedController:
+    """Publishes every frame of a run, cycle by cycle, tile by tile.
+
+    It owns a :class:`Publisher`, not a ``seqd_client.Controller``: while a fault makes it pause or crash, no thread may
+    answer for it. Frames that are sent again are read from the archive again.
+    """
 
     def __init__(
         self,
@@ -68,69 +54,61 @@ class Controller:
         keys: ServerKeys | None = None,
     ) -> None:
         self._archive, self._info, self._pace, self._faults = Archive(root, info), info, pace, faults
-        self._disturbance, self._ring = Disturbance(faults), Ring(faults.ring)
+        self._draws = FaultDraws(faults)
         self._asked: Counter[int] = Counter()
-        self._addresses = frames, recovery, keys
-        self._cycle, self._ended, self._done = 0, False, False
-        self._heard_s = time.monotonic()
-        self._power_up()
+        self._cycle = 0
+        self._power_up = partial(Publisher, frames, recovery, keys=keys, ring_limit=faults.ring)
+        self._publisher = self._power_up()
 
     def run(self, progress: Callable[[int], None]) -> None:
-        """Publish the run and stay until the daemon is done; ``progress`` gets the tile images taken.
+        """Publish the run and answer until the daemon is done; ``progress`` gets the number of tile images taken.
 
         Raises
         ------
-        UnreachableError : no daemon came, or it stays away.
+        UnreachableError : no daemon subscribed, or it was silent for too long.
         RunFolderError : an image is not a frame.
         """
         self._start()
         tiles = len(self._info.tiles)
         for image in range(self._info.cycles * tiles):
-            self._take(image)
+            self._take_image(image)
             progress(image + 1)
-            if self._done:
+            if self._publisher.done:
                 return
             if (image + 1) % tiles == 0:
                 self._cycle += 1
-                self._publish(self._numbered(CycleEnd(run=self._info.run, seq=self._seq, cycle=self._cycle)))
-        self._ended = True
-        self._publish(self._numbered(RunEnd(run=self._info.run, seq=self._seq)))
-        for parts in self._disturbance.flushed():
-            self._publish(parts)
-        self._heard_s = time.monotonic()
-        while not self._done and time.monotonic() - self._heard_s < self._pace.linger_s:
-            self._serve(POLL_MS)
+                self._send(self._publisher.end_cycle(self._cycle))
+        self._send(self._publisher.end_run())
+        for parts in self._draws.take_held_back():
+            self._send(parts)
+        ended_s = time.monotonic()
+        while not self._publisher.done and self._publisher.silent_s(ended_s) < self._pace.linger_s:
+            self._publisher.serve(POLL_MS)
 
-    def __enter__(self) -> "Controller":
+    def __enter__(self) -> "SimulatedController":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._link.close(linger_s=LEAVE_S)
-
-    def _power_up(self) -> None:
-        """What a controller knows when its process begins: which image is next, but nothing of earlier ones."""
-        self._link = Link(*self._addresses)
-        self._seq, self._started, self._holding = 0, False, False
+    def __exit__(self, *_: object) -> None:
+        self._publisher.close(linger_s=LEAVE_S)
 
     def _start(self) -> None:
-        """Wait for a daemon and tell it of the run."""
-        self._wait_until(lambda: self._link.subscribed)
-        self._started = True
-        self._publish(self._numbered(RunStart(run=self._info.run, seq=self._seq, info=self._info)))
+        """Wait for a daemon and start the run, from the cycle that was reached."""
+        self._wait_until(lambda: self._publisher.subscribed)
+        self._send(self._publisher.start(self._info, cycle=self._cycle))
 
-    def _take(self, image: int) -> None:
-        """Take a tile image, and publish its frames."""
-        moment_s = time.monotonic() + self._pace.tile_s
-        while (left_s := moment_s - time.monotonic()) > 0:
-            self._serve(min(POLL_MS, int(left_s * 1000)))
-        if self._disturbance.pauses(image):
+    def _take_image(self, image: int) -> None:
+        """Wait until a tile image is due, and publish its frames."""
+        due_s = time.monotonic() + self._pace.tile_s
+        while (left_s := due_s - time.monotonic()) > 0:
+            self._publisher.serve(min(POLL_MS, int(left_s * 1000)))
+        if self._draws.pauses(image):
             time.sleep(self._faults.pause_s)
         frames = range(image * len(CHANNELS), (image + 1) * len(CHANNELS))
-        crash = self._disturbance.crash(image)
+        crash = self._draws.crash(image)
         if crash is not None:
             self._expose(frames[: crash.after])
+            if self._publisher.done:
+                return
             self._crash()
             if crash.skip:
                 return
@@ -138,95 +116,41 @@ class Controller:
 
     def _expose(self, frames: Iterable[int]) -> None:
         for frame in frames:
-            self._wait_until(lambda: not self._holding)
-            t_ns = time.time_ns() + self._disturbance.clock_error_ns(frame)
-            self._ring.hold(frame, t_ns)
-            parts = self._archive.frame(frame, seq=self._seq, t_ns=t_ns)
-            self._seq += 1
-            for message in self._disturbance.sent(frame, parts):
-                self._publish(message)
+            self._wait_until(lambda: not self._publisher.holding)
+            t_ns = time.time_ns() + self._draws.clock_error_ns(frame)
+            parts = self._archive.frame(frame, seq=self._publisher.next_seq(), t_ns=t_ns)
+            if parts is not None:
+                self._publisher.ring.hold(self._archive.key(frame), partial(self._again, frame, t_ns))
+            for message in self._draws.sent(frame, parts):
+                self._send(message)
+
+    def _again(self, frame: int, t_ns: int) -> Parts | None:
+        """Read a frame to be sent again; None when the answer is to be lost."""
+        self._asked[frame] += 1
+        lost = self._draws.resend_lost(frame, self._asked[frame] - 1)
+        return None if lost else self._archive.frame(frame, seq=0, t_ns=t_ns)
 
     def _crash(self) -> None:
-        """Die without a word, and come back after a while."""
-        self._link.close(linger_s=0)
-        self._disturbance.flushed()
-        self._ring.clear()
+        """Close the sockets without a word, forget everything but the place in the run, and start again."""
+        self._publisher.close(linger_s=0)
+        self._draws.take_held_back()
         time.sleep(self._faults.crash_s)
-        self._power_up()
+        self._publisher = self._power_up()
         self._start()
 
-    def _numbered(self, message: Message) -> list[bytes]:
-        self._seq += 1
-        return [bytes(part) for part in encode(message)]
-
-    def _publish(self, parts: list[bytes]) -> None:
-        self._wait_until(lambda: self._link.publish(parts))
+    def _send(self, parts: Parts) -> None:
+        self._wait_until(lambda: self._publisher.send(parts))
 
     def _wait_until(self, ready: Callable[[], bool]) -> None:
-        """Answer requests until something is so, or the daemon is done.
+        """Answer requests until a condition holds or the daemon is done.
 
         Raises
         ------
-        UnreachableError : no daemon is there, or it says nothing.
+        UnreachableError : no daemon subscribed, or it was silent for too long.
         """
         since_s = time.monotonic()
-        self._serve(0)
-        while not self._done and not ready():
-            limit_s = self._pace.stuck_s if self._link.subscribed else self._pace.wait_s
-            if time.monotonic() - max(since_s, self._heard_s) > limit_s:
-                raise UnreachableError(self._complaint(limit_s))
-            self._serve(POLL_MS)
-
-    def _complaint(self, limit_s: float) -> str:
-        if not self._link.subscribed:
-            return f"controller: no daemon subscribed within {limit_s:g} s; start `seqd run` with the same addresses"
-        state = "asked to hold" if self._holding else "takes no frames"
-        return f"controller: the daemon {state} and said nothing for {limit_s:g} s; see its log and `seqd status`"
-
-    def _serve(self, timeout_ms: int) -> None:
-        """Answer what came on the recovery socket; waits at most so long for the first request."""
-        for asker, parts in self._link.requests(timeout_ms):
-            self._heard_s = time.monotonic()
-            try:
-                request, _ = decode(parts)
-            except WireError:
-                continue  # not a daemon of this protocol: nothing to answer
-            for answer in self._answers(request):
-                self._link.answer(asker, answer)
-
-    def _answers(self, request: Message) -> list[list[bytes]]:
-        run = self._info.run
-        match request:
-            case Sync() if not self._started:
-                return [[bytes(part) for part in encode(Idle())]]
-            case Sync():
-                start = RunStart(run=run, seq=0, info=self._info)
-                position = Position(run=run, seq=self._seq - 1, cycle=self._cycle, ended=self._ended)
-                return [[bytes(part) for part in encode(message)] for message in (start, position)]
-            case Resend() if self._started and request.run == run:
-                return self._again(request)
-            case Hold() if request.run == run:
-                self._holding = True
-            case Release() if request.run == run:
-                self._holding = False
-            case Kept() if request.run == run:
-                self._ring.release(before=self._archive.first_of_cycle(request.cycle + 1))
-            case Done() if request.run == run:
-                self._done = True
-            case _:
-                pass
-        return []
-
-    def _again(self, request: Resend) -> list[list[bytes]]:
-        """The frame asked for, or that it is gone; nothing when the answer is to be lost."""
-        tile = TileId(lane=request.lane, tile=request.tile)
-        number = self._archive.number(tile, request.cycle, request.channel)
-        exposed_ns = None if number is None else self._ring.exposed_ns(number)
-        if number is not None and exposed_ns is not None:
-            frame = self._archive.frame(number, seq=0, t_ns=exposed_ns)
-            if frame is not None:
-                self._asked[number] += 1
-                lost = self._disturbance.resend_lost(number, self._asked[number] - 1)
-                return [] if lost else [frame]
-        gone = Gone(run=request.run, lane=tile.lane, tile=tile.tile, cycle=request.cycle, channel=request.channel)
-        return [[bytes(part) for part in encode(gone)]]
+        self._publisher.serve(0)
+        while not self._publisher.done and not ready():
+            timeout_s = self._pace.stuck_s if self._publisher.subscribed else self._pace.wait_s
+            self._publisher.check_daemon(since_s, timeout_s)
+            self._publisher.serve(POLL_MS)

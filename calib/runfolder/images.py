@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from seqd_client.errors import SeqdError
+from seqd_client.errors import SeqdError, validation_text
 from seqd_client.runinfo import CHANNELS, Read, RunInfo, TileId
 
 from calib.runfolder.tilenumbers import Naming, layout_of
@@ -110,9 +110,7 @@ def read_run_info(root: Path) -> RunInfo:
     try:
         return _parsed(document, root)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise RunFolderError(f"{path}: {place or 'run'}: {first['msg']}") from error
+        raise RunFolderError(f"{path}: {validation_text(error, whole='run')}") from error
     except (KeyError, ValueError) as error:
         raise RunFolderError(f"{path}: {error}") from error
 

@@ -1,6 +1,9 @@
 """The root of every error that seqd shows to a person, and the errors of a client."""
 
+import reprlib
 from typing import ClassVar
+
+from pydantic import ValidationError
 
 
 class SeqdError(Exception):
@@ -30,6 +33,25 @@ class KeysError(SeqdError):
     exit_code = 2
 
 
+class ControllerError(SeqdError):
+    """A controller was given a frame that its run does not declare, or was called out of turn."""
+
+
+def validation_text(error: ValidationError, *, whole: str = "", shows_value: bool = False) -> str:
+    """Give the first finding of a validation in one line, ``place: message`` or ``place is value: message``.
+
+    Parameters
+    ----------
+    whole : the place of a finding about the whole; without it such a line is the message alone.
+    """
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"])) or whole
+    if shows_value and first["type"] != "missing":
+        # A value may be nested deeper than repr can go.
+        place += f" is {reprlib.repr(first['input'])[:60]}"
+    return ": ".join(filter(None, (place, first["msg"])))
+
+
 def first_line(error: BaseException) -> str:
-    """What an error of somebody else's says, in one line, or its name where it says nothing."""
+    """Give what an error says in one line, or the error's name where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -20,7 +20,7 @@ KEY_CHARACTERS = 40
 
 @dataclass(frozen=True)
 class Certificate:
-    """Who somebody is, and the proof of it."""
+    """A key pair: the public key names its owner, and the secret key proves it."""
 
     public: bytes
     secret: bytes = field(repr=False)
@@ -28,48 +28,52 @@ class Certificate:
 
 @dataclass(frozen=True)
 class ServerKeys:
-    """What a socket needs to let clients in: its own certificate, and theirs (:func:`seqd_client.keys.let_in`)."""
+    """Keys of a socket that is bound: its own certificate and the public keys of the clients that it allows.
+
+    The keys take effect with :func:`allow_clients`.
+    """
 
     own: Certificate
     name: str
-    """Of the list of those who are let in."""
+    """Name of the list of allowed clients."""
     allowed: frozenset[bytes]
-    """Their public keys."""
+    """Public keys of the allowed clients."""
 
     def apply(self, socket: "zmq.Socket[bytes]") -> None:
-        """Demand CURVE of whoever connects."""
+        """Make the socket refuse every client that does not speak CURVE."""
         socket.curve_publickey, socket.curve_secretkey = self.own.public, self.own.secret
         socket.curve_server = True
         socket.zap_domain = self.name.encode()
-        # Without the list nobody gets in, where libzmq would let in everybody.
+        # Without this, libzmq would allow every client when no list is in effect.
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
 
 @dataclass(frozen=True)
 class ClientKeys:
-    """What a socket needs to be let in: its own certificate, and the public key of the one server that it trusts."""
+    """Keys of a socket that connects: its own certificate, and the public key of the server that it trusts."""
 
     own: Certificate
     server: bytes
 
     def apply(self, socket: "zmq.Socket[bytes]") -> None:
-        """Speak CURVE, with this server only."""
+        """Make the socket speak CURVE, and with this server only."""
         socket.curve_publickey, socket.curve_secretkey = self.own.public, self.own.secret
         socket.curve_serverkey = self.server
 
 
 def load_certificate(path: Path) -> Certificate:
-    """Read one's own certificate.
+    """Read a certificate with its secret key.
 
     Raises
     ------
-    KeysError : there is none, it has no secret key or not the one of its public key, or others may read it.
+    KeysError : the file cannot be read, its secret key is missing or does not fit its public key, or other users may
+        read the file.
     """
     public, secret = _load(path)
     if secret is None:
         raise KeysError(f"certificate {path}: it has no secret key; a file NAME.key_secret is needed")
     if len(secret) != KEY_CHARACTERS or zmq.curve_public(secret) != public:
-        raise KeysError(f"certificate {path}: its secret key is not that of its public key")
+        raise KeysError(f"certificate {path}: its secret key does not belong to its public key")
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o007:
         raise KeysError(f"certificate {path}: its mode is {mode:04o}, others may read the secret; chmod 600 {path}")
@@ -77,35 +81,35 @@ def load_certificate(path: Path) -> Certificate:
 
 
 def load_client_keys(certificate: Path | None, server: Path | None) -> ClientKeys | None:
-    """Keys of a client from its own certificate and the public key of the server; None where neither is given.
+    """Read the keys of a client: its own certificate and the public key of the server; None if neither is given.
 
     Raises
     ------
-    KeysError : one of the two is missing or cannot be used.
+    KeysError : only one of the two is given, or a file cannot be used.
     """
     if certificate is None and server is None:
         return None
     if certificate is None or server is None:
-        raise KeysError("keys: one's own certificate and the public key of the other end are needed, both")
+        raise KeysError("keys: both your own certificate and the public key of the other end are needed")
     return ClientKeys(load_certificate(certificate), load_public(server))
 
 
 def load_server_keys(certificate: Path, name: str, folder: Path) -> ServerKeys:
-    """Keys of a server from its own certificate and the folder of those that it lets in.
+    """Read the keys of a server: its own certificate and the folder of the public keys that it allows.
 
     Raises
     ------
-    KeysError : one of the two cannot be used.
+    KeysError : a file or the folder cannot be used.
     """
     return ServerKeys(load_certificate(certificate), name, load_allowed(folder))
 
 
 def load_public(path: Path) -> bytes:
-    """Read the public key of somebody else.
+    """Read the public key of a certificate.
 
     Raises
     ------
-    KeysError : there is none.
+    KeysError : the file has no public key.
     """
     return _load(path)[0]
 
@@ -115,14 +119,14 @@ def load_allowed(folder: Path) -> frozenset[bytes]:
 
     Raises
     ------
-    KeysError : the folder or a file cannot be read, or there is no key in it.
+    KeysError : the folder or a file cannot be read, or the folder has no key.
     """
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix == ".key")
     except OSError as error:
         raise KeysError(f"folder of public keys {folder}: {error.strerror}") from error
     if not paths:
-        raise KeysError(f"folder of public keys {folder}: no file *.key in it, nobody would be let in")
+        raise KeysError(f"folder of public keys {folder}: it has no file *.key, so nobody would be allowed")
     return frozenset(load_public(path) for path in paths)
 
 
@@ -139,8 +143,8 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
 
 
 @contextmanager
-def let_in(context: "zmq.Context[zmq.Socket[bytes]]", *lists: ServerKeys) -> Iterator[None]:
-    """Let in, while in the block, the clients on these lists at sockets of the context that have these keys."""
+def allow_clients(context: "zmq.Context[zmq.Socket[bytes]]", *lists: ServerKeys) -> Iterator[None]:
+    """Allow, within the block, the clients on these lists at the sockets of the context that have these keys."""
     authenticator = ThreadAuthenticator(context)
     for keys in lists:
         authenticator.certs[keys.name] = dict.fromkeys(keys.allowed, True)

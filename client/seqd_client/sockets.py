@@ -22,14 +22,14 @@ LARGEST_PART = 16384 * 16384 * 2
 """Bytes of the largest part of a message, the pixels of a frame."""
 
 HANDSHAKE_MS = 10_000
-"""A connection that has not proved itself by then is closed."""
+"""Milliseconds after which a connection is closed that has not proved its key."""
 
 QUEUE = 128
 """Messages kept for one peer, each way."""
 
 
 def checked_address(address: str) -> str:
-    """The address, if it is one; raises :class:`ValueError` where it is not."""
+    """Give the address back; raises :class:`ValueError` where it is not valid."""
     ipc = address.startswith("ipc://") and 0 < len(address.removeprefix("ipc://").encode()) <= IPC_PATH_BYTES
     tcp = TCP.fullmatch(address)
     if not ipc and not (tcp and 0 < int(tcp["port"]) < 2**16):
@@ -38,7 +38,7 @@ def checked_address(address: str) -> str:
 
 
 def beyond_this_machine(address: str) -> bool:
-    """Whether an address can be reached from, or lies on, another machine."""
+    """Whether an address lies on another machine, or can be reached from one."""
     tcp = TCP.fullmatch(address)
     if tcp is None:
         return not address.startswith("ipc://")
@@ -56,22 +56,22 @@ def bind(
     queue: int = QUEUE,
     largest_part: int = LARGEST_PART,
 ) -> None:
-    """Bind a socket, making the folder of an ipc address; the socket file is for owner and group from its beginning.
+    """Bind a socket; makes the folder of an ipc address, and the socket file with mode 0660.
 
-    To be called before threads are started that make files.
+    Bind before you start threads that make files, because the file mode mask of the process changes for a moment.
 
     Parameters
     ----------
-    keys : whom it lets in on a TCP address; ipc addresses are guarded by their mode.
+    keys : its keys on a TCP address; the file mode protects an ipc address.
     queue : messages kept for one peer, each way.
-    largest_part : bytes; who sends a larger part of a message is disconnected.
+    largest_part : bytes of the largest part of a message; the sender of a larger part is disconnected.
 
     Raises
     ------
-    SocketError : the address is in use or cannot be made, or TCP beyond this machine without keys.
+    SocketError : the address is in use or cannot be made, or it can be reached from other machines and has no keys.
     """
     try:
-        _bound(socket, endpoint, keys, queue, largest_part)
+        _set_options(socket, endpoint, keys, queue, largest_part)
         if endpoint.startswith("ipc://"):
             Path(endpoint.removeprefix("ipc://")).parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         before = os.umask(0o117)
@@ -80,7 +80,7 @@ def bind(
         finally:
             os.umask(before)
     except (zmq.ZMQError, OSError) as error:
-        raise _unusable(socket, endpoint, error) from error
+        raise _closed_after(socket, endpoint, error) from error
 
 
 def connect(
@@ -95,27 +95,29 @@ def connect(
 
     Parameters
     ----------
-    keys : what it proves itself with, and whom it trusts, on a TCP address.
+    keys : its keys on a TCP address.
     queue, largest_part : as for :func:`bind`.
 
     Raises
     ------
-    SocketError : the address is not one, or TCP beyond this machine without keys.
+    SocketError : the address is not valid, or it is on another machine and has no keys.
     """
     try:
-        _bound(socket, endpoint, keys, queue, largest_part)
+        _set_options(socket, endpoint, keys, queue, largest_part)
         socket.connect(endpoint)
     except zmq.ZMQError as error:
-        raise _unusable(socket, endpoint, error) from error
+        raise _closed_after(socket, endpoint, error) from error
 
 
-def _bound(
+def _set_options(
     socket: "zmq.Socket[bytes]", endpoint: str, keys: ServerKeys | ClientKeys | None, queue: int, largest_part: int
 ) -> None:
-    """Set keys and bounds."""
+    """Set keys and limits before the socket is bound or connected."""
     if keys is None and beyond_this_machine(endpoint):
         socket.close()
-        raise SocketError(f"socket {endpoint}: beyond this machine only with keys; `seqd keys` makes them")
+        raise SocketError(
+            f"socket {endpoint}: an address that other machines can reach needs keys; `seqd keys` makes them"
+        )
     if keys is not None and endpoint.startswith("tcp://"):
         keys.apply(socket)
     socket.setsockopt(zmq.IPV6, 1)
@@ -125,6 +127,6 @@ def _bound(
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
 
 
-def _unusable(socket: "zmq.Socket[bytes]", endpoint: str, error: zmq.ZMQError | OSError) -> SocketError:
+def _closed_after(socket: "zmq.Socket[bytes]", endpoint: str, error: zmq.ZMQError | OSError) -> SocketError:
     socket.close()
     return SocketError(f"socket {endpoint}: {zmq.strerror(error.errno or 0)}")

@@ -1,16 +1,17 @@
-"""Where a run is, what hinders it, and why it ended: the words of the state machine.
+"""The daemon's status: the state of its run, what hinders the run, and why it ended.
 
 ::
 
     waiting ──run_start──▶ running ──every tile-cycle committed and written──▶ finished
        ▲                      │  ╲
-       │                      │   ╲──what cannot be waited out──▶ failed
+       │                      │   ╲──a lasting failure──▶ failed
        │                      │
        │                      └──asked to stop──▶ draining ──▶ stopped
        └── after finished, the next run
 
-While a run is ``running``, a :class:`Phase` says how it fares. What can pass by itself (a full disk, an engine that is
-opened again) is a phase and no end: the run goes on when its cause is gone. An end has a :class:`StopReason`.
+While a run is ``running``, a :class:`Phase` says what the daemon does or waits for. A hindrance that can pass (a full
+disk, an engine that is opened again) is a phase: the run continues when its cause is gone. An end has a
+:class:`StopReason`.
 """
 
 from enum import StrEnum
@@ -20,20 +21,20 @@ from pydantic import BaseModel, ConfigDict
 
 
 class RunState(StrEnum):
-    """Where the daemon is."""
+    """The state of the daemon and its run."""
 
     WAITING = "waiting"
     """No run is known yet."""
     RUNNING = "running"
-    """A run is carried; ``phase`` says how it fares."""
+    """The daemon calls a run; ``phase`` says what it does or waits for."""
     DRAINING = "draining"
-    """Asked to stop: what is held is finished, nothing new is begun."""
+    """The daemon was asked to stop: it finishes the tile-cycles in work and begins no others."""
     FINISHED = "finished"
     """Every tile-cycle of the run is committed and its FASTQ written."""
     STOPPED = "stopped"
-    """Drained before the run was finished; the next start goes on."""
+    """Drained before the run was finished; the next start of the daemon continues the run."""
     FAILED = "failed"
-    """The run cannot go on; ``stop_reason`` and ``reason`` say why. The next start goes on where the ledger ends."""
+    """The run cannot continue; ``stop_reason`` and ``reason`` say why. The next start continues from the ledger."""
 
 
 ENDED = {RunState.FINISHED, RunState.STOPPED, RunState.FAILED}
@@ -41,20 +42,20 @@ ENDED = {RunState.FINISHED, RunState.STOPPED, RunState.FAILED}
 
 
 class Phase(StrEnum):
-    """How a running run fares; of several that hold, the first one here is shown."""
+    """What a running run does or waits for; where several apply, the status shows the one listed first here."""
 
     STALLED = "stalled"
-    """There is work and none gets done: systemd is no longer told of life and will start the daemon anew."""
+    """There is work and none gets done. The daemon stops its signs of life to systemd, which restarts it."""
     DISK_FULL = "disk_full"
-    """A file cannot grow; tried again until there is room."""
+    """A file cannot grow; the daemon tries again until there is room."""
     PERMISSION_LOST = "permission_lost"
-    """A file may not be written; tried again until it may."""
+    """The daemon lacks the permission to write a file, and tries again."""
     STORAGE_FAILED = "storage_failed"
-    """The disk answers with an error; tried again."""
+    """The disk answers with an error; the daemon tries again."""
     OUT_OF_MEMORY = "out_of_memory"
-    """The system gives no memory; tried again."""
+    """The system gives no memory; the daemon tries again."""
     ENGINE_RESTARTING = "engine_restarting"
-    """The engine failed and is opened again, or another one in its place."""
+    """The engine failed; the daemon opens it again, or opens another engine in its place."""
     OPENING = "opening"
     """The engine is being chosen and opened; a plan may be built for minutes."""
     HOLDING = "holding"
@@ -62,7 +63,7 @@ class Phase(StrEnum):
     CATCHING_UP = "catching_up"
     """Images wait on disk to be called."""
     SILENT = "silent"
-    """Nothing comes from the controller, and something should."""
+    """The controller sends nothing although the run has not ended."""
     CALLING = "calling"
     """All is well."""
 
@@ -74,17 +75,17 @@ class StopReason(StrEnum):
     ASKED = "asked"
     """By SIGTERM, SIGINT or ``drain``."""
     REFUSED = "refused"
-    """The run cannot be taken up: begun with something else, in use by another daemon, or not a plain folder."""
+    """The run was begun with other settings, is in use by another daemon, or its folder is not a plain folder."""
     CONTROLLER_SILENT = "controller_silent"
     """Nothing came for ``controller.silent_after_s``."""
     DISK_FULL = "disk_full"
     PERMISSION_LOST = "permission_lost"
     STORAGE_FAILED = "storage_failed"
-    """The three above outlasted ``faults.retry_for_s``, or the daemon was asked to stop meanwhile."""
+    """Each of these three lasted longer than ``faults.retry_for_s``, or the daemon was asked to stop meanwhile."""
     OUTPUT_CHANGED = "output_changed"
-    """A file is not what the ledger says; it was changed from outside."""
+    """A file does not have the content that the ledger records; another program changed it."""
     ENGINE_FAILED = "engine_failed"
-    """No engine could be opened, or opened again, or make a tile's template."""
+    """No engine could be opened or reopened, or the engine could not make the template of a tile."""
     DEVICE_LOST = "device_lost"
     """The engine's device is gone, and no other engine is allowed by ``faults.fallback``."""
     OUT_OF_MEMORY = "out_of_memory"
@@ -95,7 +96,7 @@ class StopReason(StrEnum):
 
 
 class CycleStatus(StrEnum):
-    """What became of a tile-cycle."""
+    """How a tile-cycle was committed."""
 
     CALLED = "called"
     """Its images came and were called."""
@@ -105,125 +106,111 @@ class CycleStatus(StrEnum):
     """Its images came and could not be called; all no-calls."""
 
 
-STATUS_VERSION = 1
-
-
-class TileCycles(BaseModel):
-    """The balance: received = called + missing + failed + pending."""
-
+class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
+
+class TileCycles(_Part):
+    """The balance: received = called + missing + failed + pending."""
+
     expected: int = 0
-    """Of the whole run."""
+    """Tile-cycles of the whole run."""
     received: int = 0
-    """Taken over from the controller, or given up as missing."""
+    """Tile-cycles that came from the controller or were given up as missing."""
     called: int = 0
     missing: int = 0
     failed: int = 0
     pending: int = 0
-    """Received and not committed yet: template cycles wait here, and in a read the two newest cycles of each tile."""
+    """Tile-cycles received and not committed yet. Template cycles wait for the template, and the two newest cycles of a
+    tile for the cycles after them."""
     balanced: bool = True
-    """Whether the four add up to what was received; each is counted for itself."""
+    """Whether called, missing, failed and pending, which are counted separately, add up to received."""
 
 
-class Frames(BaseModel):
-    """What came in: received = accepted + duplicate + late + refused, accepted + restored = committed + pending."""
-
-    model_config = ConfigDict(extra="forbid")
+class Frames(_Part):
+    """Frames: received = accepted + duplicate + late + refused, and accepted + restored = committed + pending."""
 
     received: int = 0
-    """Since the run was taken up, as all of these; messages that could not be read are among them."""
+    """Frames that came since the run was taken up, with messages that could not be read; all counts here begin then."""
     accepted: int = 0
     duplicate: int = 0
     late: int = 0
-    """Their tile-cycle had been called or given up."""
+    """Frames whose tile-cycle had been called or given up."""
     refused: dict[str, int] = {}
-    """By reason."""
+    """Frames that were refused, by reason."""
     restored: int = 0
-    """Found in the spool when the run was taken up."""
+    """Frames found in the spool when the run was taken up."""
     committed: int = 0
-    """Of tile-cycles that are committed."""
+    """Frames of tile-cycles that are committed."""
     pending: int = 0
-    """Of tile-cycles that are not."""
+    """Frames of tile-cycles that are not committed."""
     balanced: bool = True
-    """Whether both sums come out."""
+    """Whether both equations hold."""
     gaps: int = 0
     """Sequence numbers that did not come in order."""
     resend_requested: int = 0
     gone: int = 0
-    """Asked for again and no longer held by the controller."""
+    """Frames that were asked for again and that the controller no longer had."""
 
 
-class Lag(BaseModel):
+class Lag(_Part):
     """How far calling is behind imaging."""
 
-    model_config = ConfigDict(extra="forbid")
-
     cycles: int = 0
-    """Imaged and not committed; within a read two of them are always waited for."""
+    """Cycles imaged and not committed. Within a read there are at least two, because calls need the two next cycles."""
     tile_cycles: int = 0
     bytes: int = 0
     """Frames held in memory."""
     silent_s: float = 0
-    """Since the last message of the controller."""
+    """Seconds since the last message of the controller."""
     cycle_s: float | None = None
-    """That the controller takes to image a cycle."""
+    """Seconds that the controller takes to image a cycle."""
     holding: bool = False
     """Whether the controller is asked to hold the flow cell."""
     headroom_s: float | None = None
-    """Until the spool is at its limit at the present rate; None while it does not grow."""
+    """Seconds until the spool reaches its limit at the present rate; None while it does not grow."""
 
 
-class SpoolStatus(BaseModel):
+class SpoolStatus(_Part):
     """Images that wait on disk to be called."""
-
-    model_config = ConfigDict(extra="forbid")
 
     images: int = 0
     bytes: int = 0
     limit: int = 0
     full_in_s: float | None = None
-    """At the present rate; None while it does not grow."""
+    """Seconds until it is full at the present rate; None while it does not grow."""
 
 
-class DiskStatus(BaseModel):
+class DiskStatus(_Part):
     """The disk that the run is written to."""
-
-    model_config = ConfigDict(extra="forbid")
 
     free: int = 0
     """Bytes."""
     full_in_s: float | None = None
-    """At the present rate; None while it does not fill."""
+    """Seconds until it is full at the present rate; None while it does not fill."""
 
 
-class SinkStatus(BaseModel):
-    """Files that are made of committed calls."""
-
-    model_config = ConfigDict(extra="forbid")
+class SinkStatus(_Part):
+    """Files that a sink makes from committed calls."""
 
     files: int = 0
-    """In place."""
+    """Files that are complete."""
     behind: int = 0
-    """Tile-cycles that are committed and not yet in them."""
+    """Committed tile-cycles that the files do not have yet."""
 
 
-class Trouble(BaseModel):
-    """What hinders a run and is waited out."""
-
-    model_config = ConfigDict(extra="forbid")
+class Trouble(_Part):
+    """A hindrance of the run that the daemon waits to pass."""
 
     what: str
     phase: Phase
     text: str
     since_s: float
-    """How long it has lasted."""
+    """Seconds that it has lasted."""
 
 
-class EngineStatus(BaseModel):
+class EngineStatus(_Part):
     """The engine that is really in use."""
-
-    model_config = ConfigDict(extra="forbid")
 
     backend: str
     device: str
@@ -236,54 +223,50 @@ class EngineStatus(BaseModel):
     slots: int
     strips: int
     reason: str
-    """Why this backend."""
+    """Why this backend was chosen."""
     passed_over: dict[str, str]
-    """Backends that were tried before, and why not."""
+    """Backends that were tried first, each with the reason that it was not chosen."""
     golden_positions: int
-    """Of the bundle's golden tile, that it was held against; none on tiles hardly larger than the network's halo."""
+    """Positions of the bundle's golden tile that the engine was compared at; 0 for tiles too small for the network."""
     golden_difference: float
-    """Root mean square by which its evidence there is off."""
+    """Root mean square of the difference between its evidence and the bundle's at these positions."""
     restarts: int = 0
     """How often an engine that failed was replaced since the run was taken up."""
     fallback: str = ""
-    """Why it took over from the engine that was configured; empty for that one."""
+    """Why this engine took over from the configured engine; empty for the configured engine."""
     busy: float = 0
     """Share of the time since the run was taken up in which it had a tile to compute."""
 
 
-class FitStatus(BaseModel):
+class FitStatus(_Part):
     """Where the joint fit runs."""
-
-    model_config = ConfigDict(extra="forbid")
 
     place: str
     """``cpu`` or ``gpu``."""
     reason: str
 
 
-class Status(BaseModel):
+class Status(_Part):
     """The daemon's status."""
-
-    model_config = ConfigDict(extra="forbid")
 
     v: Literal[1] = 1
     state: RunState = RunState.WAITING
     """``finished`` says by itself that every tile-cycle is committed and written."""
     phase: Phase | None = None
-    """How a running run fares."""
+    """What a running run does or waits for."""
     stop_reason: StopReason | None = None
-    """Why the run ended; None until it does."""
+    """Why the run ended; None before."""
     reason: str = ""
-    """The same for a person, with names and values."""
+    """The same as a sentence with names and values."""
     troubles: list[Trouble] = []
-    """What is being waited out."""
+    """Hindrances that the daemon waits to pass."""
     stalled_s: float = 0
-    """Since anything got done, while there is something to do."""
+    """Seconds in which nothing got done although there is work."""
     run: str = ""
     cycle: int = 0
     """Last cycle that every tile has committed."""
     cycles: int = 0
-    """Of the run."""
+    """Cycles of the run."""
     tile_cycles: TileCycles = TileCycles()
     frames: Frames = Frames()
     lag: Lag = Lag()
@@ -292,20 +275,20 @@ class Status(BaseModel):
     engine: EngineStatus | None = None
     fit: FitStatus | None = None
     clusters: int = 0
-    """In the templates that stand."""
+    """Clusters in the templates that are made."""
     passing_filter: int = 0
-    """Of them, those known to pass the chastity filter."""
+    """Clusters that are known to pass the chastity filter."""
     sinks: dict[str, SinkStatus] = {}
-    """What is made of the calls, by name."""
+    """Outputs made from the calls, by name."""
     shut_out: dict[str, int] = {}
-    """Connections refused since the daemon started, by socket: frames, recovery, calls, control, command."""
+    """Connections that were refused since the daemon started, by socket: frames, recovery, calls, control, command."""
     requests_refused: dict[str, int] = {}
     """Since the daemon started, by socket (control, command) and reason."""
     slowed: int = 0
-    """Requests that had to wait, since answering takes no more than its share of the processor."""
+    """Requests that waited because answers may take only a share of the processor."""
     stream_dropped: int = 0
     """Messages that were not streamed; consumers can ask for them again."""
     tile_cycles_per_s: float = 0
-    """Committed since the run was taken up."""
+    """Tile-cycles committed in a second, on average since the run was taken up."""
     version: str = ""
-    """Of seqd."""
+    """Version of seqd."""

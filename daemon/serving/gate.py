@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from types import TracebackType
 
 import zmq
-from seqd_client.keys import let_in, load_client_keys, load_server_keys
+from seqd_client.keys import allow_clients, load_client_keys, load_server_keys
 from zmq.utils.monitor import parse_monitor_message
 
 from daemon.config import SecurityConfig
@@ -43,7 +43,7 @@ class Gate:
         self._stop = threading.Event()
         self._opened = ExitStack()
         if lists := [keys for keys in (self.observers, self.operators) if keys]:
-            self._opened.enter_context(let_in(context, *lists))
+            self._opened.enter_context(allow_clients(context, *lists))
         self._thread = threading.Thread(target=self._count_refusals, name="gate", daemon=True)
         self._thread.start()
 

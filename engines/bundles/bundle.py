@@ -24,6 +24,7 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from seqd_client.errors import validation_text
 
 from engines.errors import BundleError
 from engines.network.architecture import Architecture
@@ -211,9 +212,7 @@ def load_bundle(folder: Path = DEFAULT_BUNDLE) -> Bundle:
     except OSError as error:
         raise BundleError(f"bundle {folder}: cannot read {MODEL}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise BundleError(f"bundle {folder}: {MODEL} is not valid: {place}: {first['msg']}") from error
+        raise BundleError(f"bundle {folder}: {MODEL} is not valid: {validation_text(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"bundle {folder}: {MODEL} is not valid: {error}") from error
     for name, expected in model.hashes.by_file().items():

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from seqd_client.errors import validation_text
 
 from engines.errors import EngineError
 
@@ -173,9 +174,7 @@ class PlanCache:
         try:
             record = PlanRecord.model_validate_json(written)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise EngineError(f"{record_path} is not a plan's record: {where}: {first['msg']}; {AGAIN}") from error
+            raise EngineError(f"{record_path} is not a plan's record: {validation_text(error)}; {AGAIN}") from error
         if record.key != key:
             raise EngineError(f"{record_path} is the record of another plan, for {record.key}; {AGAIN}")
         content = read_trusted(path)

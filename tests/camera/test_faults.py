@@ -9,7 +9,7 @@ from seqd_client.runinfo import CHANNELS, TileId
 
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedrun import write_simulated_run
-from camera.disturbance import Disturbance
+from camera.faultdraws import FaultDraws
 from camera.faults import parse_faults
 from daemon.record.runfiles import RunFiles
 from daemon.record.tilefile import read_cycles
@@ -66,18 +66,18 @@ def place_of(image):
 
 def dropped(faults):
     """Channels by tile and cycle that are never published."""
-    disturbance = Disturbance(parse_faults(faults))
+    draws = FaultDraws(parse_faults(faults))
     lost = {}
     for frame in range(4 * IMAGES):
-        if not disturbance.sent(frame, [b"", b"", b"pixels"]):
+        if not draws.sent(frame, [b"", b"", b"pixels"]):
             lost.setdefault(place_of(frame // 4), []).append(CHANNELS[frame % 4])
     return lost
 
 
 def crashes(faults):
     """Crash by number of the tile image."""
-    disturbance = Disturbance(parse_faults(faults))
-    found = {image: disturbance.crash(image) for image in range(IMAGES)}
+    draws = FaultDraws(parse_faults(faults))
+    found = {image: draws.crash(image) for image in range(IMAGES)}
     return {image: crash for image, crash in found.items() if crash is not None}
 
 

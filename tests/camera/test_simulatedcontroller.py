@@ -30,10 +30,9 @@ from seqd_client.wire.messages import (
 )
 
 from calib.runfolder.images import image_path
-from camera.disturbance import Crash, Disturbance
+from camera.faultdraws import Crash, FaultDraws
 from camera.faults import FaultError, Faults, parse_faults
-from camera.ring import Ring
-from camera.simulatedcontroller import Controller, Pace
+from camera.simulatedcontroller import Pace, SimulatedController
 
 CYCLES = 3
 INFO = RunInfo(
@@ -180,7 +179,7 @@ def controlling(archive, folder, *, faults="", info=INFO, **pace):
 
     def work():
         try:
-            with Controller(archive, info, pace=pace, faults=parse_faults(faults), **addresses) as controller:
+            with SimulatedController(archive, info, pace=pace, faults=parse_faults(faults), **addresses) as controller:
                 controller.run(lambda taken: None)
         except SeqdError as error:
             failures.append(error)
@@ -421,7 +420,7 @@ def test_crashed_controller_comes_back_and_numbers_anew(skip, again, archive, tm
     expected = [[]]
     for image in range(FRAMES // 4):
         numbers = range(4 * image, 4 * image + 4)
-        if (crash := Disturbance(faults).crash(image)) is None:
+        if (crash := FaultDraws(faults).crash(image)) is None:
             expected[-1] += numbers
             continue
         assert crash.skip is not again
@@ -450,7 +449,7 @@ def test_crashed_controller_comes_back_and_numbers_anew(skip, again, archive, tm
 
 def crashes(faults):
     """What befalls each of the six tile images."""
-    return [Disturbance(parse_faults(faults)).crash(image) for image in range(6)]
+    return [FaultDraws(parse_faults(faults)).crash(image) for image in range(6)]
 
 
 def test_hold_goes_with_the_life_that_it_was_said_to(archive, tmp_path, deaf):
@@ -569,7 +568,7 @@ def test_address_in_use_is_an_error(archive, tmp_path):
     busy = f"ipc://{tmp_path}/busy/frames"
     (tmp_path / "busy").write_text("a file, where a folder has to be")
     with pytest.raises(SocketError, match="socket ipc"):
-        Controller(archive, INFO, frames=busy, recovery=busy, pace=Pace(), faults=Faults())
+        SimulatedController(archive, INFO, frames=busy, recovery=busy, pace=Pace(), faults=Faults())
 
 
 KINDS = ("drop", "duplicate", "reorder", "delay", "corrupt", "truncate", "clock", "pause", "crash", "resend_drop")
@@ -577,8 +576,8 @@ KINDS = ("drop", "duplicate", "reorder", "delay", "corrupt", "truncate", "clock"
 
 def befallen(faults, kind):
     """The numbers below 400 that a kind of fault befalls."""
-    disturbance = Disturbance(faults)
-    return [number for number in range(400) if disturbance._befallen(kind, number) is not None]
+    draws = FaultDraws(faults)
+    return [number for number in range(400) if draws._draw(kind, number) is not None]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -587,8 +586,8 @@ def test_a_fault_befalls_the_same_whatever_the_others_are(kind):
     among = Faults(**dict.fromkeys(KINDS, 0.6) | {kind: 0.2, "seed": 5})
     assert befallen(among, kind) == alone
     # Backwards, as with requests that come in another order.
-    disturbance = Disturbance(among)
-    backwards = [number for number in reversed(range(400)) if disturbance._befallen(kind, number) is not None]
+    draws = FaultDraws(among)
+    backwards = [number for number in reversed(range(400)) if draws._draw(kind, number) is not None]
     assert backwards == alone[::-1]
     assert 50 < len(alone) < 110
     assert befallen(Faults(**{kind: 0.2, "seed": 6}), kind) != alone
@@ -606,17 +605,6 @@ def test_all_faults_together_are_the_same_twice(archive, tmp_path):
     assert sum(isinstance(message, Spoilt) for message in runs[0]) > 0
 
 
-def test_ring_holds_the_newest():
-    ring = Ring(2)
-    for frame in range(4):
-        ring.hold(frame, t_ns=100 + frame)
-    assert [ring.exposed_ns(frame) for frame in range(4)] == [None, None, 102, 103]
-    ring.release(before=3)
-    assert [ring.exposed_ns(frame) for frame in range(4)] == [None, None, None, 103]
-    ring.clear()
-    assert ring.exposed_ns(3) is None
-
-
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -625,7 +613,7 @@ def test_ring_holds_the_newest():
         ("crash_s=-1", "fault crash_s = '-1': Input should be greater than or equal to 0"),
         ("drop", "fault 'drop': write NAME=VALUE, as in drop=0.05"),
         ("drop=0.1,drop=0.2", "fault drop: given twice, as 0.1 and as 0.2"),
-        ("burn=1", f"fault 'burn': there is none; known are {', '.join(Faults.model_fields)}"),
+        ("burn=1", f"fault 'burn': no such fault; the faults are {', '.join(Faults.model_fields)}"),
     ],
 )
 def test_faults_that_cannot_be_read_say_why(text, complaint):

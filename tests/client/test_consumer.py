@@ -15,11 +15,19 @@ import zmq
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from seqd_client.consumer import AsyncCallsStream, AsyncControlClient, CallsStream, ControlClient, MissedError
-from seqd_client.consumer.following import Following
-from seqd_client.errors import UnreachableError
-from seqd_client.runinfo import TileId
-from seqd_client.status import CycleStatus, RunState, Status
+from seqd_client import (
+    AsyncCallsStream,
+    AsyncControlClient,
+    CallsStream,
+    ControlClient,
+    MissedError,
+    RunState,
+    Status,
+    TileId,
+    UnreachableError,
+)
+from seqd_client.consumer.runfollower import RunFollower
+from seqd_client.status import CycleStatus
 from seqd_client.wire.codec import decode, encode
 from seqd_client.wire.messages import (
     Calls,
@@ -110,18 +118,18 @@ class ModelDaemon:
         match request:
             case StatusQuery():
                 total = MODEL_CYCLES if self.opened else 0
-                return StatusAnswer(), Status(state=self.state, run=run, cycles=total).model_dump_json().encode()
+                return StatusAnswer(), Status(state=self.state, run=run, cycles=total)
             case TilesQuery():
                 tiles = [
                     TileProgress(lane=1, tile=tile, cycle=max(0, cycles.get(tile, 0))) for tile in TILES if self.opened
                 ]
-                return TilesAnswer(run=run, tiles=tuple(tiles)), b""
+                return TilesAnswer(run=run, tiles=tuple(tiles)), None
             case Replay(tile=tile, cycle=cycle) if cycles.get(tile, -1) >= max(cycle, 1):
                 if cycle:
-                    return Calls(run=run, seq=0, lane=1, tile=tile, cycle=cycle, n=0), b""
-                return Template(run=run, seq=0, lane=1, tile=tile, n=0), b""
+                    return Calls(run=run, seq=0, lane=1, tile=tile, cycle=cycle, n=0), None
+                return Template(run=run, seq=0, lane=1, tile=tile, n=0), None
             case _:
-                return Refused(reason="not committed"), b""
+                return Refused(reason="not committed"), None
 
 
 class Follower(RuleBasedStateMachine):
@@ -130,8 +138,8 @@ class Follower(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.daemon, self.up = ModelDaemon(), True
-        self.following = Following()
-        self.following.begin()
+        self.follower = RunFollower()
+        self.follower.begin()
         self.delivered, self.missed, self.ended = {}, set(), set()
 
     # The daemon's side.
@@ -181,42 +189,42 @@ class Follower(RuleBasedStateMachine):
 
     @rule()
     def ask(self):
-        request = self.following.request
+        request = self.follower.request
         if request is None:
             return
-        answer, payload = self.daemon.answer(request) if self.up else (None, b"")
+        answer, status = self.daemon.answer(request) if self.up else (None, None)
         if answer is None or isinstance(answer, Refused):
-            self.following.silent()
+            self.follower.silent()
         else:
-            self.hear(lambda: self.following.answered(answer, payload), answer)
+            self.hear(lambda: self.follower.answered(answer, status), answer)
 
-    @precondition(lambda self: self.daemon.wire and self.following.request is None)
+    @precondition(lambda self: self.daemon.wire and self.follower.request is None)
     @rule()
     def read(self):
         message = self.daemon.wire.popleft()
-        self.hear(lambda: self.following.published(message), message)
+        self.hear(lambda: self.follower.published(message), message)
 
     @rule()
     def silent(self):
-        self.following.silent()
+        self.follower.silent()
 
     def hear(self, take, message):
         try:
             deliver = take()
         except MissedError:
-            run = self.following.run
+            run = self.follower.run
             self.missed.add(run)
-            self.following.begin()
+            self.follower.begin()
             return
         if deliver and not isinstance(message, Event):
             tile, cycle = (message.run, message.tile), getattr(message, "cycle", 0)
             assert cycle == self.delivered.get(tile, -1) + 1, f"{tile}: {cycle} out of turn"
             assert message.run not in self.missed
             self.delivered[tile] = cycle
-        if self.following.ended:
-            self.ended.add(self.following.run)
-            assert self.whole(self.following.run), "it ended too early"
-            self.following.begin()
+        if self.follower.ended:
+            self.ended.add(self.follower.run)
+            assert self.whole(self.follower.run), "it ended too early"
+            self.follower.begin()
 
     def whole(self, run):
         return all(self.delivered.get((run, tile)) == MODEL_CYCLES for tile in TILES)
@@ -253,8 +261,8 @@ class Follower(RuleBasedStateMachine):
         for _ in range(100):
             if last in self.ended:
                 break
-            if self.following.request is None:
-                self.following.silent()
+            if self.follower.request is None:
+                self.follower.silent()
             self.ask()
         assert last in self.ended
         assert self.whole(last)
@@ -265,95 +273,95 @@ TestFollower = Follower.TestCase
 
 
 def test_stream_without_gaps_asks_nothing_more():
-    daemon, following = ModelDaemon(), Following()
+    daemon, follower = ModelDaemon(), RunFollower()
     daemon.take_up()
     daemon.open()
     daemon.wire.clear()
-    while (request := following.request) is not None:
-        assert not following.answered(*daemon.answer(request))
+    while (request := follower.request) is not None:
+        assert not follower.answered(*daemon.answer(request))
     asked = []
     for tile in TILES * (MODEL_CYCLES + 1):
         daemon.commit(tile)
-        assert following.published(daemon.wire.popleft())
+        assert follower.published(daemon.wire.popleft())
         # The first message shows that the subscription stands: all before it may have been missed.
-        while (request := following.request) is not None:
+        while (request := follower.request) is not None:
             asked.append(type(request))
-            assert not following.answered(*daemon.answer(request))
+            assert not follower.answered(*daemon.answer(request))
     assert asked == [TilesQuery]
     daemon.end()
-    assert not following.ended
-    assert following.published(daemon.wire.popleft())
-    assert following.ended
+    assert not follower.ended
+    assert follower.published(daemon.wire.popleft())
+    assert follower.ended
 
 
 def test_backlog_of_the_run_before_is_no_news():
-    daemon, following = ModelDaemon(), Following()
+    daemon, follower = ModelDaemon(), RunFollower()
     daemon.take_up()
     daemon.open()
     for tile in TILES * (MODEL_CYCLES + 1):
         daemon.commit(tile)
     daemon.end()
-    following.begin()
-    while (request := following.request) is not None:
-        following.answered(*daemon.answer(request))
+    follower.begin()
+    while (request := follower.request) is not None:
+        follower.answered(*daemon.answer(request))
     # All of the first run was replayed; what was streamed of it was not read yet.
-    assert following.ended
-    following.begin()
+    assert follower.ended
+    follower.begin()
     daemon.take_up()
     daemon.open()
-    while (request := following.request) is not None:
-        following.answered(*daemon.answer(request))
-    assert following.run == "R1"
+    while (request := follower.request) is not None:
+        follower.answered(*daemon.answer(request))
+    assert follower.run == "R1"
     backlog = [message for message in daemon.wire if message.run == "R0"]
     asked = 0
     for message in backlog:
-        assert following.published(message) == isinstance(message, Event)
-        while (request := following.request) is not None:
+        assert follower.published(message) == isinstance(message, Event)
+        while (request := follower.request) is not None:
             asked += 1
-            following.answered(*daemon.answer(request))
+            follower.answered(*daemon.answer(request))
     assert asked == 2  # once: the first message shows that the subscription stands
-    assert (following.run, following.ended) == ("R1", False)
+    assert (follower.run, follower.ended) == ("R1", False)
 
 
 def test_gap_has_all_tiles_looked_through_at_once():
-    daemon, following = ModelDaemon(), Following()
+    daemon, follower = ModelDaemon(), RunFollower()
     daemon.take_up()
     daemon.open()
-    following.published(daemon.wire.popleft())
-    while (request := following.request) is not None:
-        following.answered(*daemon.answer(request))
+    follower.published(daemon.wire.popleft())
+    while (request := follower.request) is not None:
+        follower.answered(*daemon.answer(request))
     for tile in TILES:
         daemon.commit(tile)
         daemon.commit(tile)
     # All of the first tile are lost; what comes of the second one is in turn.
-    assert following.published(daemon.wire[2])
-    assert following.request == TilesQuery()
-    following.answered(*daemon.answer(TilesQuery()))
-    assert following.request == Replay(lane=1, tile=1101, cycle=0)
+    assert follower.published(daemon.wire[2])
+    assert follower.request == TilesQuery()
+    follower.answered(*daemon.answer(TilesQuery()))
+    assert follower.request == Replay(lane=1, tile=1101, cycle=0)
 
 
 def test_sequence_that_fits_by_chance_hides_no_cycle():
-    daemon, following = ModelDaemon(), Following()
+    daemon, follower = ModelDaemon(), RunFollower()
     daemon.take_up()
     daemon.open()
-    while (request := following.request) is not None:
-        following.answered(*daemon.answer(request))
+    while (request := follower.request) is not None:
+        follower.answered(*daemon.answer(request))
     daemon.commit(1101)
     for message in daemon.wire:
-        assert following.published(message)
-    while (request := following.request) is not None:
-        following.answered(*daemon.answer(request))
+        assert follower.published(message)
+    while (request := follower.request) is not None:
+        follower.answered(*daemon.answer(request))
     # Killed and started again: seq 0 and 1 are lost, 2 comes next.
     daemon.start()
     daemon.take_up()
     daemon.open()
     daemon.commit(1101)
     daemon.commit(1101)
-    assert not following.published(daemon.wire[-1])
-    assert following.request == Replay(lane=1, tile=1101, cycle=1)
-    assert following.answered(*daemon.answer(following.request))
-    assert following.answered(*daemon.answer(following.request))
-    assert following.request is None
+    assert not follower.published(daemon.wire[-1])
+    assert follower.request == Replay(lane=1, tile=1101, cycle=1)
+    assert follower.answered(*daemon.answer(follower.request))
+    assert follower.answered(*daemon.answer(follower.request))
+    assert follower.request is None
 
 
 class Instrument:

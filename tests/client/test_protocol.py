@@ -7,7 +7,7 @@ from seqd_client.wire.messages import MESSAGES, VERSION
 
 from tests.support.places import DOCS, GOLDEN
 
-REGENERATE = "python client/seqd_client/wire/golden/regenerate.py"
+REGENERATE = "python -m tests.client.regenerate"
 PROTOCOL = (DOCS / "protocol.md").read_text("utf-8")
 
 

@@ -6,7 +6,7 @@ from seqd_client.status import CycleStatus, Phase, RunState, Status, StopReason
 from daemon.watching.runstatus import RunStatus
 from tests.support.places import DOCS
 
-REGENERATE = "python -m tests.client.regenerate_status_schema"
+REGENERATE = "python -m tests.client.regenerate"
 SCHEMA = DOCS / "status.schema.json"
 FIRST, SECOND = TileId(lane=1, tile=1101), TileId(lane=1, tile=1102)
 

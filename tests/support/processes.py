@@ -98,9 +98,11 @@ def bench(folder: Path, **sections: dict) -> Bench:
 
 
 @contextmanager
-def process(command: list[str], log: Path, env: dict[str, str] | None) -> Iterator[subprocess.Popen]:
+def process(
+    command: list[str], log: Path, env: dict[str, str] | None, *, cwd: Path | None = None
+) -> Iterator[subprocess.Popen]:
     with log.open("ab") as file:
-        started = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | (env or {}))
+        started = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | (env or {}), cwd=cwd)
     try:
         yield started
     finally:

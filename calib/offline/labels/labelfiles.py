@@ -20,6 +20,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from seqd_client.errors import validation_text
 from seqd_client.runinfo import CHANNELS, TileId
 
 from calib.normalisation import Normalisation
@@ -118,8 +119,7 @@ def read_summary(root: Path, tile: TileId) -> TileSummary:
     except OSError as error:
         raise RunFolderError(f"labels {path}: {error.strerror}; seqd calib label writes them") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise RunFolderError(f"labels {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise RunFolderError(f"labels {path}: {validation_text(error)}") from error
 
 
 def write_labels(

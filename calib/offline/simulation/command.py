@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
+from seqd_client.errors import validation_text
 from seqd_client.runinfo import Read, parse_reads
 
 from calib.offline.cli import UsageError, bar
@@ -54,7 +55,7 @@ def simulate(
     try:
         cycles = simulated_run_info(physics, run=run, tiles=tiles, reads=parts, shape=(size, size)).cycles
     except ValidationError as error:
-        raise UsageError(f"run {run}: {_first(error)}") from error
+        raise UsageError(f"run {run}: {validation_text(error)}") from error
     if structured:
         carriers(physics.pattern, pixel_um=physics.pixel_um)
     if (folder / RUN_INFO).exists():
@@ -98,12 +99,7 @@ def _conditions(path: Path | None, density: float | None) -> Conditions:
     except OSError as error:
         raise RunFolderError(f"conditions {path}: {error.strerror}") from error
     except ValidationError as error:
-        raise UsageError(f"conditions {path}: {_first(error)}") from error
+        raise UsageError(f"conditions {path}: {validation_text(error)}") from error
     if density is not None and physics.grid is not None:
         raise UsageError(f"--density {density:g}: the grid of {path} sets the density; leave one of them out")
     return physics if density is None else physics.model_copy(update={"density_k_mm2": density})
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))

@@ -22,6 +22,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from seqd_client.errors import validation_text
 from seqd_client.runinfo import CHANNELS, Read, RunInfo, TileId
 
 from calib.offline.references.fasta import Sequence, read_fasta, write_fasta
@@ -147,8 +148,7 @@ def read_conditions(root: Path) -> Conditions:
     except OSError as error:
         raise RunFolderError(f"conditions {path}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise RunFolderError(f"conditions {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise RunFolderError(f"conditions {path}: {validation_text(error)}") from error
 
 
 def simulated_tile_of(root: Path, tile: TileId) -> SimulatedTile:

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from seqd_client.errors import SeqdError
+from seqd_client.errors import SeqdError, validation_text
 
 from engines.network.architecture import Architecture
 
@@ -112,7 +112,6 @@ def read_settings(path: Path | None) -> TrainingSettings:
     except OSError as error:
         raise SettingsError(f"settings {path}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise SettingsError(f"settings {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise SettingsError(f"settings {path}: {validation_text(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"settings {path}: not TOML: {error}") from error

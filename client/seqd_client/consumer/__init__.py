@@ -1,7 +1,6 @@
 """Clients of a running daemon: control requests and the stream of calls, blocking or for asyncio."""
 
-from seqd_client.consumer.asynchronous import AsyncCallsStream, AsyncControlClient
-from seqd_client.consumer.blocking import CallsStream, ControlClient
-from seqd_client.consumer.following import MissedError
+from seqd_client.consumer.clients import AsyncCallsStream, AsyncControlClient, CallsStream, ControlClient
+from seqd_client.consumer.runfollower import MissedError
 
 __all__ = ["AsyncCallsStream", "AsyncControlClient", "CallsStream", "ControlClient", "MissedError"]

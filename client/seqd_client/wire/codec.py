@@ -16,6 +16,7 @@ from typing import Any
 import msgpack
 from pydantic import ValidationError
 
+from seqd_client.errors import validation_text
 from seqd_client.wire.messages import MESSAGES, VERSION, Frame, Message
 
 FIELDS_LIMIT = 32
@@ -66,11 +67,11 @@ def encode(message: Message, payload: bytes | memoryview = b"") -> list[bytes | 
 
 
 def decode(parts: list[bytes]) -> tuple[Message, bytes]:
-    """A message and its payload, checked as far as it can be without knowing the run.
+    """Read a message and its payload; checks everything that does not depend on the run.
 
     Raises
     ------
-    WireError : with the reason the message is refused for.
+    WireError : the message is refused; its ``refusal`` is the reason.
     """
     if len(parts) != 3:
         raise WireError(Refusal.GARBAGE, f"message has {len(parts)} parts, 3 are needed")
@@ -107,12 +108,10 @@ def _validated(kind: type[Message], fields: dict[str, Any]) -> Message:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "header"
-        refusal = {"channel": Refusal.CHANNEL, "dtype": Refusal.DTYPE} if kind is Frame else {}
-        # A value may be nested deeper than repr can go.
-        value = "" if first["type"] == "missing" else f" is {reprlib.repr(first['input'])[:60]}"
-        raise WireError(refusal.get(field, Refusal.HEADER), f"{kind.topic}: {field}{value}: {first['msg']}") from error
+        field = error.errors(include_url=False)[0]["loc"][:1]
+        refusals = {"channel": Refusal.CHANNEL, "dtype": Refusal.DTYPE} if kind is Frame else {}
+        text = validation_text(error, whole="header", shows_value=True)
+        raise WireError(refusals.get("".join(map(str, field)), Refusal.HEADER), f"{kind.topic}: {text}") from error
 
 
 def _check_payload(frame: Frame, payload: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Every message of the protocol as a closed, bounded model."""
+"""Every message of the protocol; each field has bounds, and a message has no other fields."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -28,7 +28,7 @@ class Message(BaseModel):
     """Items of an array in the header."""
 
 
-# Controller to daemon, PUB; the same frames answer on the recovery socket.
+# Controller to daemon, PUB. A ``run_start`` and a ``frame`` are also answers on the recovery socket.
 
 
 class RunStart(Message):
@@ -89,7 +89,7 @@ class RunEnd(Message):
 
 
 class Sync(Message):
-    """Asks where the controller is; answered by ``run_start`` and ``position``, or ``idle``."""
+    """Asks how far the controller has published; answered by ``run_start`` and ``position``, or ``idle``."""
 
     topic = "sync"
 
@@ -125,7 +125,7 @@ class Resend(Message):
 
 
 class Gone(Message):
-    """The frame asked for is no longer held."""
+    """The controller no longer has the frame that was asked for."""
 
     topic = "gone"
     run: Name
@@ -143,14 +143,14 @@ class Hold(Message):
 
 
 class Release(Message):
-    """Asks the controller to go on."""
+    """Tells the controller that imaging may continue."""
 
     topic = "release"
     run: Name
 
 
 class Kept(Message):
-    """Every tile-cycle up to this one is on the daemon's disk: the controller need hold nothing of them."""
+    """All frames up to this cycle are safe on the daemon's disk; the controller need not keep them any longer."""
 
     topic = "kept"
     run: Name
@@ -221,13 +221,13 @@ class StatusAnswer(Message):
 
 
 class TilesQuery(Message):
-    """Asks how far every tile is; answered by ``tiles_answer``."""
+    """Asks for the last committed cycle of every tile; answered by ``tiles_answer``."""
 
     topic = "tiles"
 
 
 class TileProgress(BaseModel):
-    """How far one tile is."""
+    """The last committed cycle of one tile."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -238,7 +238,7 @@ class TileProgress(BaseModel):
 
 
 class TilesAnswer(Message):
-    """The tiles of the run that the daemon last took up; none before the first."""
+    """The tiles of the run that the daemon took up last; before its first run, no tiles."""
 
     topic = "tiles_answer"
     header_limit = LONG
@@ -277,32 +277,5 @@ class Refused(Message):
     reason: Annotated[str, Field(max_length=2000)]
 
 
-MESSAGES: dict[str, type[Message]] = {
-    message.topic: message
-    for message in (
-        RunStart,
-        Frame,
-        CycleEnd,
-        RunEnd,
-        Sync,
-        Position,
-        Idle,
-        Resend,
-        Gone,
-        Hold,
-        Release,
-        Kept,
-        Done,
-        Calls,
-        Template,
-        Event,
-        StatusQuery,
-        StatusAnswer,
-        TilesQuery,
-        TilesAnswer,
-        Replay,
-        Drain,
-        Accepted,
-        Refused,
-    )
-}
+MESSAGES: dict[str, type[Message]] = {kind.topic: kind for kind in Message.__subclasses__()}
+"""Every kind of message by its topic."""

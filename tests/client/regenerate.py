@@ -1,13 +1,15 @@
-"""Writes the golden messages anew: ``python client/seqd_client/wire/golden/regenerate.py``.
+"""Writes the golden messages and the JSON schema of the status again: ``python -m tests.client.regenerate``.
 
-A golden file holds the three parts of a message, each as u32 length (little-endian) and bytes.
-Commit what it changes only together with a new protocol version or a new kind of message.
+A golden file holds the three parts of a message, each as u32 length (little-endian) and bytes. Commit a changed golden
+message only together with a new protocol version, or as a new kind of message.
 """
 
+import json
 import struct
 import zlib
 
 from seqd_client.runinfo import Read, RunInfo, TileId
+from seqd_client.status import Status
 from seqd_client.wire.codec import encode
 from seqd_client.wire.messages import (
     Accepted,
@@ -38,7 +40,7 @@ from seqd_client.wire.messages import (
     TilesQuery,
 )
 
-from tests.support.places import GOLDEN
+from tests.support.places import DOCS, GOLDEN
 
 RUN = "20260301_SEQ1_0042_FC7"
 INFO = RunInfo(
@@ -96,3 +98,4 @@ for message, payload in EXAMPLES:
     parts = [bytes(part) for part in encode(message, payload)]
     content = b"".join(struct.pack("<I", len(part)) + part for part in parts)
     (GOLDEN / f"{message.topic}.bin").write_bytes(content)
+(DOCS / "status.schema.json").write_text(json.dumps(Status.model_json_schema(), indent=2) + "\n", "utf-8")

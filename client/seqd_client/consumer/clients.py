@@ -1,0 +1,190 @@
+"""The faces of a consumer: blocking, each for one thread, and for asyncio, each for one event loop."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Self
+
+import zmq
+import zmq.asyncio
+
+from seqd_client.consumer.session import POLL_S, Ask, Delivery, Session, Wait, open_socket, read_answer, read_status
+from seqd_client.keys import ClientKeys
+from seqd_client.status import Status
+from seqd_client.wire.codec import encode
+from seqd_client.wire.messages import Message, StatusQuery
+
+POLL_MS = int(POLL_S * 1000)
+
+
+class _Socket:
+    """A socket in a context of its own, both closed at the end of a ``with`` block."""
+
+    _socket: "zmq.Socket[bytes]"
+    _context: "zmq.Context[zmq.Socket[bytes]]"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        self._context.term()
+
+
+class _AsyncSocket:
+    _socket: zmq.asyncio.Socket
+    _context: zmq.asyncio.Context
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._socket.close()
+        self._context.term()
+
+
+class ControlClient(_Socket):
+    """Asks a daemon over its control socket.
+
+    Parameters
+    ----------
+    endpoint : the daemon's ``control.endpoint``, such as ``ipc:///run/seqd/control``.
+    timeout_s : seconds to wait for an answer.
+    keys : the client's keys for an address on another machine.
+    """
+
+    def __init__(self, endpoint: str, *, timeout_s: float = 5.0, keys: ClientKeys | None = None) -> None:
+        self.endpoint, self._timeout_s, self._keys = endpoint, timeout_s, keys
+        self._context = zmq.Context()
+        self._socket = open_socket(self._context, zmq.DEALER, endpoint, keys)
+
+    def ask(self, request: Message, *, timeout_s: float | None = None) -> tuple[Message, bytes]:
+        """Send a request and wait for its answer and the payload; ``timeout_s`` replaces the client's timeout.
+
+        Raises
+        ------
+        UnreachableError : no daemon of this version answered in time.
+        """
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        return read_answer(self.endpoint, self._exchange(request, timeout_s), timeout_s)
+
+    def status(self) -> Status:
+        """Ask for the daemon's status.
+
+        Raises
+        ------
+        UnreachableError : no daemon of this version answered in time.
+        """
+        return read_status(*self.ask(StatusQuery()))
+
+    def _exchange(self, request: Message, timeout_s: float) -> list[bytes] | None:
+        parts = None
+        try:
+            self._socket.send_multipart(encode(request))
+            if self._socket.poll(int(timeout_s * 1000)):
+                parts = self._socket.recv_multipart()
+        finally:
+            if parts is None:
+                # On a new socket an answer that comes too late is not taken for the next one.
+                self._socket.close()
+                self._socket = open_socket(self._context, zmq.DEALER, self.endpoint, self._keys)
+        return parts
+
+
+class CallsStream(_Socket):
+    """The committed calls of a daemon: for every tile the template, then all its cycles in order.
+
+    The stream fetches with control requests what was published before the consumer came, or was dropped on the way.
+
+    Parameters
+    ----------
+    calls : the daemon's ``stream.calls``, such as ``ipc:///run/seqd/calls``.
+    control : a client of the same daemon.
+    keys : the consumer's keys for an address on another machine.
+    """
+
+    def __init__(self, calls: str, control: ControlClient, *, keys: ClientKeys | None = None) -> None:
+        self._control, self._session = control, Session(calls, control.endpoint)
+        self._context = zmq.Context()
+        self._socket = open_socket(self._context, zmq.SUB, calls, keys)
+
+    def messages(self, *, timeout_s: float) -> Iterator[tuple[Message, bytes]]:
+        """Yield templates, calls and events with their payloads until the run ends.
+
+        Called again, it follows the same run if the daemon continues it, else the next run.
+
+        Parameters
+        ----------
+        timeout_s : seconds that the daemon may be away. A daemon that is restarted within them is followed further;
+            one that answers may publish nothing for as long as it likes.
+
+        Raises
+        ------
+        UnreachableError : the daemon was away for longer, or refused for so long to replay committed calls.
+        MissedError : the daemon began another run before all calls of this one were delivered.
+        """
+        for step in self._session.steps(timeout_s):
+            match step:
+                case Ask(request, wait_s):
+                    self._session.reply = self._control._exchange(request, wait_s)
+                case Wait.STREAM:
+                    self._session.reply = self._socket.recv_multipart() if self._socket.poll(POLL_MS) else None
+                case Wait.PAUSE:
+                    time.sleep(POLL_S)
+                case Delivery():
+                    yield step
+
+
+class AsyncControlClient(_AsyncSocket):
+    """:class:`ControlClient` for asyncio; many tasks may ask at once."""
+
+    def __init__(self, endpoint: str, *, timeout_s: float = 5.0, keys: ClientKeys | None = None) -> None:
+        self.endpoint, self._timeout_s, self._keys = endpoint, timeout_s, keys
+        self._context = zmq.asyncio.Context()
+        self._socket = open_socket(self._context, zmq.DEALER, endpoint, keys)
+        self._asking = asyncio.Lock()
+
+    async def ask(self, request: Message, *, timeout_s: float | None = None) -> tuple[Message, bytes]:
+        """See :meth:`ControlClient.ask`."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        return read_answer(self.endpoint, await self._exchange(request, timeout_s), timeout_s)
+
+    async def status(self) -> Status:
+        """See :meth:`ControlClient.status`."""
+        return read_status(*await self.ask(StatusQuery()))
+
+    async def _exchange(self, request: Message, timeout_s: float) -> list[bytes] | None:
+        parts = None
+        async with self._asking:
+            try:
+                await self._socket.send_multipart(encode(request))
+                if await self._socket.poll(int(timeout_s * 1000)):
+                    parts = await self._socket.recv_multipart()
+            finally:
+                if parts is None:
+                    self._socket.close()
+                    self._socket = open_socket(self._context, zmq.DEALER, self.endpoint, self._keys)
+        return parts
+
+
+class AsyncCallsStream(_AsyncSocket):
+    """:class:`CallsStream` for asyncio."""
+
+    def __init__(self, calls: str, control: AsyncControlClient, *, keys: ClientKeys | None = None) -> None:
+        self._control, self._session = control, Session(calls, control.endpoint)
+        self._context = zmq.asyncio.Context()
+        self._socket = open_socket(self._context, zmq.SUB, calls, keys)
+
+    async def messages(self, *, timeout_s: float) -> AsyncIterator[tuple[Message, bytes]]:
+        """See :meth:`CallsStream.messages`."""
+        for step in self._session.steps(timeout_s):
+            match step:
+                case Ask(request, wait_s):
+                    self._session.reply = await self._control._exchange(request, wait_s)
+                case Wait.STREAM:
+                    ready = await self._socket.poll(POLL_MS)
+                    self._session.reply = await self._socket.recv_multipart() if ready else None
+                case Wait.PAUSE:
+                    await asyncio.sleep(POLL_S)
+                case Delivery():
+                    yield step
