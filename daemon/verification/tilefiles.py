@@ -1,4 +1,4 @@
-"""The files of a tile against its rows in the ledger."""
+"""Comparing the files of a tile with its rows in the ledger."""
 
 import os
 import zlib
@@ -17,29 +17,29 @@ from daemon.record import tilefile
 from daemon.record.runfiles import RunFiles, filter_cycles
 from daemon.record.templates import load_template
 from daemon.record.tilefile import HEADER
-from daemon.verification.books import Row, Template
+from daemon.verification.checkedledger import Row, Template
 from daemon.verification.findings import Findings
 
 
 @dataclass(frozen=True)
 class _Cycle:
     crc32: int
-    fill: int | None
-    """Byte that all of it is, where nothing was called."""
+    constant: int | None
+    """Value of every byte in a cycle that was not called; None in called cycles."""
 
 
 def check_calls(
     files: RunFiles, info: RunInfo, tile: TileId, template: Template, rows: Mapping[int, Row], findings: Findings
 ) -> None:
-    """Calls, chastity and positions, byte for byte."""
-    calls = {row.cycle: _Cycle(row.crc32, _fill(row, NO_CALL)) for row in rows.values()}
-    _check_growing(files.calls_of(tile), tile, template.clusters, calls, info.cycles, findings)
+    """Compare calls, chastity and positions, byte by byte."""
+    calls = {row.cycle: _Cycle(row.crc32, _constant(row, NO_CALL)) for row in rows.values()}
+    _check_appended(files.calls_of(tile), tile, template.clusters, calls, info.cycles, findings)
     chastity = {
-        row.cycle: _Cycle(row.chastity_crc32, _fill(row, UNKNOWN))
+        row.cycle: _Cycle(row.chastity_crc32, _constant(row, UNKNOWN))
         for row in rows.values()
         if row.chastity_crc32 is not None and row.cycle <= filter_cycles(info)
     }
-    _check_growing(files.chastity_of(tile), tile, template.clusters, chastity, filter_cycles(info), findings)
+    _check_appended(files.chastity_of(tile), tile, template.clusters, chastity, filter_cycles(info), findings)
     path = files.locs_of(tile)
     with findings.reading(path, tile):
         content = path.read_bytes()
@@ -51,7 +51,7 @@ def check_calls(
 
 
 def check_template(files: RunFiles, info: RunInfo, tile: TileId, template: Template, findings: Findings) -> None:
-    """The template that a run is gone on with is whole, and of the positions that are committed."""
+    """Check that the template is undamaged, and has the committed positions: the daemon continues a run with it."""
     path = files.template_of(tile)
     with findings.reading(path, tile):
         try:
@@ -63,22 +63,22 @@ def check_template(files: RunFiles, info: RunInfo, tile: TileId, template: Templ
             findings.differs(path, f"positions of CRC-32 {template.locs_crc32:08x}", f"{found:08x}", tile=tile)
 
 
-def _fill(row: Row, nothing: int) -> int | None:
+def _constant(row: Row, nothing: int) -> int | None:
     return nothing if row.status in (CycleStatus.MISSING, CycleStatus.FAILED) else None
 
 
-def _check_growing(
+def _check_appended(
     path: Path, tile: TileId, clusters: int, committed: Mapping[int, _Cycle], cycles: int, findings: Findings
 ) -> None:
-    """One growing file, cycle by cycle.
+    """Compare a file that gets a cycle at a time.
 
     Parameters
     ----------
-    cycles : that the file has at the end; only then may nothing follow what is committed.
+    cycles : cycles of the complete file. Until it is complete, more bytes may follow those that are committed.
     """
     last = max(committed, default=0)
     if last == 0:
-        # Whoever goes on with the run begins the file anew.
+        # When the daemon continues the run, it replaces such a file.
         return
     with findings.reading(path, tile), path.open("rb") as file:
         size, whole = os.fstat(file.fileno()).st_size, HEADER.size + clusters * last
@@ -103,7 +103,7 @@ def _check_growing(
 def _check_cycle(path: Path, tile: TileId, cycle: int, committed: _Cycle, content: bytes, findings: Findings) -> None:
     if (found := zlib.crc32(content)) != committed.crc32:
         findings.differs(path, f"CRC-32 {committed.crc32:08x}", f"{found:08x}", tile=tile, cycle=cycle)
-    if committed.fill is not None:
-        others = int(np.count_nonzero(np.frombuffer(content, np.uint8) != committed.fill))
+    if committed.constant is not None:
+        others = int(np.count_nonzero(np.frombuffer(content, np.uint8) != committed.constant))
         if others:
-            findings.differs(path, f"{committed.fill} throughout", f"{others} other bytes", tile=tile, cycle=cycle)
+            findings.differs(path, f"{committed.constant} throughout", f"{others} other bytes", tile=tile, cycle=cycle)

@@ -13,10 +13,10 @@ from PIL import Image
 from seqd_client.runinfo import TileId
 from seqd_client.status import CycleStatus
 
-from daemon.outputs.figures.cyclefigures import RunMetrics
-from daemon.outputs.figures.spikein import ControlErrors, ControlReference
+from daemon.outputs.figures.runmetrics import RunMetrics
+from daemon.outputs.figures.spikein import SpikeInErrors, SpikeInReference
 from daemon.outputs.report.bytile import flow_cell_map
-from daemon.outputs.report.runreport import Report
+from daemon.outputs.report.runreport import report_files
 from daemon.record.committed import open_run
 from daemon.record.ledger import Ledger
 from daemon.record.ledgerreader import Start
@@ -119,7 +119,7 @@ def report(root, to=None):
     """The page of a run folder, checked as far as it holds for every page."""
     to = root if to is None else to
     with metrics_of(root) as metrics:
-        for file in Report(metrics).files(to):
+        for file in report_files(metrics, None, to):
             file.write()
     return page((to / "report.html").read_bytes())
 
@@ -381,8 +381,8 @@ def test_the_error_rate_of_a_control_is_shown(tmp_path):
     root = tmp_path / "run"
     write_run(root, run_info("40T", tiles=(1101,)), 400, calls=calls, failing=0)
     with metrics_of(root) as metrics:
-        errors = ControlErrors(metrics, ControlReference(fasta))
-        (file,) = Report(metrics, errors).files(tmp_path)
+        errors = SpikeInErrors(metrics, SpikeInReference(fasta))
+        (file,) = report_files(metrics, errors, tmp_path)
         shown = page(b"".join(file.content()))
         assert_drawn(line(shown.figure("Error rate"), "var(--accent)"), errors.percent_wrong[0])
     rate, aligned = shown.terms["Error rate"]

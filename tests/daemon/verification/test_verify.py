@@ -19,7 +19,7 @@ from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedrun import write_simulated_run
 from calib.runfolder.images import RUN_INFO, RunFolderError, image_path
 from daemon.errors import OutputError
-from daemon.outputs.reads.fastqfiles import fastq_records
+from daemon.outputs.reads.fastq import fastq_records
 from daemon.outputs.sink import Encoding, SinkFile, encoded
 from daemon.record.committed import open_run
 from daemon.record.durable import write_sealed
@@ -213,7 +213,7 @@ def test_flipped_byte_of_calls_is_found(cycle, files):
     shown = seqd_verify(files.root)
     assert shown.returncode == 10
     assert str(difference) in shown.stdout.splitlines()
-    assert "fastq/s_1_1102_I1.fastq.gz: whole, not compared" in shown.stdout
+    assert "fastq/s_1_1102_I1.fastq.gz: undamaged, but not compared" in shown.stdout
 
 
 def test_flipped_byte_of_chastity_is_found(files):
