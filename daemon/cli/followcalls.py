@@ -11,6 +11,7 @@ from seqd_client.wire.messages import Calls, Event, Message, Template
 
 from daemon.cli.options import CONTROL, Certificate, ControlAddress, ServerKey
 from daemon.config import StreamConfig
+from daemon.outputs.reads.recordbytes import letters as letters_of
 from daemon.record.tilefile import HEADER, encode_locs
 
 SHOWN = 40
@@ -43,7 +44,7 @@ def tail(
 def _show(message: Message, payload: bytes) -> None:
     match message:
         case Calls():
-            letters = _letters(np.frombuffer(payload, np.uint8)[:SHOWN])
+            letters = letters_of(np.frombuffer(payload, np.uint8)[:SHOWN]).tobytes().decode()
             typer.echo(
                 f"{message.run} tile {message.lane}_{message.tile} cycle {message.cycle:4d} n {message.n} {letters}"
             )
@@ -51,10 +52,6 @@ def _show(message: Message, payload: bytes) -> None:
             typer.echo(f"{message.run} tile {message.lane}_{message.tile} template of {message.n} clusters")
         case Event():
             typer.echo(f"{message.level}: {message.text}")
-
-
-def _letters(calls: "np.typing.NDArray[np.uint8]") -> str:
-    return bytes(np.where(calls == 0, ord("N"), np.frombuffer(b"ACGT", np.uint8)[calls & 3]).astype(np.uint8)).decode()
 
 
 def _write(folder: Path, message: Message, payload: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -72,8 +73,7 @@ def _shown(content: bytes | bytearray, at: int, same: int) -> str:
 
 def _plain(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            yield piece
+        yield from iter(partial(file.read, PIECE), b"")
 
 
 def _gzip(path: Path) -> Iterator[bytes]:

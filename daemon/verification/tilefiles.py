@@ -3,7 +3,7 @@
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -21,25 +21,20 @@ from daemon.verification.checkedledger import Row, Template
 from daemon.verification.findings import Findings
 
 
-@dataclass(frozen=True)
-class _Cycle:
-    crc32: int
-    constant: int | None
-    """Value of every byte in a cycle that was not called; None in called cycles."""
-
-
 def check_calls(
     files: RunFiles, info: RunInfo, tile: TileId, template: Template, rows: Mapping[int, Row], findings: Findings
 ) -> None:
     """Compare calls, chastity and positions, byte by byte."""
-    calls = {row.cycle: _Cycle(row.crc32, _constant(row, NO_CALL)) for row in rows.values()}
-    _check_appended(files.calls_of(tile), tile, template.clusters, calls, info.cycles, findings)
-    chastity = {
-        row.cycle: _Cycle(row.chastity_crc32, _constant(row, UNKNOWN))
+    filtered = {
+        row.cycle: replace(row, crc32=row.chastity_crc32)
         for row in rows.values()
         if row.chastity_crc32 is not None and row.cycle <= filter_cycles(info)
     }
-    _check_appended(files.chastity_of(tile), tile, template.clusters, chastity, filter_cycles(info), findings)
+    for path, committed, cycles, constant in (
+        (files.calls_of(tile), rows, info.cycles, NO_CALL),
+        (files.chastity_of(tile), filtered, filter_cycles(info), UNKNOWN),
+    ):
+        _check_appended(path, tile, template.clusters, committed, cycles, constant, findings)
     path = files.locs_of(tile)
     with findings.reading(path, tile):
         content = path.read_bytes()
@@ -63,18 +58,21 @@ def check_template(files: RunFiles, info: RunInfo, tile: TileId, template: Templ
             findings.differs(path, f"positions of CRC-32 {template.locs_crc32:08x}", f"{found:08x}", tile=tile)
 
 
-def _constant(row: Row, nothing: int) -> int | None:
-    return nothing if row.status in (CycleStatus.MISSING, CycleStatus.FAILED) else None
-
-
 def _check_appended(
-    path: Path, tile: TileId, clusters: int, committed: Mapping[int, _Cycle], cycles: int, findings: Findings
+    path: Path,
+    tile: TileId,
+    clusters: int,
+    committed: Mapping[int, Row],
+    cycles: int,
+    constant: int,
+    findings: Findings,
 ) -> None:
     """Compare a file that gets a cycle at a time.
 
     Parameters
     ----------
     cycles : cycles of the complete file. Until it is complete, more bytes may follow those that are committed.
+    constant : value of every byte in a cycle that was not called.
     """
     last = max(committed, default=0)
     if last == 0:
@@ -96,14 +94,11 @@ def _check_appended(
             if file.tell() + clusters > size:
                 break
             content = file.read(clusters)
-            if cycle in committed:
-                _check_cycle(path, tile, cycle, committed[cycle], content, findings)
-
-
-def _check_cycle(path: Path, tile: TileId, cycle: int, committed: _Cycle, content: bytes, findings: Findings) -> None:
-    if (found := zlib.crc32(content)) != committed.crc32:
-        findings.differs(path, f"CRC-32 {committed.crc32:08x}", f"{found:08x}", tile=tile, cycle=cycle)
-    if committed.constant is not None:
-        others = int(np.count_nonzero(np.frombuffer(content, np.uint8) != committed.constant))
-        if others:
-            findings.differs(path, f"{committed.constant} throughout", f"{others} other bytes", tile=tile, cycle=cycle)
+            if (row := committed.get(cycle)) is None:
+                continue
+            if (found := zlib.crc32(content)) != row.crc32:
+                findings.differs(path, f"CRC-32 {row.crc32:08x}", f"{found:08x}", tile=tile, cycle=cycle)
+            if row.status in (CycleStatus.MISSING, CycleStatus.FAILED):
+                others = int(np.count_nonzero(np.frombuffer(content, np.uint8) != constant))
+                if others:
+                    findings.differs(path, f"{constant} throughout", f"{others} other bytes", tile=tile, cycle=cycle)

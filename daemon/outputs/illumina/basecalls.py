@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from seqd_client.runinfo import TileId
 
 from daemon.outputs.sink import Encoding, SinkFile
@@ -57,14 +55,15 @@ def basecalls_due(run: CommittedRun, root: Path, tile: TileId, cycle: int, *, en
         path = intensities(root) / f"L{tile.lane:03d}" / f"s_{tile}.locs"
         yield SinkFile(path, lambda: (run.files.locs_of(tile).read_bytes(),), tile=tile, cycle=cycle)
     if cycle == run.filter_cycles:
-        yield SinkFile(filter_path(root, tile), lambda: (encode_filter(run.passing(tile)),), tile=tile, cycle=cycle)
+        yield SinkFile(filter_path(root, tile), partial(filter_content, run, tile), tile=tile, cycle=cycle)
     path = cycle_folder(root, tile.lane, cycle) / f"s_{tile}.{ENDINGS[encoding]}"
     yield SinkFile(path, partial(_bcl, run, tile, cycle), encoding, tile, cycle)
 
 
-def encode_filter(passing: NDArray[np.bool_]) -> bytes:
-    """(n,) which clusters pass, as the bytes of a ``.filter`` file."""
-    return struct.pack("<III", 0, FILTER_VERSION, len(passing)) + passing.tobytes()
+def filter_content(run: CommittedRun, tile: TileId, offset: int = 0) -> tuple[bytes, bytes, bytes]:
+    """Content of a tile's ``.filter`` file, in pieces; the tile's clusters come after as many that do not pass."""
+    passing = run.passing(tile)
+    return struct.pack("<III", 0, FILTER_VERSION, offset + len(passing)), bytes(offset), passing.tobytes()
 
 
 def _bcl(run: CommittedRun, tile: TileId, cycle: int) -> tuple[bytes, bytes]:

@@ -30,7 +30,7 @@ from seqd_client.runinfo import TileId
 from calib.calling.scores import NO_CALL
 from calib.runfolder.tilenumbers import layout_of
 from daemon.errors import ExportError
-from daemon.outputs.illumina.basecalls import cycle_folder, encode_filter, filter_path, intensities
+from daemon.outputs.illumina.basecalls import cycle_folder, filter_content, filter_path, intensities
 from daemon.outputs.sink import SinkFile
 from daemon.record.committed import CommittedRun
 from daemon.record.tilefile import encode_locs
@@ -71,7 +71,7 @@ def cbcl_files(run: CommittedRun, root: Path) -> Iterator[SinkFile]:
         )
     yield SinkFile(intensities(root) / "s.locs", lambda: (encode_locs(positions),))
     for tile in info.tiles:
-        yield SinkFile(filter_path(root, tile), partial(_filter, run, tile, offsets[tile]))
+        yield SinkFile(filter_path(root, tile), partial(filter_content, run, tile, offsets[tile]))
     layout = layout_of(info.tiles)
     surfaces: dict[tuple[int, int], list[TileId]] = {}
     for tile in info.tiles:
@@ -96,10 +96,6 @@ def _shared_positions(run: CommittedRun) -> tuple[NDArray[np.float32], dict[Tile
             positions.append(mine)
         offsets[tile] = parts[key]
     return np.concatenate(positions), offsets
-
-
-def _filter(run: CommittedRun, tile: TileId, offset: int) -> Iterator[bytes]:
-    yield encode_filter(np.concatenate([np.zeros(offset, np.bool_), run.passing(tile)]))
 
 
 def _cbcl(run: CommittedRun, tiles: Sequence[TileId], cycle: int, max_tiles: int) -> Iterator[bytes]:

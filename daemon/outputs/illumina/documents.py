@@ -50,21 +50,17 @@ def marker_files(run: CommittedRun, root: Path) -> Iterator[SinkFile]:
 
     Programs that wait for a run take one of the last two for its end.
     """
-    yield SinkFile(root / "RunCompletionStatus.xml", lambda: (_completion_status_xml(run.info),))
+    status = {
+        "CompletionStatus": "CompletedAsPlanned",
+        "RunId": run.info.run,
+        "StepCompleted": run.info.cycles,
+        "CycleCompleted": run.info.cycles,
+        "ErrorDescription": "None",
+    }
+    yield SinkFile(root / "RunCompletionStatus.xml", lambda: (_xml("RunCompletionStatus", status),))
     yield SinkFile(root / "SequenceComplete.txt", tuple)
     yield SinkFile(root / "RTAComplete.txt", partial(_completion_time, run))
     yield SinkFile(root / "CopyComplete.txt", tuple)
-
-
-def _completion_status_xml(info: RunInfo) -> bytes:
-    content = {
-        "CompletionStatus": "CompletedAsPlanned",
-        "RunId": info.run,
-        "StepCompleted": info.cycles,
-        "CycleCompleted": info.cycles,
-        "ErrorDescription": "None",
-    }
-    return _xml("RunCompletionStatus", content)
 
 
 def _completion_time(run: CommittedRun) -> Iterator[bytes]:

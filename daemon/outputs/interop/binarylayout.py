@@ -31,10 +31,10 @@ class Layout:
     header_end: bytes = b""
     """Bytes between the size of the records and the records."""
 
-    def encode(self, records: Records) -> bytes:
-        """Content of a file."""
+    def encode(self, records: Records) -> tuple[bytes, bytes]:
+        """Content of a file, in pieces."""
         header = bytes((self.version, self.record.itemsize)) + self.header_end
-        return header + records.astype(self.record, copy=False).tobytes()
+        return header, records.astype(self.record, copy=False).tobytes()
 
 
 QUALITY = Layout("QMetricsOut.bin", 4, np.dtype([*_CYCLE, ("counts", "<u4", HIGHEST_SCORE)]))

@@ -9,7 +9,7 @@ from seqd_client.runinfo import RunInfo
 from daemon.outputs.figures.runmetrics import RunMetrics
 from daemon.outputs.figures.spikein import SpikeInErrors
 from daemon.outputs.interop import records
-from daemon.outputs.interop.binarylayout import ERROR, EXTRACTION, INTENSITY, TILE, Layout, Records, quality_layout
+from daemon.outputs.interop.binarylayout import ERROR, EXTRACTION, INTENSITY, TILE, quality_layout
 from daemon.outputs.sink import SinkFile
 
 FOLDER = "InterOp"
@@ -31,19 +31,15 @@ def interop_files(metrics: RunMetrics, errors: SpikeInErrors | None, root: Path)
     metrics : of a run whose tile numbers :func:`fits` accepts.
     errors : of the run's spike-in, where it has one.
     """
-    scores = records.quality(metrics)
+    quality = records.quality(metrics)
     made = {
         EXTRACTION: records.extraction(metrics),
         INTENSITY: records.intensity(metrics),
-        quality_layout(scores): scores,
+        quality_layout(quality): quality,
         TILE: records.tile(metrics, errors),
     }
     if errors is not None:
         made[ERROR] = records.error(metrics, errors)
     for layout, known in made.items():
         if len(known):
-            yield SinkFile(root / FOLDER / layout.name, partial(_content, layout, known))
-
-
-def _content(layout: Layout, known: Records) -> tuple[bytes]:
-    return (layout.encode(known),)
+            yield SinkFile(root / FOLDER / layout.name, partial(layout.encode, known))

@@ -4,12 +4,13 @@ NumPy puts the records of BAM together, as those of FASTQ: through pysam, one by
 pysam writes the header, and CRAM. Format: SAM specification (SAMv1, 4.2) and its tags (SAMtags).
 """
 
+import shutil
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Unpack
+from uuid import uuid4
 
 import numpy as np
 import pysam
@@ -19,7 +20,7 @@ from pysam.utils import SamtoolsError
 from calib.calling.scores import NO_CALL
 from daemon import __version__
 from daemon.errors import ExportError, OutputError
-from daemon.outputs.reads.atomicfiles import open_outputs, storing
+from daemon.outputs.reads.atomicfiles import open_outputs
 from daemon.outputs.reads.conversion import THREADS, Chunk, Group, NumberedSample, Options, Records, convert
 from daemon.outputs.reads.readnames import DIGITS
 from daemon.outputs.reads.recordbytes import (
@@ -34,7 +35,7 @@ from daemon.outputs.reads.recordbytes import (
     translate,
 )
 from daemon.record.committed import CommittedRun
-from daemon.record.durable import make_folder, temporary
+from daemon.record.durable import temporary
 
 MAX_NAME_BYTES = 254
 """Longest name of a read in BAM."""
@@ -91,15 +92,19 @@ def export_bam(
     """
     if not cram:
         return convert(run, _Bam(folder, run, provenance), compress=True, **options)
-    with storing(folder):
-        make_folder(folder)
-        scratch = TemporaryDirectory(prefix=".bam-", dir=folder)
-    with scratch:
-        bams = convert(run, _Bam(Path(scratch.name), run, provenance), compress=True, **options)
+    # CRAM is made from BAM in a folder beside it, where there is as much space.
+    scratch = folder / f".bam-{uuid4().hex}"
+    command = ("--no-PG", "--output-fmt", "cram,no_ref=1", "--threads", str(options.get("threads", THREADS)))
+    try:
+        bams = convert(run, _Bam(scratch, run, provenance), compress=True, **options)
         crams = [folder / f"{bam.stem}.cram" for bam in bams]
         with open_outputs(crams):
             for bam, path in zip(bams, crams, strict=True):
-                _write_cram(bam, temporary(path), threads=options.get("threads", THREADS))
+                pysam.view(*command, "--output", str(temporary(path)), str(bam), catch_stdout=False)
+    except SamtoolsError as error:
+        raise OutputError(f"folder {folder}: CRAM cannot be written: {' '.join(str(error).split())}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return crams
 
 
@@ -198,11 +203,3 @@ def _tags(group: str, index: Sequence[NDArray[np.uint8]], count: int) -> NDArray
             *tags,
         ]
     return np.concatenate(tags, axis=1)
-
-
-def _write_cram(bam: Path, cram: Path, *, threads: int) -> None:
-    options = ("--no-PG", "--output-fmt", "cram,no_ref=1", "--threads", str(threads))
-    try:
-        pysam.view(*options, "--output", str(cram), str(bam), catch_stdout=False)
-    except SamtoolsError as error:
-        raise OutputError(f"file {cram}: {' '.join(str(error).split())}") from error

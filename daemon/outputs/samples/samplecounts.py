@@ -9,8 +9,8 @@ from seqd_client.runinfo import RunInfo
 
 from calib.calling.scores import NO_CALL
 from daemon.outputs.reads.conversion import FilesBy, groups_of
-from daemon.outputs.reads.recordbytes import NO_CALL_QUALITY
-from daemon.outputs.samples.barcodes import UNDETERMINED, Demultiplexer, Match
+from daemon.outputs.reads.recordbytes import NO_CALL_QUALITY, letters
+from daemon.outputs.samples.barcodes import UNDETERMINED, Demultiplexer
 from daemon.record.committed import CommittedRun
 
 CHUNK = 16_000_000
@@ -58,20 +58,19 @@ class SampleCounts:
         calls : (cycles, n) bytes of the run's first cycles; these include all index reads.
         passing : (n,) whether they pass the chastity filter.
         """
-        index = calls[index_cycles(self.info) - 1]
+        index_cycles = [cycle for read in self.info.reads if read.index for cycle in self.info.cycles_of(read)]
+        index = calls[np.array(index_cycles) - 1]
         match = self.demultiplexer.match(lane, index)
         at = self.lanes.index(lane)
-        self._count_clusters(self.clusters[at], match, passing)
-        for read, of in enumerate(self.reads):
-            cycles = self.info.cycles_of(of)
-            self._count_scores(at, read, match.sample, calls[cycles.start - 1 : cycles.stop - 1], passing)
-        self._count_unknown(lane, index[:, passing & (match.sample == UNDETERMINED)])
-
-    def _count_clusters(self, clusters: NDArray[np.int64], match: Match, passing: NDArray[np.bool_]) -> None:
+        clusters = self.clusters[at]
         # UNDETERMINED, -1, becomes the index of the last sample.
         sample, mismatches = match.sample % len(clusters), np.minimum(match.mismatches, MISMATCHES - 1)
         cell = np.ravel_multi_index((sample, passing.astype(np.int32), mismatches), clusters.shape)
         clusters += np.bincount(cell, minlength=clusters.size).reshape(clusters.shape)
+        for read, of in enumerate(self.reads):
+            cycles = self.info.cycles_of(of)
+            self._count_scores(at, read, match.sample, calls[cycles.start - 1 : cycles.stop - 1], passing)
+        self._count_unknown(lane, index[:, passing & (match.sample == UNDETERMINED)])
 
     def _count_scores(
         self, lane: int, read: int, sample: NDArray[np.int32], calls: NDArray[np.uint8], passing: NDArray[np.bool_]
@@ -88,8 +87,7 @@ class SampleCounts:
             counted[lane, :, read] += np.bincount(of, weights=each[passing], minlength=samples).astype(np.int64)
 
     def _count_unknown(self, lane: int, calls: NDArray[np.uint8]) -> None:
-        letters = np.where(calls == NO_CALL, np.uint8(ord("N")), np.frombuffer(b"ACGT", np.uint8)[calls & 3])
-        compared = np.concatenate([letters[part] for part in self.demultiplexer.compared(lane)])
+        compared = np.concatenate([letters(calls[part]) for part in self.demultiplexer.compared(lane)])
         barcodes, counts = np.unique(
             np.ascontiguousarray(compared.T).view(f"S{len(compared)}").ravel(), return_counts=True
         )
@@ -115,8 +113,3 @@ def count_samples(run: CommittedRun, demultiplexer: Demultiplexer, *, by: FilesB
             for part, calls in run.chunks(tile, group.cycles, calls=CHUNK):
                 stats.count(tile.lane, calls, passing[part])
     return stats
-
-
-def index_cycles(info: RunInfo) -> NDArray[np.int64]:
-    """The 1-based cycles of all index reads, in the run's order."""
-    return np.array([cycle for read in info.reads if read.index for cycle in info.cycles_of(read)], np.int64)

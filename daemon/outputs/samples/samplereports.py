@@ -42,7 +42,9 @@ def report_files(stats: SampleCounts, root: Path) -> Iterator[SinkFile]:
     }
     yield SinkFile(reports / RUN_INFO, lambda: [run_info_xml(stats.info)])
     for name, table in tables.items():
-        yield SinkFile(reports / name, partial(_csv, table, stats))
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(table(stats))
+        yield SinkFile(reports / name, partial(tuple, [text.getvalue().encode()]))
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,3 @@ def _unknown(stats: SampleCounts) -> Table:
 
 def _share(part: int, whole: int) -> str:
     return f"{part / whole if whole else 0:.6f}"
-
-
-def _csv(table: Callable[[SampleCounts], Table], stats: SampleCounts) -> list[bytes]:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(table(stats))
-    return [text.getvalue().encode()]

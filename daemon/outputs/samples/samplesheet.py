@@ -61,11 +61,17 @@ def read_samples(path: Path, info: RunInfo, *, reverse_complement_index2: bool =
     SampleError : the file cannot be read, or is neither a sample sheet nor such a list.
     """
     rows = _rows(path)
-    declared = _from_sheet(path, rows, info) if rows[0][0].startswith("[") else _from_list(path, rows)
-    if not reverse_complement_index2:
-        return declared
-    samples = tuple(_with_other_strand(sample) for sample in declared.samples)
-    return declared.model_copy(update={"samples": samples})
+    rule: Picard | BclConvert = Picard()
+    if rows[0][0].startswith("["):
+        samples, rule = _from_sheet(path, rows, info)
+    else:
+        samples = _samples(path, rows[0], rows[1:], LIST_COLUMNS, required=("name", "barcode"))
+    if reverse_complement_index2:
+        turned = ((first, second.translate(COMPLEMENT)[::-1]) for first, second in (one.barcodes for one in samples))
+        samples = tuple(
+            sample.model_copy(update={"barcodes": barcodes}) for sample, barcodes in zip(samples, turned, strict=True)
+        )
+    return Samples(samples=samples, rule=rule, source=str(path))
 
 
 def _rows(path: Path) -> Rows:
@@ -96,7 +102,7 @@ def _rows(path: Path) -> Rows:
     return rows
 
 
-def _from_sheet(path: Path, rows: Rows, info: RunInfo) -> Samples:
+def _from_sheet(path: Path, rows: Rows, info: RunInfo) -> tuple[tuple[Sample, ...], BclConvert]:
     sections = _sections(rows)
     header = {row[0].casefold(): _cell(row, 1) for row in sections.get("header", [])}
     if header.get("fileformatversion") != "2":
@@ -108,12 +114,7 @@ def _from_sheet(path: Path, rows: Rows, info: RunInfo) -> Samples:
     samples = _samples(path, columns, table, SHEET_COLUMNS, required=("sample_id", "index"))
     if override:
         _check_override(path, override, samples, info)
-    return Samples(samples=samples, rule=rule, source=str(path))
-
-
-def _from_list(path: Path, rows: Rows) -> Samples:
-    samples = _samples(path, rows[0], rows[1:], LIST_COLUMNS, required=("name", "barcode"))
-    return Samples(samples=samples, rule=Picard(), source=str(path))
+    return samples, rule
 
 
 def _sections(rows: Rows) -> dict[str, Rows]:
@@ -209,12 +210,6 @@ def _mask_parts(mask: str) -> list[tuple[str, int]] | None:
         return None
     parts = [(letter, int(cycles)) for letter, cycles in re.findall(r"([YIUN])(\d+)", mask)]
     return [(letter, cycles) for letter, cycles in parts if cycles]
-
-
-def _with_other_strand(sample: Sample) -> Sample:
-    """A sample whose second barcode is the reverse complement."""
-    first, second = sample.barcodes
-    return sample.model_copy(update={"barcodes": (first, second.translate(COMPLEMENT)[::-1])})
 
 
 def _cell(row: list[str], at: int) -> str:

@@ -202,7 +202,9 @@ def test_a_run_whose_index_is_not_read_yet_is_refused_in_a_line(tmp_path):
     root = write_run(tmp_path / "run", INFO, 20, cycles=43).root
     with open_run(root) as run, pytest.raises(ExportError) as refused:
         count_samples(run, Demultiplexer(SAMPLES, INFO))
-    assert str(refused.value) == (f"run {INFO.run} L001: finding the samples needs complete index reads, the run is at cycle 43")
+    assert str(refused.value) == (
+        f"run {INFO.run} L001: finding the samples needs complete index reads, the run is at cycle 43"
+    )
 
 
 def test_lanes_and_cycles_that_are_written_are_counted(stats, folder):
