@@ -36,6 +36,9 @@ STOP_S = 90.0
 """Seconds that the processes get to end."""
 
 
+Process = subprocess.Popen[bytes]
+
+
 class ChildError(SeqdError):
     """The daemon or the controller ended with an error; this has its message and its exit code."""
 
@@ -113,7 +116,7 @@ def _local(settings: Config, scratch: Path, output: Path) -> Config:
 
 
 @contextmanager
-def _process(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _process(arguments: list[str], log: Path) -> Iterator[Process]:
     """A ``seqd`` process that writes to a log, and is ended with the block."""
     with log.open("ab") as file:
         process = subprocess.Popen(
@@ -131,13 +134,7 @@ def _process(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes
             process.wait()
 
 
-def _watch(
-    daemon: "subprocess.Popen[bytes]",
-    controller: "subprocess.Popen[bytes]",
-    config: Config,
-    info: RunInfo,
-    run_folder: Path,
-) -> Status | None:
+def _watch(daemon: Process, controller: Process, config: Config, info: RunInfo, run_folder: Path) -> Status | None:
     """Show progress until the daemon ends; return its last status, None if it ended before it was asked.
 
     Raises

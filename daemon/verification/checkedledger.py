@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from seqd_client.runinfo import CHANNELS, RunInfo, TileId
 from seqd_client.status import CycleStatus
 
 from daemon.errors import OutputError
-from daemon.record.ledgercopy import copied
 from daemon.record.ledgerreader import LedgerReader
 from daemon.record.runfiles import filter_cycles
 from daemon.verification.findings import Findings
@@ -40,9 +38,19 @@ class Row:
 
 
 class CheckedLedger(LedgerReader):
-    """A copy of a ledger, made when it was opened."""
+    """A ledger whose rows are checked."""
 
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+        """
+        Parameters
+        ----------
+        path : of the ledger, for messages.
+        database : a copy of the ledger.
+
+        Raises
+        ------
+        OutputError : it is not a ledger, or one of another version.
+        """
         super().__init__(path, database)
         facts = self.facts()
         strict = {name for (name,) in database.execute("SELECT name FROM pragma_table_list WHERE strict")}
@@ -118,15 +126,3 @@ class CheckedLedger(LedgerReader):
                 f"a chastity checksum up to cycle {filter_cycles(self.info)} and none in later cycles",
                 "none" if row.chastity_crc32 is None else f"{row.chastity_crc32:08x}",
             )
-
-
-@contextmanager
-def open_checked(path: Path) -> Iterator[CheckedLedger]:
-    """Open a copy of a ledger.
-
-    Raises
-    ------
-    OutputError : the file is not a ledger, has another version, or cannot be read.
-    """
-    with copied(path) as database:
-        yield CheckedLedger(path, database)

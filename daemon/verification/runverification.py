@@ -22,10 +22,10 @@ from daemon.outputs.sink import SinkFile
 from daemon.outputs.sinks.configured import due_files, root_of
 from daemon.record.committed import CommittedRun
 from daemon.record.durable import read_sealed
-from daemon.record.ledgercopy import is_open
+from daemon.record.ledgercopy import copied, is_open
 from daemon.record.runfiles import RunFiles
 from daemon.record.spool import NAME
-from daemon.verification.checkedledger import CheckedLedger, open_checked
+from daemon.verification.checkedledger import CheckedLedger
 from daemon.verification.findings import Findings, Verification
 from daemon.verification.sinkfiles import check_sink_file
 from daemon.verification.tilefiles import check_calls, check_template
@@ -51,7 +51,8 @@ def verify_run(folder: Path, *, progress: Callable[[int, int], None]) -> Verific
     # committed cycles only.
     closed = not is_open(files.ledger)
     existing = set(folder.rglob("*"))
-    with open_checked(files.ledger) as ledger:
+    with copied(files.ledger) as database:
+        ledger = CheckedLedger(files.ledger, database)
         info, run = ledger.info, CommittedRun(files, ledger)
         settings = run.facts["sinks"]
         root = root_of(settings, folder, info.run)

@@ -60,10 +60,11 @@ def basecalls_due(run: CommittedRun, root: Path, tile: TileId, cycle: int, *, en
     yield SinkFile(path, partial(_bcl, run, tile, cycle), encoding, tile, cycle)
 
 
-def filter_content(run: CommittedRun, tile: TileId, offset: int = 0) -> tuple[bytes, bytes, bytes]:
-    """Content of a tile's ``.filter`` file, in pieces; the tile's clusters come after as many that do not pass."""
+def filter_content(run: CommittedRun, tile: TileId, offset: int = 0) -> tuple[bytes]:
+    """Content of a tile's ``.filter`` file; this many clusters that do not pass come before the tile's clusters."""
     passing = run.passing(tile)
-    return struct.pack("<III", 0, FILTER_VERSION, offset + len(passing)), bytes(offset), passing.tobytes()
+    head = struct.pack("<III", 0, FILTER_VERSION, offset + len(passing))
+    return (head + bytes(offset) + passing.tobytes(),)
 
 
 def _bcl(run: CommittedRun, tile: TileId, cycle: int) -> tuple[bytes, bytes]:

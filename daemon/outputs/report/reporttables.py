@@ -19,16 +19,6 @@ UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """A tile-cycle that was not called."""
-
-    tile: str
-    cycle: int
-    status: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Entry:
     """A named value with a note."""
 
@@ -98,7 +88,7 @@ def key_figures(metrics: RunMetrics, summary: Summary) -> list[Entry]:
     return figures
 
 
-def troubles(metrics: RunMetrics) -> tuple[list[Trouble], int]:
+def troubles(metrics: RunMetrics) -> tuple[list[CycleRow], int]:
     """The first :data:`LISTED` tile-cycles that were not called, in the order of the cycles, and how many there are."""
     cycles, tiles = np.nonzero((metrics.status > STATUSES.index(CycleStatus.CALLED)).T)
     listed = list(zip(cycles[:LISTED].tolist(), tiles[:LISTED].tolist(), strict=True))
@@ -107,8 +97,7 @@ def troubles(metrics: RunMetrics) -> tuple[list[Trouble], int]:
         first = min(cycle for cycle, of in listed if of == index)
         for row in metrics.run.ledger.rows(metrics.info.tiles[index], after=first):
             found[row.cycle - 1, index] = row
-    rows = [found[at] for at in listed]
-    return [Trouble(f"{row.lane}_{row.tile}", row.cycle, row.status.value, row.reason) for row in rows], len(cycles)
+    return [found[at] for at in listed], len(cycles)
 
 
 def provenance(metrics: RunMetrics) -> Iterator[Entry]:

@@ -31,17 +31,15 @@ def throughput(metrics: RunMetrics) -> Markup:
     figure = Figure(figsize=(HALF, 3.0), layout="constrained")
     axes = figure.subplots()
     hours = committed_hours(metrics)
-    rates, edges = np.full(1, np.nan), np.array([0.0, 1.0])
+    rates, unit = np.full(1, np.nan), "h"
     if len(hours) > 1 and hours[-1] > 0:
         bins = max(1, min(MAX_BINS, int(metrics.known.max()) // 2))
         counts, edges = np.histogram(hours, bins=bins, range=(0, hours[-1]))
         rates = counts / np.diff(edges)
         scale, unit = (1.0, "h") if hours[-1] >= 2 else (60.0, "min")
         axes.stairs(rates, edges * scale, color=ACCENT, linewidth=1.4)
-        axes.set_xlabel(f"time since the first was committed, {unit}")
         axes.set_ylim(0, 1.15 * float(rates.max()))
-    else:
-        axes.set_xlabel("time since the first was committed, h")
+    axes.set_xlabel(f"time since the first was committed, {unit}")
     axes.set_ylabel("tile-cycles an hour")
     note_if_empty(axes, rates)
     return inline(figure, "throughput", "Tile-cycles committed an hour")

@@ -56,19 +56,11 @@ class Demultiplexer:
                     f"samples {samples.source}: sample {sample.name!r} is in lane {sample.lane}, "
                     f"the run has {', '.join(map(str, lanes))}"
                 )
-        self._lanes = {lane: _LaneBarcodes(samples, lane, index_reads) for lane in lanes}
+        self.lanes = {lane: LaneBarcodes(samples, lane, index_reads) for lane in lanes}
 
     def names_in(self, lane: int) -> frozenset[str]:
         """Names of a lane's samples."""
-        return frozenset(sample.name for sample in self.in_lane(lane))
-
-    def in_lane(self, lane: int) -> tuple[Sample, ...]:
-        """A lane's samples, one for each barcode."""
-        return self._lanes[lane].declared
-
-    def compared(self, lane: int) -> tuple[slice, ...]:
-        """The index cycles that are compared in a lane, for each index read that has barcodes."""
-        return self._lanes[lane].parts
+        return frozenset(sample.name for sample in self.lanes[lane].declared)
 
     def __call__(self, lane: int, calls: NDArray[np.uint8]) -> NDArray[np.int32]:
         """(n,) index into :attr:`names` of each cluster, or :data:`UNDETERMINED`; see :meth:`match`."""
@@ -81,7 +73,7 @@ class Demultiplexer:
         ----------
         calls : (index cycles, n) bytes ``(Q << 2) | base``, 0 = no-call, of all index reads in the run's order.
         """
-        barcodes = self._lanes[lane]
+        barcodes = self.lanes[lane]
         rule = self.samples.rule
         minimum = rule.minimum_base_quality if isinstance(rule, Picard) else 0
         codes = np.where(calls >> 2 < minimum, np.uint8(LOW_QUALITY), calls & 3)
@@ -94,11 +86,12 @@ class Demultiplexer:
         return Match(samples[nearest][which], mismatches[which])
 
 
-class _LaneBarcodes:
+class LaneBarcodes:
     """The barcodes of a lane."""
 
     def __init__(self, samples: Samples, lane: int, index_reads: Sequence[int]) -> None:
         self.declared = tuple(sample for sample in samples.samples if sample.lane in (None, lane))
+        """The lane's samples, one for each barcode."""
         names = {name: index for index, name in enumerate(samples.names)}
         self.samples = np.array([names[sample.name] for sample in self.declared], np.int32)
         where = f"samples {samples.source}: lane {lane}"
@@ -107,6 +100,7 @@ class _LaneBarcodes:
         self.parts = tuple(
             slice(start, start + length) for start, length in zip(starts.tolist(), lengths, strict=False) if length
         )
+        """The index cycles that are compared, for each index read that has barcodes."""
         codes = np.zeros((sum(index_reads), len(self.declared)), np.uint8)
         for column, sample in enumerate(self.declared):
             for start, barcode in zip(starts.tolist(), sample.barcodes, strict=False):

@@ -87,7 +87,7 @@ class SampleCounts:
             counted[lane, :, read] += np.bincount(of, weights=each[passing], minlength=samples).astype(np.int64)
 
     def _count_unknown(self, lane: int, calls: NDArray[np.uint8]) -> None:
-        compared = np.concatenate([letters(calls[part]) for part in self.demultiplexer.compared(lane)])
+        compared = np.concatenate([letters(calls[part]) for part in self.demultiplexer.lanes[lane].parts])
         barcodes, counts = np.unique(
             np.ascontiguousarray(compared.T).view(f"S{len(compared)}").ravel(), return_counts=True
         )

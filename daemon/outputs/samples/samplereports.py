@@ -65,7 +65,7 @@ def _rows(stats: SampleCounts) -> Iterator[_Row]:
     numbers = {name: number for number, name in enumerate(stats.demultiplexer.names)}
     for at, lane in enumerate(stats.lanes):
         declared: dict[str, list[Sample]] = {}
-        for sample in stats.demultiplexer.in_lane(lane):
+        for sample in stats.demultiplexer.lanes[lane].declared:
             declared.setdefault(sample.name, []).append(sample)
         for name, samples in declared.items():
             yield _Row(at, lane, numbers[name], name, samples)
@@ -108,7 +108,7 @@ def _unknown(stats: SampleCounts) -> Table:
     yield ["Lane", "index", "index2", "# Reads", "% of Unknown Barcodes", "% of All Reads"]
     for at, lane in enumerate(stats.lanes):
         passed = stats.clusters[at, :, 1].sum(axis=1).tolist()
-        first = stats.demultiplexer.compared(lane)[0]
+        first = stats.demultiplexer.lanes[lane].parts[0]
         length = first.stop - first.start
         # By count, then by letters, so that the order of counting does not matter.
         ordered = sorted(stats.unknown[lane].items(), key=lambda item: (-item[1], item[0]))

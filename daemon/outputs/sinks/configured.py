@@ -46,24 +46,21 @@ class Views:
         ------
         SpikeInError, OutputError : as :func:`figures_of`.
         """
-        self._views: list[View] = []
+        self.views: list[View] = []
         self._figures: list[RunMetrics | SpikeInErrors] = []
         if config.bcl != "off" or config.interop:
-            self._views.append(View("run parameters", partial(parameter_files, run)))
+            self.views.append(View("run parameters", partial(parameter_files, run)))
         if not (config.interop or config.report):
             return
         metrics, errors = figures_of(run, control, worked)
         self._figures = [metrics] if errors is None else [metrics, errors]
         if config.interop and fits(run.info):
-            self._views.append(View("InterOp files", partial(interop_files, metrics, errors)))
+            self.views.append(View("InterOp files", partial(interop_files, metrics, errors)))
         if config.report:
             # Importing Matplotlib takes half a second, so it is imported only where a report is drawn.
             from daemon.outputs.report.runreport import report_files
 
-            self._views.append(View("report", partial(report_files, metrics, errors)))
-
-    def __iter__(self) -> Iterator[View]:
-        return iter(self._views)
+            self.views.append(View("report", partial(report_files, metrics, errors)))
 
     def update(self, worked: Callable[[], None]) -> None:
         """Add the cycles that the run was last refreshed with.

@@ -42,7 +42,7 @@ def sink_files(
     control : FASTA of the spike-in; without it, the run's own copy is used if it has one.
     calls : files of the base calls, if they are not those of the sinks.
     """
-    for view in Views(config, run, control=control):
+    for view in Views(config, run, control=control).views:
         yield from view.files(root)
     yield from due_files(run, root, config, run.committed) if calls is None else calls
     if run.complete and config.bcl != "off":

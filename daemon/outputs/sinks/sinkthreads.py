@@ -102,7 +102,7 @@ class LiveSinks:
                 due_s = time.monotonic() + max(VIEW_S, 10 * (time.monotonic() - began_s))
 
     def _renew(self, views: Views, errors: "WriteErrors") -> None:
-        for view in views:
+        for view in views.views:
             try:
                 for file in view.files(self._root):
                     self._output.patience(view.name, file.renew)

@@ -62,7 +62,7 @@ def test_a_sheet_without_lanes_is_of_every_lane(declare):
     text = SHEET.replace("Lane,", "").replace("\n1,", "\n").replace("2,alpha,GATTACAG,CATGCATG,one\n", "")
     declared = read_samples(declare(text), DUAL)
     assert [sample.lane for sample in declared.samples] == [None, None]
-    assert len(Demultiplexer(declared, DUAL).in_lane(2)) == 2
+    assert len(Demultiplexer(declared, DUAL).lanes[2].declared) == 2
 
 
 @pytest.mark.parametrize("text", [WHITELIST, WHITELIST.replace("\t", ","), WHITELIST.replace("name", "Name")])
