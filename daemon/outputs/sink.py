@@ -59,7 +59,7 @@ class SinkFile:
         except OSError as error:
             raise storage_error(f"file {self.path}", error) from error
 
-    def make(self) -> None:
+    def write_if_missing(self) -> None:
         """Write it if it does not exist; an existing file is not touched.
 
         Raises
@@ -73,7 +73,7 @@ class SinkFile:
         if not exists:
             self.write()
 
-    def renew(self) -> None:
+    def write_if_changed(self) -> None:
         """Write it if its content is out of date; a file that is up to date keeps its time of change.
 
         Raises

@@ -23,7 +23,7 @@ EXCERPT = 16
 """Most bytes of a difference that are shown."""
 
 
-def check_sink_file(made: SinkFile, findings: Findings, *, compared: bool) -> None:
+def check_sink_file(sink_file: SinkFile, findings: Findings, *, compared: bool) -> None:
     """Check that a file is undamaged, and has the content that the sink gives.
 
     Parameters
@@ -31,28 +31,28 @@ def check_sink_file(made: SinkFile, findings: Findings, *, compared: bool) -> No
     compared : whether to compare the content; without it, only the encoding is checked, for a file whose calls are not
         as committed.
     """
-    with findings.reading(made.path, made.tile):
-        found = READERS[made.encoding](made.path)
+    with findings.reading(sink_file.path, sink_file.tile):
+        found = READERS[sink_file.encoding](sink_file.path)
         if compared:
-            _check_same(made, found, findings)
+            _check_same(sink_file, found, findings)
         # Read to the end, because the checksum of a gzip member is there.
         for _ in found:
             pass
-        findings.checked(made.path.stat().st_size)
+        findings.checked(sink_file.path.stat().st_size)
         if not compared:
-            findings.not_compared.append(findings.name(made.path))
+            findings.not_compared.append(findings.name(sink_file.path))
 
 
-def _check_same(made: SinkFile, found: Iterator[bytes], findings: Findings) -> None:
+def _check_same(sink_file: SinkFile, found: Iterator[bytes], findings: Findings) -> None:
     """Compare piece by piece, and stop at the first difference."""
     at, held = 0, bytearray()
     # The empty piece at the end finds out whether the file is longer than expected.
-    for expected in chain(made.content(), (b"",)):
+    for expected in chain(sink_file.content(), (b"",)):
         while len(held) < max(1, len(expected)) and (piece := next(found, None)) is not None:
             held += piece
         if held[: len(expected)] != expected or (held and not expected):
             same = _common_length(expected, held)
-            findings.differs(made.path, _shown(expected, at, same), _shown(held, at, same), tile=made.tile)
+            findings.differs(sink_file.path, _shown(expected, at, same), _shown(held, at, same), tile=sink_file.tile)
             return
         at += len(expected)
         del held[: len(expected)]

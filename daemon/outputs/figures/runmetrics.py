@@ -24,11 +24,11 @@ class RunMetrics:
     pass the filter; they are 0 until a tile's filter is known.
     """
 
-    def __init__(self, run: CommittedRun, worked: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, run: CommittedRun, heartbeat: Callable[[], None] = lambda: None) -> None:
         """
         Parameters
         ----------
-        worked : as :meth:`update`.
+        heartbeat : as :meth:`update`.
         """
         self.run, self.info = run, run.info
         shape = len(run.info.tiles), run.info.cycles
@@ -56,21 +56,21 @@ class RunMetrics:
         self.engine_s = np.full(shape, np.nan, np.float32)
         self.committed_ns = np.zeros(shape, np.int64)
         self._phasing: dict[tuple[TileId, Read, int], Phasing] = {}
-        self.update(worked)
+        self.update(heartbeat)
 
-    def update(self, worked: Callable[[], None] = lambda: None) -> None:
+    def update(self, heartbeat: Callable[[], None] = lambda: None) -> None:
         """Add the cycles that the run was last refreshed with.
 
         Parameters
         ----------
-        worked : called from time to time, to show that the work continues.
+        heartbeat : called from time to time, to show that the work continues.
         """
         for index, tile in enumerate(self.info.tiles):
             if self.run.committed[tile] > self.known[index]:
                 self._take_rows(index, tile)
             if self.run.filtered(tile) and self.known[index] > self.counted[index]:
                 self._count(index, tile)
-                worked()
+                heartbeat()
 
     def phasing(self, tile: TileId, read: Read) -> Phasing:
         """Phasing of a read, estimated from its committed cycles."""

@@ -179,7 +179,7 @@ class SpikeInErrors:
     """
 
     def __init__(
-        self, metrics: RunMetrics, reference: SpikeInReference, worked: Callable[[], None] = lambda: None
+        self, metrics: RunMetrics, reference: SpikeInReference, heartbeat: Callable[[], None] = lambda: None
     ) -> None:
         self._metrics, self._reference = metrics, reference
         tiles, cycles = len(metrics.info.tiles), metrics.info.cycles
@@ -194,7 +194,7 @@ class SpikeInErrors:
         self.reads_by_errors = np.zeros((tiles, cycles, 5), np.uint32)
         """(tiles, cycles, 5) reads with 0, 1, 2, 3 and 4 errors from their first cycle to this one."""
         self._placed: dict[tuple[TileId, Read], _PlacedReads] = {}
-        self.update(worked)
+        self.update(heartbeat)
 
     @property
     def percent_aligned(self) -> NDArray[np.float64]:
@@ -206,12 +206,12 @@ class SpikeInErrors:
         """(tiles, cycles) error rates; NaN where nothing was compared."""
         return _percent(self.wrong, self.compared)
 
-    def update(self, worked: Callable[[], None] = lambda: None) -> None:
+    def update(self, heartbeat: Callable[[], None] = lambda: None) -> None:
         """Add the cycles that the metrics were last updated with.
 
         Parameters
         ----------
-        worked : called from time to time, to show that the work continues.
+        heartbeat : called from time to time, to show that the work continues.
         """
         info = self._metrics.info
         for number, read in enumerate(info.reads):
@@ -220,7 +220,7 @@ class SpikeInErrors:
                 known = min(int(self._metrics.counted[index]) - cycles.start + 1, read.cycles)
                 if not read.index and known >= LENGTHS[0]:
                     self._compare(index, tile, number, read, known)
-                    worked()
+                    heartbeat()
 
     def _compare(self, index: int, tile: TileId, number: int, read: Read, known: int) -> None:
         first = self._metrics.info.cycles_of(read).start

@@ -23,7 +23,7 @@ from daemon.calling.enginechoice import select_configured
 from daemon.config import EngineConfig
 from daemon.errors import OutputError
 from daemon.outputs.pictures.calledimage import CalledImage
-from daemon.outputs.pictures.forms import coordinates, marked, probabilities, superresolved
+from daemon.outputs.pictures.forms import coordinates, marked_image, probabilities, superresolved
 from daemon.record.committed import CommittedRun
 from daemon.record.durable import write_durably
 from daemon.record.runfiles import RunFiles
@@ -48,7 +48,7 @@ class Form(StrEnum):
 DRAW: dict[Form, Callable[[CalledImage, int | None], bytes]] = {
     Form.COORDINATES: coordinates,
     Form.PROBABILITIES: probabilities,
-    Form.MARKED: marked,
+    Form.MARKED: marked_image,
     Form.SUPERRESOLVED: superresolved,
 }
 """Function that makes the content of a form's file, for one channel, or for all four where the channel is None."""

@@ -56,7 +56,7 @@ DARKEST, BRIGHTEST = 25.0, 99.8
 """Percentiles of a frame that become black and white."""
 
 
-def marked(image: CalledImage, channel: int | None) -> bytes:
+def marked_image(image: CalledImage, channel: int | None) -> bytes:
     """8-bit RGB TIFF of a frame in grey, on which the calls of its base are marked.
 
     For None, the aligned channels are added, each in its base's colour, and all calls are marked.

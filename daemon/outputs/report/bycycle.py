@@ -46,13 +46,11 @@ def quality(metrics: RunMetrics) -> Markup:
     mean = share(counts @ np.arange(SCORES), calls) / 100
     middle = np.where(calls > 0, np.argmax(counts.cumsum(axis=1) * 2 >= calls[:, None], axis=1), np.nan)
     draw(above, q30, "≥ Q30")
-    above.set_ylabel("calls ≥ Q30, %")
-    above.set_ylim(min(80.0, 10 * np.floor(_min(q30) / 10)), 100.5)
+    above.set(ylabel="calls ≥ Q30, %", ylim=(min(80.0, 10 * np.floor(_min(q30) / 10)), 100.5))
     note_if_empty(above, q30)
     draw(scores, mean, "mean")
     draw(scores, middle, "median", OTHER)
-    scores.set_ylabel("score, Phred")
-    scores.set_ylim(0, 1.08 * max(40, float(np.nanmax(middle, initial=0))))
+    scores.set(ylabel="score, Phred", ylim=(0, 1.08 * max(40, float(np.nanmax(middle, initial=0)))))
     scores.legend(ncols=2, loc="lower left")
     return inline(figure, "quality", "Quality by cycle: calls of Q30 and more, mean and median score")
 
@@ -92,8 +90,7 @@ def bases(metrics: RunMetrics) -> Markup:
     for style, shown in zip(BASES.items(), shares, strict=True):
         draw(axes, shown, *style)
     draw(axes, no_calls, "N", LineStyle(MUTED, width=1.1))
-    axes.set_ylabel("bases, %")
-    axes.set_ylim(0, max(50.0, 1.15 * _max(no_calls, *shares)))
+    axes.set(ylabel="bases, %", ylim=(0, max(50.0, 1.15 * _max(no_calls, *shares))))
     axes.legend(ncols=5, loc="upper right", columnspacing=1.2)
     note_if_empty(axes, no_calls)
     return inline(figure, "bases", "Base composition by cycle")
@@ -114,8 +111,7 @@ def errors(metrics: RunMetrics, spike_in: SpikeInErrors) -> Markup:
     figure, (axes,) = axes_over_cycles(metrics.info, width=FULL)
     rates = share(spike_in.wrong.sum(axis=0), spike_in.compared.sum(axis=0))
     draw(axes, rates, "errors")
-    axes.set_ylabel("wrong bases, %")
-    axes.set_ylim(0, 1.2 * max(0.1, _max(rates)))
+    axes.set(ylabel="wrong bases, %", ylim=(0, 1.2 * max(0.1, _max(rates))))
     note_if_empty(axes, rates)
     return inline(figure, "errors", "Error rate of the control by cycle")
 
@@ -124,18 +120,17 @@ def phasing(metrics: RunMetrics) -> Markup:
     """Light of the bases before and after, relative to that of the base itself."""
     figure, (axes,) = axes_over_cycles(metrics.info)
     behind, ahead = neighbours(metrics)
+    before, after = (behind, "the base before (phasing)", ONE), (ahead, "the base after (prephasing)", OTHER)
     for read in metrics.info.reads:
-        of = metrics.info.cycles_of(read)
-        for shares, label, style in (
-            (behind, "the base before (phasing)", ONE),
-            (ahead, "the base after (prephasing)", OTHER),
-        ):
-            within = np.full(len(shares), np.nan)
-            within[of.start - 1 : of.stop - 1] = shares[of.start - 1 : of.stop - 1]
+        cycles = np.isin(np.arange(1, metrics.info.cycles + 1), metrics.info.cycles_of(read))
+        for shares, label, style in (before, after):
             # Each read has its own line, so that there is a gap between reads, but the legend has one entry for all.
-            draw(axes, within, label if read == metrics.info.reads[0] else f"_{label}", style)
-    axes.set_ylabel("light of neighbours, %")
-    axes.set_ylim(min(0.0, 1.1 * _min(behind, ahead)), max(2.0, 1.25 * _max(behind, ahead)))
+            name = label if read == metrics.info.reads[0] else f"_{label}"
+            draw(axes, np.where(cycles, shares, np.nan), name, style)
+    axes.set(
+        ylabel="light of neighbours, %",
+        ylim=(min(0.0, 1.1 * _min(behind, ahead)), max(2.0, 1.25 * _max(behind, ahead))),
+    )
     axes.legend(loc="upper left", ncols=2, columnspacing=1.2)
     note_if_empty(axes, behind, ahead)
     return inline(figure, "phasing", "Light of the neighbouring bases by cycle")
@@ -175,8 +170,7 @@ def _channels(metrics: RunMetrics, values: NDArray[np.float32], name: str, unit:
     figure, (axes,) = axes_over_cycles(metrics.info)
     for channel, base in enumerate(CHANNELS):
         draw(axes, median(values[:, :, channel]), base, BASES[base])
-    axes.set_ylabel(unit)
-    axes.set_ylim(0, 1.2 * max(1e-3, _max(*(median(values[:, :, channel]) for channel in range(4)))))
+    axes.set(ylabel=unit, ylim=(0, 1.2 * max(1e-3, _max(*(median(values[:, :, channel]) for channel in range(4))))))
     axes.legend(ncols=4, loc="upper right", columnspacing=1.2)
     note_if_empty(axes, values)
     return inline(figure, name, title)

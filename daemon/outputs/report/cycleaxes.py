@@ -64,16 +64,8 @@ def axes_over_cycles(
                 axes.axvline(of.start - 0.5, color=MUTED, linewidth=0.7, linestyle=(0, (2, 2)))
     for read in info.reads:
         of = info.cycles_of(read)
-        panels[0].text(
-            (of.start + of.stop - 1) / 2,
-            1.02,
-            info.label(read),
-            transform=panels[0].get_xaxis_transform(),
-            horizontalalignment="center",
-            verticalalignment="bottom",
-            fontsize=8.5,
-            color=MUTED,
-        )
+        where = {"transform": panels[0].get_xaxis_transform(), "ha": "center", "va": "bottom"}
+        panels[0].text((of.start + of.stop - 1) / 2, 1.02, info.label(read), where, fontsize=8.5, color=MUTED)
     panels[-1].set_xlabel("cycle")
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
     return figure, panels

@@ -17,7 +17,7 @@ from daemon.outputs.sink import Encoding, Sink, SinkFile, View
 from daemon.record.committed import CommittedRun
 
 
-def sinks_of(config: SinksConfig) -> list[Sink]:
+def configured_sinks(config: SinksConfig) -> list[Sink]:
     """The configured makers of files that are final once they are written."""
     sinks = [Sink("FASTQ", fastq_due)] if config.fastq else []
     if config.bcl != "off":
@@ -34,13 +34,13 @@ class Views:
         run: CommittedRun,
         *,
         control: Path | None = None,
-        worked: Callable[[], None] = lambda: None,
+        heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Parameters
         ----------
         control : as :func:`figures_of`.
-        worked : as :meth:`update`.
+        heartbeat : as :meth:`update`.
 
         Raises
         ------
@@ -52,7 +52,7 @@ class Views:
             self.views.append(View("run parameters", partial(parameter_files, run)))
         if not (config.interop or config.report):
             return
-        metrics, errors = figures_of(run, control, worked)
+        metrics, errors = figures_of(run, control, heartbeat)
         self._figures = [metrics] if errors is None else [metrics, errors]
         if config.interop and fits(run.info):
             self.views.append(View("InterOp files", partial(interop_files, metrics, errors)))
@@ -62,19 +62,19 @@ class Views:
 
             self.views.append(View("report", partial(report_files, metrics, errors)))
 
-    def update(self, worked: Callable[[], None]) -> None:
+    def update(self, heartbeat: Callable[[], None]) -> None:
         """Add the cycles that the run was last refreshed with.
 
         Parameters
         ----------
-        worked : called from time to time, to show that the work continues.
+        heartbeat : called from time to time, to show that the work continues.
         """
         for figures in self._figures:
-            figures.update(worked)
+            figures.update(heartbeat)
 
 
 def figures_of(
-    run: CommittedRun, control: Path | None, worked: Callable[[], None] = lambda: None
+    run: CommittedRun, control: Path | None, heartbeat: Callable[[], None] = lambda: None
 ) -> tuple[RunMetrics, SpikeInErrors | None]:
     """Figures of a run, and the errors of its spike-in where there is one.
 
@@ -87,9 +87,9 @@ def figures_of(
     SpikeInError : the FASTA cannot be used.
     OutputError : the run's files cannot be read.
     """
-    metrics = RunMetrics(run, worked)
+    metrics = RunMetrics(run, heartbeat)
     path = control or (run.files.control if run.files.control.exists() else None)
-    return metrics, None if path is None else SpikeInErrors(metrics, SpikeInReference(path), worked)
+    return metrics, None if path is None else SpikeInErrors(metrics, SpikeInReference(path), heartbeat)
 
 
 def due_files(
@@ -101,7 +101,7 @@ def due_files(
     ----------
     committed : last committed cycle of each tile.
     """
-    sinks = sinks_of(config)
+    sinks = configured_sinks(config)
     for cycle in range(1, 1 + max(committed.values())):
         for tile in (tile for tile, last in committed.items() if cycle <= last):
             for sink in sinks:

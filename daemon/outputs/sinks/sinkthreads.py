@@ -21,7 +21,7 @@ from daemon.config import SinksConfig
 from daemon.errors import OutputError, RunError, storage_error
 from daemon.outputs.illumina.documents import marker_files
 from daemon.outputs.sink import Sink
-from daemon.outputs.sinks.configured import Views, due_files, root_of, sinks_of
+from daemon.outputs.sinks.configured import Views, configured_sinks, due_files, root_of
 from daemon.record.committed import CommittedRun, follow_run
 from daemon.record.durable import make_folder, sync_folder, write_durably
 from daemon.record.patience import Patience
@@ -64,7 +64,7 @@ class LiveSinks:
 
     def start(self) -> list[Worker]:
         """Start writing. A worker that could not write everything ends with the first error."""
-        workers = [Worker(sink.name, partial(self._write_sink, sink)) for sink in sinks_of(self._config)]
+        workers = [Worker(sink.name, partial(self._write_sink, sink)) for sink in configured_sinks(self._config)]
         return [*workers, Worker(VIEWS, self._write_views)]
 
     def finish(self) -> list[Worker]:
@@ -90,7 +90,7 @@ class LiveSinks:
                 try:
                     run.refresh(self._output.committed)
                     if views is None:
-                        views = Views(self._config, run, worked=self._progress.waited)
+                        views = Views(self._config, run, heartbeat=self._progress.waited)
                     self._output.patience(VIEWS, partial(views.update, self._progress.waited))
                 except Exception as error:
                     errors.add(VIEWS, error)
@@ -105,7 +105,7 @@ class LiveSinks:
         for view in views.views:
             try:
                 for file in view.files(self._root):
-                    self._output.patience(view.name, file.renew)
+                    self._output.patience(view.name, file.write_if_changed)
                     self._progress.waited()
             except Exception as error:
                 errors.add(view.name, error)
@@ -115,14 +115,14 @@ class LiveSinks:
         with self._following(MARKERS) as run:
             # The folder may have been deleted meanwhile, with the files in it.
             for file in due_files(run, self._root, self._config, run.committed):
-                patience(MARKERS, file.make)
+                patience(MARKERS, file.write_if_missing)
                 self._progress.waited()
             # An earlier start may have been killed after it made a name, and before it could sync the folder.
             for folder in (self._root, *(path for path in self._root.rglob("*") if path.is_dir())):
                 patience(MARKERS, partial(sync_folder, folder))
                 self._progress.waited()
             for file in marker_files(run, self._root):
-                patience(MARKERS, file.make)
+                patience(MARKERS, file.write_if_missing)
 
     @contextmanager
     def _following(self, name: str) -> Iterator[CommittedRun]:
@@ -192,9 +192,9 @@ class SinkWriter:
         files = list(self._sink.due(self._run, self._root, tile, cycle))
         for file in files:
             if patiently:
-                self._patience(self._sink.name, file.make)
+                self._patience(self._sink.name, file.write_if_missing)
             else:
-                file.make()
+                file.write_if_missing()
         self._done[tile] = cycle
         self._progress.sink_written(self._sink.name, len(files))
 
