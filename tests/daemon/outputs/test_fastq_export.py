@@ -217,7 +217,7 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(written, tmp_path):
 def test_samples_of_a_run_without_index_reads_are_refused(tmp_path):
     info = run_info("30T", tiles=(1101,))
     write_run(tmp_path / "run", info, 20)
-    with open_run(tmp_path / "run") as run, pytest.raises(ExportError, match="whole index reads, the run has none"):
+    with open_run(tmp_path / "run") as run, pytest.raises(ExportError, match="complete index reads, the run has none"):
         export(run, tmp_path / "out", assign=ByFirstBases())
 
 

@@ -30,7 +30,7 @@ def content(root):
 def records(root, layout):
     """After the header, which is checked."""
     data = (root / "InterOp" / layout.name).read_bytes()
-    header = bytes((layout.version, layout.record.itemsize)) + layout.more
+    header = bytes((layout.version, layout.record.itemsize)) + layout.header_end
     assert data.startswith(header)
     return np.frombuffer(data[len(header) :], layout.record)
 

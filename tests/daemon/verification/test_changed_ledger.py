@@ -32,13 +32,16 @@ from tests.daemon.verification.verifiedrun import RUN, change, lines, seqd_verif
         ),
         (
             "UPDATE tile_cycle SET chastity_crc32 = NULL WHERE tile = 1101 AND cycle = 4",
-            ["run.db, tile 1_1101, cycle 4: expected a checksum of chastity up to cycle 6 and none after, found none"],
+            [
+                "run.db, tile 1_1101, cycle 4: "
+                "expected a chastity checksum up to cycle 6 and none in later cycles, found none"
+            ],
         ),
         (
             "UPDATE tile_cycle SET chastity_crc32 = 17 WHERE tile = 1102 AND cycle = 7",
             [
                 "run.db, tile 1_1102, cycle 7: "
-                "expected a checksum of chastity up to cycle 6 and none after, found 00000011"
+                "expected a chastity checksum up to cycle 6 and none in later cycles, found 00000011"
             ],
         ),
         (
@@ -176,7 +179,7 @@ def test_changed_ledger_of_missing_and_failed_cycles_is_found(statement, expecte
         ("UPDATE run SET value = 'x' WHERE key = 'info'", "does not say which run it is of"),
         ("DELETE FROM run WHERE key = 'info'", "does not say which run it is of"),
         ("DELETE FROM run WHERE key = 'chastity_failures'", "does not say which run it is of"),
-        ("DROP TABLE tile", "table tile is not seqd's"),
+        ("DROP TABLE tile", "seqd did not create table tile"),
         ("ALTER TABLE tile_cycle DROP COLUMN crc32", "no such column: crc32"),
     ],
 )
