@@ -125,7 +125,7 @@ class CallingConfig(Section):
     chastity_failures: Annotated[int, Field(ge=0, le=25)] = 1
     """A cluster passes the filter if its chastity is below 0.6 in at most this many of its first 25 cycles."""
     binned_quality: bool = False
-    """Whether only the scores 2, 12, 24 and 40 are used. The correction of phasing then weighs earlier calls by them."""
+    """Whether only the scores 2, 12, 24 and 40 are used. The phasing correction then weighs earlier calls by them."""
 
 
 def _absolute(path: Path) -> Path:

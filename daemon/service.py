@@ -26,7 +26,7 @@ from daemon.calling.tilereader import TileReader
 from daemon.config import Config
 from daemon.errors import RunError, stop_reason, storage_error
 from daemon.intake.ingest import Ingest
-from daemon.outputs.figures.spikein import ControlReference
+from daemon.outputs.figures.spikein import SpikeInReference
 from daemon.pipeline import Pipeline
 from daemon.record.durable import write_durably
 from daemon.record.ledgerreader import Start
@@ -75,7 +75,7 @@ class Service:
         bundle = load_bundle(config.engine.bundle)
         if config.sinks.control is not None:
             # A spike-in that cannot be used is an error now, not when the first reads are aligned to it.
-            ControlReference(config.sinks.control)
+            SpikeInReference(config.sinks.control)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop())
         counters, liveness = self.status.counters, self.status.liveness

@@ -93,7 +93,9 @@ def test_made_certificate_is_secret_and_public_and_not_overwritten(tmp_path, cap
     assert own.secret.decode() not in (folder / "lab-pc.key").read_text() + capsys.readouterr().out + repr(own)
     for name in ("lab-pc.key", "lab-pc.key_secret"):
         kept = (folder / name).read_bytes()
-        with pytest.raises(ConfigError, match=r"certificate .*lab-pc\.key(_secret)?: it is there; choose another name"):
+        with pytest.raises(
+            ConfigError, match=r"certificate .*lab-pc\.key(_secret)?: the file exists; choose another name"
+        ):
             make_keys("lab-pc", folder)
         assert (folder / name).read_bytes() == kept
         (folder / name).unlink()

@@ -1,4 +1,4 @@
-"""The figures of every tile and cycle of a run: what InterOp files, summary and report are drawn from."""
+"""The figures of every tile and cycle of a run."""
 
 from collections.abc import Callable
 
@@ -11,38 +11,43 @@ from calib.phasing import Phasing, estimate_phasing
 from daemon.record.committed import CommittedRun
 
 STATUSES = (None, *CycleStatus)
-"""By the numbers of :attr:`RunMetrics.status`."""
+"""Meanings of the numbers in :attr:`RunMetrics.status`."""
 
 SCORES = 64
-"""A byte of calls has room for Phred scores below this."""
+"""Phred scores that a byte of calls can have: 0 to 63."""
 
 
 class RunMetrics:
-    """Figures by tile and cycle, kept as far as they are known; the same for the same committed cycles.
+    """Figures by tile and cycle, as far as they are known; the same committed cycles give the same figures.
 
-    Axes are (tiles, cycles, ...), tiles in the order of the run. Quality and bases are those of the clusters that pass
-    the filter, and 0 as long as a tile's filter is not known.
+    Axes are (tiles, cycles, ...), with the tiles in the order of the run. Quality and bases count the clusters that
+    pass the filter; they are 0 until a tile's filter is known.
     """
 
-    def __init__(self, run: CommittedRun, worked: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, run: CommittedRun, heartbeat: Callable[[], None] = lambda: None) -> None:
+        """
+        Parameters
+        ----------
+        heartbeat : as :meth:`update`.
+        """
         self.run, self.info = run, run.info
         shape = len(run.info.tiles), run.info.cycles
         self.clusters = np.zeros(shape[0], np.int64)
-        """(tiles,) of the template."""
+        """(tiles,) clusters of the template."""
         self.passing = np.zeros(shape[0], np.int64)
-        """(tiles,) that pass the filter; 0 as long as that is not known."""
+        """(tiles,) clusters that pass the filter; 0 until the filter is known."""
         self.known = np.zeros(shape[0], np.int64)
-        """(tiles,) cycles whose rows of the ledger are here."""
+        """(tiles,) first cycles whose figures from the ledger are included."""
         self.counted = np.zeros(shape[0], np.int64)
-        """(tiles,) cycles whose quality and bases are here."""
+        """(tiles,) first cycles whose quality and bases are included."""
         self.quality = np.zeros((*shape, SCORES), np.uint32)
-        """Calls by Phred score; at 0 no-calls."""
+        """Calls by Phred score; no-calls are at 0."""
         self.bases = np.zeros((*shape, 5), np.uint32)
         """Calls of A, C, G, T, and no-calls."""
         self.status = np.zeros(shape, np.uint8)
         """Index into :data:`STATUSES`."""
         self.drift_px = np.full((*shape, 2), np.nan, np.float32)
-        """y and x; NaN where nothing was registered, as in all that follow."""
+        """y and x. This and the next five arrays are NaN where a cycle was not called."""
         self.intensity = np.full((*shape, 4), np.nan, np.float32)
         self.called_intensity = np.full((*shape, 4), np.nan, np.float32)
         self.average_intensity = np.full((*shape, 4), np.nan, np.float32)
@@ -51,24 +56,24 @@ class RunMetrics:
         self.engine_s = np.full(shape, np.nan, np.float32)
         self.committed_ns = np.zeros(shape, np.int64)
         self._phasing: dict[tuple[TileId, Read, int], Phasing] = {}
-        self.update(worked)
+        self.update(heartbeat)
 
-    def update(self, worked: Callable[[], None] = lambda: None) -> None:
-        """Take in what the run was refreshed with.
+    def update(self, heartbeat: Callable[[], None] = lambda: None) -> None:
+        """Add the cycles that the run was last refreshed with.
 
         Parameters
         ----------
-        worked : called now and then, so that who waits sees progress.
+        heartbeat : called from time to time, to show that the work continues.
         """
         for index, tile in enumerate(self.info.tiles):
             if self.run.committed[tile] > self.known[index]:
                 self._take_rows(index, tile)
             if self.run.filtered(tile) and self.known[index] > self.counted[index]:
                 self._count(index, tile)
-                worked()
+                heartbeat()
 
     def phasing(self, tile: TileId, read: Read) -> Phasing:
-        """Of the cycles of a read that are committed."""
+        """Phasing of a read, estimated from its committed cycles."""
         cycles = self.info.cycles_of(read)
         last = min(self.run.committed[tile], cycles[-1])
         if (tile, read, last) not in self._phasing:
@@ -113,7 +118,6 @@ class RunMetrics:
         self.counted[index] = self.known[index]
 
 
-def yields(metrics: RunMetrics, least: int = 0) -> NDArray[np.int64]:
-    """(tiles, cycles) calls of at least a Phred score; no-calls count for 0."""
-    counted: NDArray[np.int64] = metrics.quality[:, :, least:].sum(axis=2, dtype=np.int64)
-    return counted
+def yields(metrics: RunMetrics, min_score: int = 0) -> NDArray[np.int64]:
+    """(tiles, cycles) calls of at least a Phred score; no-calls have score 0."""
+    return np.asarray(metrics.quality[:, :, min_score:].sum(axis=2, dtype=np.int64))

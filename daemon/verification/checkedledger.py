@@ -1,8 +1,7 @@
-"""The ledger's books: what it says of every tile and cycle, and whether that can be."""
+"""The ledger of a run that is verified: its rows, each of which is checked for contradictions."""
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,18 +9,17 @@ from seqd_client.runinfo import CHANNELS, RunInfo, TileId
 from seqd_client.status import CycleStatus
 
 from daemon.errors import OutputError
-from daemon.record.ledgercopy import copied
 from daemon.record.ledgerreader import LedgerReader
 from daemon.record.runfiles import filter_cycles
 from daemon.verification.findings import Findings
 
-MOST_CLUSTERS = 2**32 - 1
-"""The number that a tile file's header can hold."""
+MAX_CLUSTERS = 2**32 - 1
+"""Highest number that a tile file's header can hold."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """What the ledger says of a tile."""
+    """The ledger's row of a tile."""
 
     clusters: int
     locs_crc32: int
@@ -29,7 +27,7 @@ class Template:
 
 @dataclass(frozen=True)
 class Row:
-    """What the ledger says of a tile-cycle, as :class:`daemon.record.ledgerreader.CycleRow`, in the order asked for."""
+    """Some columns of a tile-cycle's row, as :class:`daemon.record.ledgerreader.CycleRow` but unchecked."""
 
     cycle: int
     status: str
@@ -39,19 +37,29 @@ class Row:
     chastity_crc32: int | None
 
 
-class Books(LedgerReader):
-    """A ledger as it stood when it was opened."""
+class CheckedLedger(LedgerReader):
+    """A ledger whose rows are checked."""
 
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+        """
+        Parameters
+        ----------
+        path : of the ledger, for messages.
+        database : a copy of the ledger.
+
+        Raises
+        ------
+        OutputError : it is not a ledger, or one of another version.
+        """
         super().__init__(path, database)
         facts = self.facts()
         strict = {name for (name,) in database.execute("SELECT name FROM pragma_table_list WHERE strict")}
         if altered := {"tile", "tile_cycle", "image"} - strict:
-            raise OutputError(f"ledger {path}: table {min(altered)} is not seqd's; it was changed from outside")
+            raise OutputError(f"ledger {path}: seqd did not create table {min(altered)}; it was changed from outside")
         self.info: RunInfo = facts["info"]
 
     def check_whole(self, findings: Findings) -> None:
-        """The database is whole, and every row is of a tile of the run."""
+        """Check that the database is undamaged, and that every row is about a tile of the run."""
         for (text,) in self._database.execute("PRAGMA integrity_check"):
             if text != "ok":
                 findings.differs(self.path, "a whole database", str(text))
@@ -65,7 +73,7 @@ class Books(LedgerReader):
                     findings.differs(self.path, "tiles of the run", f"rows in {table}", tile=f"{lane}_{tile}")
 
     def template(self, tile: TileId, findings: Findings) -> Template | None:
-        """A tile's template, where it has one that can be."""
+        """A tile's template; None where there is none, or its row is impossible."""
         rows = self._database.execute(
             "SELECT clusters, locs_crc32 FROM tile WHERE lane = ? AND tile = ?", (tile.lane, tile.tile)
         ).fetchall()
@@ -74,13 +82,13 @@ class Books(LedgerReader):
         if not rows:
             return None
         template = Template(*rows[0])
-        if template.clusters is None or not 0 <= template.clusters <= MOST_CLUSTERS:
-            findings.differs(self.path, f"0 to {MOST_CLUSTERS} clusters", f"{template.clusters}", tile=tile)
+        if template.clusters is None or not 0 <= template.clusters <= MAX_CLUSTERS:
+            findings.differs(self.path, f"0 to {MAX_CLUSTERS} clusters", f"{template.clusters}", tile=tile)
             return None
         return template
 
     def cycles(self, tile: TileId, findings: Findings) -> dict[int, Row]:
-        """The rows of a tile's committed cycles; those are 1 to the last, each once, and say what can be."""
+        """The rows of a tile by cycle; check that cycles 1 to the last have one row each, without contradictions."""
         rows: dict[int, Row] = {}
         for columns in self._database.execute(
             "SELECT cycle, status, reason, frames, crc32, chastity_crc32 FROM tile_cycle "
@@ -101,7 +109,7 @@ class Books(LedgerReader):
         return rows
 
     def _contradictions(self, row: Row) -> Iterator[tuple[str, str]]:
-        """Expected and found, of a row that cannot be."""
+        """Expected and found values that contradict each other in a row."""
         if row.status not in set(CycleStatus):
             yield f"status {', '.join(CycleStatus)}", repr(row.status)
             return
@@ -115,18 +123,6 @@ class Books(LedgerReader):
             yield "no reason, it was called", repr(row.reason)
         if (row.chastity_crc32 is not None) != (row.cycle <= filter_cycles(self.info)):
             yield (
-                f"a checksum of chastity up to cycle {filter_cycles(self.info)} and none after",
+                f"a chastity checksum up to cycle {filter_cycles(self.info)} and none in later cycles",
                 "none" if row.chastity_crc32 is None else f"{row.chastity_crc32:08x}",
             )
-
-
-@contextmanager
-def open_books(path: Path) -> Iterator[Books]:
-    """Read a ledger as it stands, in a copy.
-
-    Raises
-    ------
-    OutputError : it is not a ledger, or of another version, or damaged beyond reading.
-    """
-    with copied(path) as database:
-        yield Books(path, database)

@@ -1,4 +1,4 @@
-"""What demultiplexing comes to: clusters, mismatches, yield and quality of every sample, and barcodes of no sample."""
+"""Counts of demultiplexing: clusters, mismatches, yield and quality of every sample, and unknown barcodes."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -8,70 +8,69 @@ from numpy.typing import NDArray
 from seqd_client.runinfo import RunInfo
 
 from calib.calling.scores import NO_CALL
-from daemon.outputs.reads.columns import NO_CALL_QUALITY
-from daemon.outputs.reads.conversion import By, groups_of
-from daemon.outputs.samples.barcodes import UNDETERMINED, Demultiplexer, Match
+from daemon.outputs.reads.conversion import FilesBy, groups_of
+from daemon.outputs.reads.recordbytes import NO_CALL_QUALITY, letters
+from daemon.outputs.samples.barcodes import UNDETERMINED, Demultiplexer
 from daemon.record.committed import CommittedRun
 
 CHUNK = 16_000_000
 """Calls read at a time."""
 
 GOOD = 30
-"""Phred score from which on a call counts as good."""
+"""Lowest Phred score of a good call."""
 
 MISMATCHES = 4
-"""0, 1, 2 and more are counted apart."""
+"""Clusters with 0, 1, 2, and 3 or more mismatches are counted separately."""
 
-MOST_UNKNOWN = 200_000
-"""Barcodes of no sample that are kept in mind of a lane: beyond, the rarer half of them is forgotten."""
+MAX_UNKNOWN = 200_000
+"""Unknown barcodes that are counted in a lane; when there are more, the rarer half is dropped."""
 
 
-class DemultiplexStats:
-    """Counts of a run; the last sample is the one of clusters that are of none."""
+class SampleCounts:
+    """Counts of a run; the last sample stands for undetermined clusters."""
 
     def __init__(self, info: RunInfo, demultiplexer: Demultiplexer, lanes: Collection[int]) -> None:
         """
         Parameters
         ----------
-        lanes : that are counted.
+        lanes : lanes to count.
         """
         self.info, self.demultiplexer = info, demultiplexer
         self.lanes = sorted(lanes)
         self.reads = [read for read in info.reads if not read.index]
         size = len(self.lanes), len(demultiplexer.names) + 1
         self.clusters = np.zeros((*size, 2, MISMATCHES), np.int64)
-        """(lanes, samples, filter failed or passed, mismatches); those of no sample are counted under 0 mismatches."""
+        """(lanes, samples, filter failed or passed, mismatches); undetermined clusters count as 0 mismatches."""
         self.bases = np.zeros((*size, len(self.reads)), np.int64)
-        """(lanes, samples, template reads) calls of clusters that pass, no-calls among them."""
+        """(lanes, samples, template reads) calls of clusters that pass the filter, including no-calls."""
         self.good = np.zeros_like(self.bases)
-        """Those of at least Q30."""
+        """Calls of at least Q30."""
         self.scores = np.zeros_like(self.bases)
-        """Sum of their Phred scores; a no-call has the one that it is written with."""
+        """Sum of the calls' Phred scores; a no-call counts with the score that FASTQ gives it."""
         self.unknown: dict[int, Counter[bytes]] = {lane: Counter() for lane in self.lanes}
-        """Letters of barcodes of no sample, of clusters that pass, by lane."""
+        """How often each barcode of undetermined clusters that pass the filter occurs, by lane; as letters."""
 
     def count(self, lane: int, calls: NDArray[np.uint8], passing: NDArray[np.bool_]) -> None:
         """Match clusters of a lane with the samples, and count them.
 
         Parameters
         ----------
-        calls : (cycles, n) bytes of the run's first cycles, all index reads among them.
+        calls : (cycles, n) bytes of the run's first cycles; these include all index reads.
         passing : (n,) whether they pass the chastity filter.
         """
-        index = calls[index_cycles(self.info) - 1]
+        index_cycles = [cycle for read in self.info.reads if read.index for cycle in self.info.cycles_of(read)]
+        index = calls[np.array(index_cycles) - 1]
         match = self.demultiplexer.match(lane, index)
         at = self.lanes.index(lane)
-        self._count_clusters(self.clusters[at], match, passing)
+        clusters = self.clusters[at]
+        # UNDETERMINED, -1, becomes the index of the last sample.
+        sample, mismatches = match.sample % len(clusters), np.minimum(match.mismatches, MISMATCHES - 1)
+        cell = np.ravel_multi_index((sample, passing.astype(np.int32), mismatches), clusters.shape)
+        clusters += np.bincount(cell, minlength=clusters.size).reshape(clusters.shape)
         for read, of in enumerate(self.reads):
             cycles = self.info.cycles_of(of)
             self._count_scores(at, read, match.sample, calls[cycles.start - 1 : cycles.stop - 1], passing)
         self._count_unknown(lane, index[:, passing & (match.sample == UNDETERMINED)])
-
-    def _count_clusters(self, clusters: NDArray[np.int64], match: Match, passing: NDArray[np.bool_]) -> None:
-        # An index of -1 is the last sample's.
-        sample, mismatches = match.sample % len(clusters), np.minimum(match.mismatches, MISMATCHES - 1)
-        cell = np.ravel_multi_index((sample, passing.astype(np.int32), mismatches), clusters.shape)
-        clusters += np.bincount(cell, minlength=clusters.size).reshape(clusters.shape)
 
     def _count_scores(
         self, lane: int, read: int, sample: NDArray[np.int32], calls: NDArray[np.uint8], passing: NDArray[np.bool_]
@@ -88,19 +87,18 @@ class DemultiplexStats:
             counted[lane, :, read] += np.bincount(of, weights=each[passing], minlength=samples).astype(np.int64)
 
     def _count_unknown(self, lane: int, calls: NDArray[np.uint8]) -> None:
-        letters = np.where(calls == NO_CALL, np.uint8(ord("N")), np.frombuffer(b"ACGT", np.uint8)[calls & 3])
-        compared = np.concatenate([letters[part] for part in self.demultiplexer.compared(lane)])
+        compared = np.concatenate([letters(calls[part]) for part in self.demultiplexer.lanes[lane].parts])
         barcodes, counts = np.unique(
             np.ascontiguousarray(compared.T).view(f"S{len(compared)}").ravel(), return_counts=True
         )
         unknown = self.unknown[lane]
         unknown.update(dict(zip(barcodes.tolist(), counts.tolist(), strict=True)))
-        if len(unknown) > MOST_UNKNOWN:
-            self.unknown[lane] = Counter(dict(unknown.most_common(MOST_UNKNOWN // 2)))
+        if len(unknown) > MAX_UNKNOWN:
+            self.unknown[lane] = Counter(dict(unknown.most_common(MAX_UNKNOWN // 2)))
 
 
-def count_samples(run: CommittedRun, demultiplexer: Demultiplexer, *, by: By = By.LANE) -> DemultiplexStats:
-    """Count what is written of a run by lane, or by run: the lanes and cycles that those files have.
+def count_samples(run: CommittedRun, demultiplexer: Demultiplexer, *, by: FilesBy = FilesBy.LANE) -> SampleCounts:
+    """Count the samples of the clusters and cycles that an export by lane, or by run, writes.
 
     Raises
     ------
@@ -108,15 +106,10 @@ def count_samples(run: CommittedRun, demultiplexer: Demultiplexer, *, by: By = B
     OutputError : its files cannot be read.
     """
     groups = groups_of(run, by, samples=True)
-    stats = DemultiplexStats(run.info, demultiplexer, {tile.lane for group in groups for tile in group.tiles})
+    stats = SampleCounts(run.info, demultiplexer, {tile.lane for group in groups for tile in group.tiles})
     for group in groups:
         for tile in group.tiles:
             passing = run.passing(tile)
             for part, calls in run.chunks(tile, group.cycles, calls=CHUNK):
                 stats.count(tile.lane, calls, passing[part])
     return stats
-
-
-def index_cycles(info: RunInfo) -> NDArray[np.int64]:
-    """The 1-based cycles of all index reads, in the run's order."""
-    return np.array([cycle for read in info.reads if read.index for cycle in info.cycles_of(read)], np.int64)

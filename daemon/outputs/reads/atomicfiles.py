@@ -1,8 +1,8 @@
-"""Files that grow side by side; each is whole or not there.
+"""Several files that are written at the same time, and get their names when all of them are whole.
 
-Guaranteed: no name stands before all its bytes are written, and an error or an interrupt removes what was begun. Not
-guaranteed: that a kill leaves no ``.<name>.tmp`` behind; the next writer of the same name begins it anew. Nor that a
-power cut a moment later takes nothing: what a run is made of is safe, and these files are made of it again.
+Guaranteed: no name exists before all its bytes are written, and an error or an interrupt removes the unfinished files.
+Not guaranteed: a kill may leave ``.<name>.tmp`` behind, which the next writer of the same name replaces; and a power
+cut soon afterwards may take the files away. The run's own files are safe, and these can be made from them again.
 """
 
 import os
@@ -21,7 +21,7 @@ class Outputs:
         self.paths = paths
 
     def append(self, file: int, content: bytes | memoryview) -> None:
-        """Add to a file, by its place among the paths.
+        """Add to a file, given by its index in the paths.
 
         Raises
         ------
@@ -36,7 +36,7 @@ class Outputs:
 
 @contextmanager
 def open_outputs(paths: Sequence[Path]) -> Iterator[Outputs]:
-    """Empty files to append to, that get their names when this ends well.
+    """Empty files to append to; they get their names when the block ends without an error.
 
     The first is held open, so that no other process writes the same files at the same time.
 
@@ -70,7 +70,7 @@ def open_outputs(paths: Sequence[Path]) -> Iterator[Outputs]:
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Turn errors of the file system into ours."""
+    """Raise errors of the file system as :class:`daemon.errors.OutputError`."""
     try:
         yield
     except OSError as error:
