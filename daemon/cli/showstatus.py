@@ -20,7 +20,7 @@ REFRESH_S = 1.0
 def status(
     control: Annotated[str, typer.Option(help="Control address of the daemon.")] = ControlConfig().endpoint,
     watch: Annotated[bool, typer.Option("--watch", help="Show it until interrupted.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON (docs/status.schema.json).")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON (docs/reference/status.schema.json).")] = False,
     certificate: Own = None,
     server_key: Server = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 5.0,

@@ -7,7 +7,7 @@ from daemon.watching.progress import Progress
 from tests.support.places import DOCS
 
 REGENERATE = "python tests/regenerate_status_schema.py"
-SCHEMA = DOCS / "status.schema.json"
+SCHEMA = DOCS / "reference" / "status.schema.json"
 FIRST, SECOND = TileId(lane=1, tile=1101), TileId(lane=1, tile=1102)
 
 
