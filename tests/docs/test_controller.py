@@ -1,5 +1,6 @@
 """The controller in the document drives a run to FASTQ."""
 
+import gzip
 import re
 import subprocess
 import sys
@@ -18,4 +19,5 @@ def test_documented_controller_drives_a_run(tmp_path):
         assert (done.returncode, done.stderr) == (0, "")
         daemon.terminate()
         assert finish(daemon) == 0
-    assert list((tmp_path / "runs" / "RUN1" / "fastq").glob("*.fastq.gz"))
+    (fastq,) = (tmp_path / "runs" / "RUN1" / "fastq").glob("*.fastq.gz")
+    assert len(gzip.decompress(fastq.read_bytes()).splitlines()) > 4 * 40
