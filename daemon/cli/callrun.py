@@ -56,7 +56,9 @@ def call(
     faults: Annotated[str, typer.Option(help="Faults of the controller, see `seqd camera --help`.")] = "",
     emitted: Annotated[
         list[Form] | None,
-        typer.Option("--emit", help="Form to write for every called tile and cycle, see docs/forms.md; repeatable."),
+        typer.Option(
+            "--emit", help="Form to write for every called tile and cycle, see docs/reference/forms.md; repeatable."
+        ),
     ] = None,
     merged: Annotated[bool, typer.Option("--merged", help="One file for the four channels of a form.")] = False,
 ) -> None:

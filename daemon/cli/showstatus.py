@@ -19,7 +19,7 @@ REFRESH_S = 1.0
 def status(
     control: ControlAddress = CONTROL,
     watch: Annotated[bool, typer.Option("--watch", help="Show it until interrupted.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON (docs/status.schema.json).")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON (docs/reference/status.schema.json).")] = False,
     certificate: Certificate = None,
     server_key: ServerKey = None,
     timeout: AnswerTimeout = 5.0,

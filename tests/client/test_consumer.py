@@ -55,7 +55,7 @@ from daemon.watching.runstatus import RunStatus
 from tests.support.places import DOCS
 from tests.support.processes import bench, finish, process
 
-CLIENTS = DOCS / "clients.md"
+CLIENTS = DOCS / "how-to" / "follow.md"
 
 CYCLES = 4
 MODEL_CYCLES = 2

@@ -7,7 +7,7 @@ from daemon.watching.runstatus import RunStatus
 from tests.support.places import DOCS
 
 REGENERATE = "python -m tests.client.regenerate"
-SCHEMA = DOCS / "status.schema.json"
+SCHEMA = DOCS / "reference" / "status.schema.json"
 FIRST, SECOND = TileId(lane=1, tile=1101), TileId(lane=1, tile=1102)
 
 

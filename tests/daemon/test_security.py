@@ -403,7 +403,7 @@ def test_controller_with_half_of_its_keys_is_refused(arguments, images):
 
 
 def test_configuration_in_the_document_is_one(tmp_path):
-    document = (DOCS / "security.md").read_text("utf-8")
+    document = (DOCS / "how-to" / "security.md").read_text("utf-8")
     path = tmp_path / "seqd.toml"
     path.write_text(document.split("```toml\n")[1].split("```")[0])
     assert load_config(path).security.observers == Path("/etc/seqd/keys/observers")

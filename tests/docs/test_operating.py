@@ -6,7 +6,7 @@ from seqd_client.status import Phase, RunState, StopReason
 
 from tests.support.places import DOCS
 
-OPERATING = (DOCS / "operating.md").read_text("utf-8")
+OPERATING = (DOCS / "how-to" / "operate.md").read_text("utf-8")
 
 
 def first_column(header):
