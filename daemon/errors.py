@@ -58,13 +58,15 @@ _BY_SQLITE = {
 """Errors that are not listed have the reason ``OUTPUT_CHANGED``: the same action would fail again."""
 
 
-def storage_error(what: str, error: OSError | sqlite3.Error) -> OutputError:
-    """An :class:`OutputError` for an error of the file system or the database.
+def storage_error(what: str, error: OSError | sqlite3.Error | MemoryError) -> OutputError:
+    """An :class:`OutputError` for an error of the file system or the database, or for a lack of memory.
 
     Parameters
     ----------
     what : name of the file or of the action, with which the text begins.
     """
+    if isinstance(error, MemoryError):
+        return OutputError(f"{what}: no memory is left", reason=StopReason.OUT_OF_MEMORY)
     if isinstance(error, OSError):
         return OutputError(
             f"{what}: {error.strerror or error}", reason=_BY_ERRNO.get(error.errno or 0, StopReason.STORAGE_FAILED)

@@ -220,7 +220,7 @@ class Service:
         """Set the status to where the ledger ends, and record this start in the ledger."""
         info = record.info
         committed = {tile: record.committed.get(tile, 0) for tile in info.tiles}
-        self.status.start_run(
+        self.status.counters.begin(
             cycles=info.cycles,
             committed=committed,
             totals=record.ledger.totals(),
@@ -262,24 +262,16 @@ class Service:
 
     def _announce_start(self, engine: SupervisedEngine, record: RunRecord) -> None:
         """Log and publish which engine is in use and why, and whether the run was begun by another version of seqd."""
-        selection, run = engine.chosen.selection, record.info.run
-        in_use = selection.engine.info
-        log.info(
-            "engine",
-            backend=in_use.backend,
-            precision=in_use.precision,
-            device=in_use.device,
-            strips=in_use.strips,
-            reason=selection.reason,
-            passed_over=selection.passed_over,
-            golden_positions=selection.golden.positions,
-            golden_difference=selection.golden.difference,
-        )
-        log.info("joint fit", place=engine.fit_device.name, reason=engine.fit_device.reason)
+        status, run = self.status.snapshot(), record.info.run
+        in_use, fit = status.engine, status.fit
+        assert in_use is not None
+        assert fit is not None
+        log.info("engine", **in_use.model_dump(exclude={"busy", "restarts", "fallback"}))
+        log.info("joint fit", **fit.model_dump())
         self._events(
             "info",
-            f"run {run} taken up with {in_use.backend} {in_use.precision} ({selection.reason})"
-            + "".join(f"; not {backend}: {why}" for backend, why in selection.passed_over.items()),
+            f"run {run} taken up with {in_use.backend} {in_use.precision} ({in_use.reason})"
+            + "".join(f"; not {backend}: {why}" for backend, why in in_use.passed_over.items()),
         )
         if engine.fallen_back:
             log.warning("run is called with the fallback engine to its end", run=run, reason=engine.fallen_back)

@@ -73,7 +73,7 @@ class StopReason(StrEnum):
 
     FINISHED = "finished"
     ASKED = "asked"
-    """By SIGTERM, SIGINT or ``drain``."""
+    """The daemon was asked to stop, by SIGTERM, SIGINT or ``drain``."""
     REFUSED = "refused"
     """The run was begun with other settings, is in use by another daemon, or its folder is not a plain folder."""
     CONTROLLER_SILENT = "controller_silent"
@@ -210,13 +210,13 @@ class Trouble(_Part):
 
 
 class EngineStatus(_Part):
-    """The engine that is really in use."""
+    """The engine in use."""
 
     backend: str
     device: str
     gpu: bool
     software: str
-    """Library and version that compute."""
+    """Name and version of the library that computes."""
     precision: str
     model: str
     model_hash: str
@@ -251,7 +251,7 @@ class Status(_Part):
 
     v: Literal[1] = 1
     state: RunState = RunState.WAITING
-    """``finished`` says by itself that every tile-cycle is committed and written."""
+    """The state; ``finished`` implies that every tile-cycle is committed and written."""
     phase: Phase | None = None
     """What a running run does or waits for."""
     stop_reason: StopReason | None = None
@@ -283,7 +283,7 @@ class Status(_Part):
     shut_out: dict[str, int] = {}
     """Connections that were refused since the daemon started, by socket: frames, recovery, calls, control, command."""
     requests_refused: dict[str, int] = {}
-    """Since the daemon started, by socket (control, command) and reason."""
+    """Requests that were refused since the daemon started, by socket (control, command) and reason."""
     slowed: int = 0
     """Requests that waited because answers may take only a share of the processor."""
     stream_dropped: int = 0

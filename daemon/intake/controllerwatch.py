@@ -1,17 +1,18 @@
 """Watching the controller: when it is asked to hold, which frames it may forget, and how long it has been silent."""
 
+import shutil
 import time
 
 import structlog
 from seqd_client.runinfo import RunInfo
-from seqd_client.status import Lag, Phase, StopReason
+from seqd_client.status import DiskStatus, Lag, Phase, SpoolStatus, StopReason
 from seqd_client.wire.messages import Hold, Kept, Release
 
 from daemon.config import Config
 from daemon.errors import RunError
 from daemon.intake.assembler import Assembler
 from daemon.intake.ingest import Ingest
-from daemon.intake.pressure import Backpressure, Gauges
+from daemon.intake.pressure import Backpressure, Forecast
 from daemon.record.runrecord import RunRecord
 from daemon.watching.runstatus import RunStatus
 
@@ -42,7 +43,7 @@ class ControllerWatch:
         self._config, self._info, self._record = config, info, record
         self._assembler, self._ingest, self._status = assembler, ingest, status
         self._backpressure = Backpressure(config.memory, config.spool)
-        self._gauges = Gauges(record.files.root, spool_limit=config.spool.limit)
+        self._spool_forecast, self._disk_forecast = Forecast(), Forecast()
         self._checked_s, self._hold_sent_s = 0.0, 0.0
         self._kept = 0
         self._logged_cycle = self.committed_by_all
@@ -63,8 +64,7 @@ class ControllerWatch:
         if now - self._checked_s < WATCH_S:
             return
         self._checked_s = now
-        assembler = self._assembler
-        spool = self._gauges.spool(assembler.spooled, assembler.image_bytes)
+        assembler, spool = self._assembler, self._spool_status(now)
         self._hold_or_release(spool.bytes, now)
         lag = Lag(
             bytes=assembler.bytes_held,
@@ -72,10 +72,26 @@ class ControllerWatch:
             holding=bool(self._backpressure.holding),
             headroom_s=spool.full_in_s,
         )
-        self._status.set_lag(newest_cycle=assembler.newest_cycle, lag=lag, spool=spool, disk=self._gauges.disk())
+        self._status.set_lag(newest_cycle=assembler.newest_cycle, lag=lag, spool=spool, disk=self._disk_status(now))
         self._check_silence()
         self._send_kept()
         self._log_cycle()
+
+    def _spool_status(self, now_s: float) -> SpoolStatus:
+        images, limit = self._assembler.spooled, self._config.spool.limit
+        spooled_bytes = images * self._assembler.image_bytes
+        self._spool_forecast.add(spooled_bytes, now_s)
+        full_in_s = self._spool_forecast.full_in_s(limit)
+        return SpoolStatus(images=images, bytes=spooled_bytes, limit=limit, full_in_s=full_in_s)
+
+    def _disk_status(self, now_s: float) -> DiskStatus:
+        try:
+            free = shutil.disk_usage(self._record.files.root).free
+        except OSError:
+            return DiskStatus()
+        # The forecast is made from the free bytes: blocks that are reserved for the system are neither free nor used.
+        self._disk_forecast.add(-free, now_s)
+        return DiskStatus(free=free, full_in_s=self._disk_forecast.full_in_s(0))
 
     def _hold_or_release(self, spooled_bytes: int, now_s: float) -> None:
         pressure, run = self._backpressure, self._info.run

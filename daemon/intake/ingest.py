@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from types import TracebackType
 
 import zmq
 from seqd_client.sockets import connect
@@ -123,9 +122,7 @@ class Ingest:
     def __enter__(self) -> "Ingest":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._opened.close()
         self._log.close()
 

@@ -1,11 +1,6 @@
-"""Pressure: when the controller is asked to hold or release the flow cell, and how soon spool and disk will be full."""
+"""Pressure: when the controller is asked to hold or release the flow cell, and how soon an amount reaches its limit."""
 
-import shutil
-import time
 from collections import deque
-from pathlib import Path
-
-from seqd_client.status import DiskStatus, SpoolStatus
 
 from daemon.config import MemoryConfig, SpoolConfig
 
@@ -70,29 +65,3 @@ class Forecast:
         (began_s, before), (now_s, amount) = self._amounts[0], self._amounts[-1]
         rate = (amount - before) / (now_s - began_s)
         return round(max(0.0, limit - amount) / rate, 1) if rate > 0 else None
-
-
-class Gauges:
-    """Measures spool and disk, and forecasts when they are full."""
-
-    def __init__(self, folder: Path, *, spool_limit: int) -> None:
-        self._folder, self._spool_limit = folder, spool_limit
-        self._spool, self._disk = Forecast(), Forecast()
-
-    def spool(self, images: int, image_bytes: int) -> SpoolStatus:
-        """The spool's status when it holds this number of images of this size."""
-        held = images * image_bytes
-        self._spool.add(held, time.monotonic())
-        return SpoolStatus(
-            images=images, bytes=held, limit=self._spool_limit, full_in_s=self._spool.full_in_s(self._spool_limit)
-        )
-
-    def disk(self) -> DiskStatus:
-        """The status of the output folder's disk, without numbers where the disk answers with an error."""
-        try:
-            usage = shutil.disk_usage(self._folder)
-        except OSError:
-            return DiskStatus()
-        # The forecast is made from the free bytes: blocks that are reserved for the system are neither free nor used.
-        self._disk.add(-usage.free, time.monotonic())
-        return DiskStatus(free=usage.free, full_in_s=self._disk.full_in_s(0))

@@ -4,7 +4,6 @@ import queue
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from types import TracebackType
 
 from seqd_client.runinfo import TileId
 
@@ -53,9 +52,7 @@ class Spiller:
     def __enter__(self) -> "Spiller":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with suppress(queue.Full):
             self._started.put(None, timeout=CLOSE_S)
         self._worker.join(CLOSE_S)

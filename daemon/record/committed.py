@@ -17,14 +17,12 @@ from daemon.record.tilefile import read_chunks, read_cycles, read_locs
 
 
 class CommittedRun:
-    """The committed part of a run, for one reading thread; it does not change before the next :meth:`refresh`."""
+    """The committed part of a run, for one reading thread; it does not change before the next :meth:`refresh`.
+
+    Everything here raises :class:`OutputError` where a file of the run cannot be read, or is not as the ledger says.
+    """
 
     def __init__(self, files: RunFiles, ledger: LedgerReader) -> None:
-        """
-        Raises
-        ------
-        OutputError : the ledger cannot be read, or is not one of this version.
-        """
         self.files, self.ledger = files, ledger
         self.facts = ledger.facts()
         """The facts that decide the bytes of the run."""
@@ -43,10 +41,6 @@ class CommittedRun:
         Parameters
         ----------
         committed : last committed cycles, where they are known; otherwise they are read from the ledger, row by row.
-
-        Raises
-        ------
-        OutputError : the ledger cannot be read.
         """
         # The cycles are read before the templates, so that every committed cycle has its template.
         committed = self.ledger.committed_cycles() if committed is None else dict(committed)
@@ -59,12 +53,7 @@ class CommittedRun:
         return min(self.committed.values()) == self.info.cycles
 
     def positions(self, tile: TileId) -> NDArray[np.float32]:
-        """(n, 2) y and x of a tile's clusters, pixels.
-
-        Raises
-        ------
-        OutputError : the ``.locs`` file cannot be read.
-        """
+        """(n, 2) y and x of a tile's clusters, pixels."""
         path = self.files.locs_of(tile)
         with _reading(path):
             return read_locs(path)
@@ -74,12 +63,7 @@ class CommittedRun:
         return self.committed[tile] >= self.filter_cycles
 
     def passing(self, tile: TileId) -> NDArray[np.bool_]:
-        """(n,) clusters of a tile that pass the chastity filter; all of them as long as that is not known.
-
-        Raises
-        ------
-        OutputError : the chastity file cannot be read.
-        """
+        """(n,) clusters of a tile that pass the chastity filter; all of them as long as that is not known."""
         if not self.filtered(tile):
             return np.ones(self.clusters.get(tile, 0), np.bool_)
         if tile not in self._passing:
@@ -90,24 +74,13 @@ class CommittedRun:
         return bits.view(np.bool_)
 
     def calls(self, tile: TileId, cycle: int) -> NDArray[np.uint8]:
-        """(n,) bytes of one committed cycle.
-
-        Raises
-        ------
-        OutputError : the tile file cannot be read, or does not hold the cycle.
-        """
+        """(n,) bytes of one committed cycle."""
         path = self.files.calls_of(tile)
         with _reading(path):
             return read_cycles(path, range(cycle, cycle + 1)).reshape(-1)
 
     def chunks(self, tile: TileId, cycles: range, *, calls: int) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-        """Consecutive clusters and their (cycles, clusters) bytes, about ``calls`` bytes in each chunk.
-
-        Raises
-        ------
-        OutputError : the tile file cannot be read, does not hold the cycles, or has another number of clusters than
-            the ledger.
-        """
+        """Consecutive clusters and their (cycles, clusters) bytes, about ``calls`` bytes in each chunk."""
         path, clusters = self.files.calls_of(tile), self.clusters[tile]
         last = 0
         with _reading(path):

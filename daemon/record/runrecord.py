@@ -70,7 +70,8 @@ class RunRecord:
 
     A commit only stores, and returns what was committed. One thread commits. After a kill, the next start finds all
     committed cycles; bytes that were not committed are cut off, and their cycles are done again with the same result. A
-    step that fails for a reason that may pass is retried before the next step begins.
+    step that fails for a reason that may pass is retried before the next step begins. Everything here raises
+    :class:`OutputError` where a file of the run cannot be written or read, or is not as the ledger says.
     """
 
     def __init__(
@@ -90,7 +91,6 @@ class RunRecord:
 
         Raises
         ------
-        OutputError : a file cannot be written, or is not as the ledger says.
         RunError : the ledger has other facts, or another process writes to the folder.
         """
         self.files, self.info, self.retry = files, info, retry
@@ -138,12 +138,7 @@ class RunRecord:
         return sum(self._passing(tile) for tile, cycle in self.committed.items() if cycle >= self._filter_cycles)
 
     def commit_template(self, tile: TileId, template: TileTemplate) -> CommittedTemplate:
-        """Commit a template, before any cycle of its tile.
-
-        Raises
-        ------
-        OutputError : a file cannot be written.
-        """
+        """Commit a template, before any cycle of its tile."""
         positions = template.positions
         locs = encode_locs(positions)
         self.retry("templates", lambda: save_template(self.files.template_of(tile), template))
@@ -158,10 +153,6 @@ class RunRecord:
         Parameters
         ----------
         called : the calls; None for a missing or failed tile-cycle, where every cluster is a no-call.
-
-        Raises
-        ------
-        OutputError : a file cannot be written.
         """
         file, cycle = self._calls[tile], outcome.cycle
         calls = called.calls if called else np.full(file.clusters, NO_CALL, np.uint8)

@@ -68,7 +68,7 @@ class StorageRetry:
             try:
                 done = action()
             except (OSError, OutputError, MemoryError) as error:
-                failure = _failure(what, error)
+                failure = error if isinstance(error, OutputError) else storage_error(what, error)
                 now = time.monotonic()
                 if began is None:
                     began = now
@@ -92,13 +92,3 @@ class StorageRetry:
         self._troubles.begin(what, phase, str(failure))
         log.error("waiting", phase=phase.value, error=str(failure), retry_for_s=self._retry_for_s)
         self._announce("error", f"{failure}; it is tried again for up to {self._retry_for_s:g} s")
-
-
-def _failure(what: str, error: OSError | OutputError | MemoryError) -> OutputError:
-    match error:
-        case OutputError():
-            return error
-        case OSError():
-            return storage_error(what, error)
-        case _:
-            return OutputError(f"{what}: no memory is left", reason=StopReason.OUT_OF_MEMORY)

@@ -2,7 +2,6 @@
 
 import threading
 from contextlib import ExitStack
-from types import TracebackType
 
 import zmq
 from seqd_client.keys import allow_clients, load_client_keys, load_server_keys
@@ -56,9 +55,7 @@ class Gate:
     def __enter__(self) -> "Gate":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join(timeout=5)
         self._opened.close()

@@ -5,10 +5,8 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
 
 import zmq
-from seqd_client.keys import ServerKeys
 from seqd_client.runinfo import TileId
 from seqd_client.sockets import bind
 from seqd_client.wire.codec import Refusal, WireError, decode, encode
@@ -82,20 +80,19 @@ class RequestServer:
         self._status, self._drain = status, drain
         self._run: tuple[str, RunFiles] | None = None
         self._stop = threading.Event()
+        self._sockets: list[_RequestSocket] = []
         with ExitStack() as opened:
-            self._sockets = tuple(
-                _RequestSocket(name, _bound(opened, context, name, endpoint, keys, gate), accepted, hint)
-                for name, endpoint, keys, accepted, hint in (
-                    ("control", config.endpoint, gate.observers, QUERIES, "this is a command: ask at control.command"),
-                    (
-                        "command",
-                        config.command,
-                        gate.operators,
-                        COMMANDS,
-                        "this is not a command: ask at control.endpoint",
-                    ),
-                )
-            )
+            for name, endpoint, keys, accepted, hint in (
+                ("control", config.endpoint, gate.observers, QUERIES, "this is a command: ask at control.command"),
+                ("command", config.command, gate.operators, COMMANDS, "this is not a command: ask at control.endpoint"),
+            ):
+                socket = opened.enter_context(context.socket(zmq.ROUTER))
+                socket.setsockopt(zmq.LINGER, 500)
+                # An answer that cannot be sent raises an error, and is counted.
+                socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+                gate.watch(name, socket)
+                bind(socket, endpoint, keys=keys, queue=QUEUE, largest_part=MAX_PART)
+                self._sockets.append(_RequestSocket(name, socket, accepted, hint))
             self._opened = opened.pop_all()
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
         self._thread.start()
@@ -107,9 +104,7 @@ class RequestServer:
     def __enter__(self) -> "RequestServer":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join(timeout=5)
 
@@ -188,20 +183,3 @@ class RequestServer:
             return refused, b""
         answer = Calls(run=run, seq=0, lane=tile.lane, tile=tile.tile, cycle=request.cycle, n=len(calls))
         return answer, calls.tobytes()
-
-
-def _bound(
-    opened: ExitStack,
-    context: zmq.Context[zmq.Socket[bytes]],
-    name: str,
-    endpoint: str,
-    keys: ServerKeys | None,
-    gate: Gate,
-) -> zmq.Socket[bytes]:
-    socket = opened.enter_context(context.socket(zmq.ROUTER))
-    socket.setsockopt(zmq.LINGER, 500)
-    # An answer that cannot be sent raises an error, and is counted.
-    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    gate.watch(name, socket)
-    bind(socket, endpoint, keys=keys, queue=QUEUE, largest_part=MAX_PART)
-    return socket

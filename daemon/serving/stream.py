@@ -2,7 +2,6 @@
 
 import queue
 import threading
-from types import TracebackType
 
 import zmq
 from seqd_client.sockets import bind
@@ -73,9 +72,7 @@ class Stream:
     def __enter__(self) -> "Stream":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._queue.put(None)
         self._thread.join(timeout=5)
 

@@ -21,7 +21,8 @@ class Counters:
         self._requests_refused: Counter[str] = Counter()
         self._slowed = 0
         self._committed: dict[TileId, int] = {}
-        self._since, self._committed_since = time.monotonic(), 0
+        self.began_s, self._committed_since = time.monotonic(), 0
+        """When the run was started or continued, on the monotonic clock."""
         self._pending: set[tuple[TileId, int]] = set()
         self._frames: Counter[tuple[TileId, int]] = Counter()
         """Frames by tile-cycle, of those that are not committed."""
@@ -36,18 +37,18 @@ class Counters:
     def begin(
         self,
         *,
-        expected: int,
+        cycles: int,
         committed: Mapping[TileId, int],
         totals: Mapping[CycleStatus, int],
         clusters: int,
         passing_filter: int,
         spooled: Collection[tuple[TileId, int]],
     ) -> None:
-        """Begin a run with the counts of its ledger.
+        """Start or continue a run with the counts of its ledger.
 
         Parameters
         ----------
-        expected : tile-cycles of the whole run.
+        cycles : cycles of the run.
         committed : last committed cycle of every tile of the run.
         totals : committed tile-cycles by status.
         clusters, passing_filter : clusters in the committed templates, and those known to pass the filter.
@@ -59,11 +60,11 @@ class Counters:
             counted.frames.restored = len(CHANNELS) * len(spooled)
             self._committed = dict(committed)
             counted.clusters, counted.passing_filter = clusters, passing_filter
-            counted.tile_cycles.expected = expected
+            counted.cycles, counted.tile_cycles.expected = cycles, cycles * len(committed)
             for status, number in totals.items():
                 setattr(counted.tile_cycles, status.value, number)
             counted.tile_cycles.received = sum(totals.values())
-            self._since, self._committed_since = time.monotonic(), 0
+            self.began_s, self._committed_since = time.monotonic(), 0
 
     def frame(self, outcome: str, tile: TileId, cycle: int) -> None:
         """Count a frame that was not refused; its outcome is ``accepted``, ``duplicate`` or ``late``."""
@@ -167,7 +168,7 @@ class Counters:
         """Put all numbers into a status, with the word whether they balance."""
         with self._lock:
             counted = self._counted.model_copy(deep=True)
-            for name in ("tile_cycles", "frames", "clusters", "passing_filter", "sinks", "stream_dropped"):
+            for name in ("cycles", "tile_cycles", "frames", "clusters", "passing_filter", "sinks", "stream_dropped"):
                 setattr(status, name, getattr(counted, name))
             counts, frames = status.tile_cycles, status.frames
             counts.pending = status.lag.tile_cycles = len(self._pending)
@@ -179,7 +180,7 @@ class Counters:
             status.shut_out, status.slowed = dict(sorted(self._shut_out.items())), self._slowed
             status.requests_refused = dict(sorted(self._requests_refused.items()))
             status.cycle = min(self._committed.values(), default=0)
-            elapsed = time.monotonic() - self._since
+            elapsed = time.monotonic() - self.began_s
             status.tile_cycles_per_s = round(self._committed_since / elapsed, 3) if elapsed > 0 else 0.0
 
     def _add(self, outcome: str) -> None:

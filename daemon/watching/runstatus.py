@@ -3,12 +3,11 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 
 from seqd_client.runinfo import TileId
 from seqd_client.status import (
     ENDED,
-    CycleStatus,
     DiskStatus,
     EngineStatus,
     FitStatus,
@@ -43,36 +42,13 @@ class RunStatus:
         self.liveness = Liveness(stalled_after_s=stalled_after_s)
         self._lock = threading.Lock()
         self._status = Status(version=version)
-        self._begun = time.monotonic()
         self._busy_s: Callable[[], float] = lambda: 0.0
 
     def name_run(self, run: str) -> None:
-        """Set the run that the daemon opens; its numbers are unknown before :meth:`start_run`."""
+        """Set the run that the daemon opens; its numbers are 0 before :meth:`Counters.begin`."""
         with self._lock:
             self._status = Status(version=self._status.version, state=RunState.RUNNING, run=run)
             self.counters.reset()
-
-    def start_run(
-        self,
-        *,
-        cycles: int,
-        committed: Mapping[TileId, int],
-        totals: Mapping[CycleStatus, int],
-        clusters: int,
-        passing_filter: int,
-        spooled: Collection[tuple[TileId, int]],
-    ) -> None:
-        """Start or continue the named run; the arguments are described at :meth:`Counters.begin`."""
-        with self._lock:
-            self._status.cycles, self._begun = cycles, time.monotonic()
-            self.counters.begin(
-                expected=cycles * len(committed),
-                committed=committed,
-                totals=totals,
-                clusters=clusters,
-                passing_filter=passing_filter,
-                spooled=spooled,
-            )
 
     def set_engine(self, engine: EngineStatus, fit: FitStatus, busy_s: Callable[[], float]) -> None:
         """Set the engine in use, and the device that fits cycles.
@@ -111,7 +87,7 @@ class RunStatus:
             status.stalled_s = round(self.liveness.stalled_s, 1)
             status.troubles = self.troubles.listed()
             status.phase = self._phase(status) if status.state is RunState.RUNNING else None
-            elapsed = time.monotonic() - self._begun
+            elapsed = time.monotonic() - self.counters.began_s
             if status.engine is not None and elapsed > 0:
                 status.engine.busy = round(self._busy_s() / elapsed, 3)
             return status

@@ -385,7 +385,7 @@ class Instrument:
         committed = {TileId(lane=1, tile=tile): 0 for tile in TILES}
         totals = dict.fromkeys(CycleStatus, 0)
         self.run_status.name_run(run)
-        self.run_status.start_run(
+        self.run_status.counters.begin(
             cycles=cycles,
             committed=committed,
             totals=totals,

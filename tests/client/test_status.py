@@ -14,7 +14,7 @@ FIRST, SECOND = TileId(lane=1, tile=1101), TileId(lane=1, tile=1102)
 def started(**committed):
     run_status = RunStatus("1.2.3")
     run_status.name_run("R1")
-    run_status.start_run(
+    run_status.counters.begin(
         cycles=5,
         committed={FIRST: committed.get("first", 0), SECOND: committed.get("second", 0)},
         totals={CycleStatus.CALLED: sum(committed.values()), CycleStatus.MISSING: 0, CycleStatus.FAILED: 0},

@@ -66,7 +66,7 @@ def finished(here, images, **plan):
 
 
 def ended(here, images, **plan):
-    """Exit code of a run that was not finished, and the last word of its log."""
+    """Exit code of a run that was not finished, and the last event of its log."""
     with here.camera(images), daemon(here, "--once", **plan) as started:
         code = finish(started)
     return code, lines(here, "run ended")[-1]
@@ -77,7 +77,7 @@ def logged(here):
 
 
 def lines(here, event):
-    """Lines of the log that tell of an event."""
+    """Log lines of an event."""
     entries = [json.loads(line) for line in logged(here).splitlines() if line.startswith("{")]
     return [entry for entry in entries if entry["event"] == event]
 
@@ -88,7 +88,7 @@ def query(here, command):
 
 
 def statuses(here):
-    """Reason by tile and cycle of what was not called."""
+    """Status and reason of the tile-cycles that were not called."""
     rows = query(here, "SELECT tile, cycle, status, reason FROM tile_cycle")
     assert len(rows) == len(TILES) * CYCLES
     return {(tile, cycle): (status, reason) for tile, cycle, status, reason in rows if status != "called"}
@@ -133,7 +133,7 @@ def test_faults_that_pass_change_no_call(plan, restarts, images, undisturbed, tm
 
 
 @pytest.mark.parametrize("number", [MAP, LATER])
-def test_engine_that_hangs_is_left_behind(number, images, undisturbed, tmp_path):
+def test_engine_that_hangs_is_left_running(number, images, undisturbed, tmp_path):
     here = faulty_bench(tmp_path, timeout_s=4.0)
     status = finished(here, images, tiles={number: "hang"})
     assert statuses(here) == {}
@@ -143,7 +143,7 @@ def test_engine_that_hangs_is_left_behind(number, images, undisturbed, tmp_path)
     assert len(lines(here, "engine left running")) == 1
 
 
-def test_tile_cycle_that_fails_every_engine_fails_alone(images, undisturbed, tmp_path):
+def test_tile_cycle_that_makes_every_engine_fail_is_the_only_failed_one(images, undisturbed, tmp_path):
     here = faulty_bench(tmp_path)
     status = finished(here, images, image=image_of(images, TILES[0], 5))
     assert statuses(here) == {(1101, 5): ("failed", "3 times: engine openvino: device: bad tile")}
@@ -177,7 +177,7 @@ def test_template_that_no_engine_makes_ends_the_run(images, undisturbed, tmp_pat
 
 
 @pytest.mark.parametrize(("fault", "reason"), [("error", "engine_failed"), ("lost", "device_lost")])
-def test_engine_that_does_not_open_again_ends_the_run_and_the_next_start_goes_on(
+def test_engine_that_does_not_open_again_ends_the_run_and_the_next_start_continues(
     fault, reason, images, undisturbed, tmp_path
 ):
     here = faulty_bench(tmp_path, engine_restarts=3)
@@ -216,13 +216,13 @@ def test_events_tell_of_the_fault_and_of_its_end(images, tmp_path):
         events.subscribe(b"event")
         events.connect(here.endpoint("calls"))
         finished(here, images, tiles={LATER: "error"})
-        told = []
+        seen = []
         while events.poll(100):
             message, _ = decode(events.recv_multipart())
-            told.append((message.level, message.text))
-    assert [level for level, _ in told] == ["info", "error", "info", "info"]
-    assert told[1][1] == "engine failed: engine openvino: device: bad tile; it is opened again"
-    assert told[2][1] == "engine open again: openvino f32"
+            seen.append((message.level, message.text))
+    assert [level for level, _ in seen] == ["info", "error", "info", "info"]
+    assert seen[1][1] == "engine failed: engine openvino: device: bad tile; it is opened again"
+    assert seen[2][1] == "engine open again: openvino f32"
 
 
 def test_fallback_takes_over_and_is_kept_over_a_kill(images, tmp_path):
@@ -261,7 +261,7 @@ def test_fallback_takes_over_and_is_kept_over_a_kill(images, tmp_path):
         assert (calls == undisturbed[tile][:before]).all()
 
 
-def test_fallback_takes_over_from_an_engine_that_opens_and_is_of_no_use(images, tmp_path):
+def test_fallback_takes_over_from_an_engine_that_opens_and_is_useless(images, tmp_path):
     here = faulty_bench(tmp_path, precision="int8", fallback="cpu")
     status = finished(here, images, precision="int8", **{"from": LATER})
     assert (status.engine.reason, status.engine.fallback) == ("fallback", "engine openvino: device: bad tile")
@@ -280,7 +280,7 @@ def test_no_engine_at_the_start_ends_the_run(images, tmp_path):
     assert (code, last["stop_reason"], last["reason"]) == (5, "engine_failed", "device: it does not open")
 
 
-def test_run_that_another_engine_would_go_on_with_is_refused(images, tmp_path):
+def test_run_that_another_engine_would_continue_is_refused(images, tmp_path):
     here = faulty_bench(tmp_path)
     ended(here, images, tiles={LATER: "lost"}, closed=list(range(2, 99)))
     other = faulty_bench(tmp_path, precision="int8")

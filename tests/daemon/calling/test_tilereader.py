@@ -1,4 +1,4 @@
-"""The caller on an engine that fails, in one process: what is done again, in which order, and what is given up."""
+"""The tile reader on an engine that fails, in one process: which tile-cycles are read again, and which are given up."""
 
 import sqlite3
 from contextlib import ExitStack, closing
@@ -52,7 +52,7 @@ def run(tmp_path_factory):
 
 
 class Calling:
-    """Calls what is left of a run, with an engine that fails at tiles by their number."""
+    """Calls the rest of a run, with an engine that fails at tiles by their number."""
 
     def __init__(self, run, folder):
         self.info, self.items = run
@@ -161,7 +161,7 @@ def test_tile_cycle_that_fails_by_itself_three_times_is_given_up(calling, undist
     assert calling.opened == 5
 
 
-def test_engine_that_reads_no_dark_image_either_is_of_no_use(calling, undisturbed):
+def test_engine_that_reads_no_dark_image_either_is_useless(calling, undisturbed):
     faults = {number: EngineLostError("gone") for number in range(LATER, LATER + 5)}
     with pytest.raises(EngineLostError, match=r"^engine cpu: gone$"):
         calling(faults)
@@ -172,7 +172,7 @@ def test_engine_that_reads_no_dark_image_either_is_of_no_use(calling, undisturbe
     assert calling.outputs == undisturbed.outputs
 
 
-def test_engine_of_no_use_gives_way_to_the_fallback(calling, undisturbed):
+def test_useless_engine_is_replaced_by_the_fallback(calling, undisturbed):
     calling({number: EngineError("bad tile") for number in range(LATER, LATER + 5)}, fallback="cpu")
     assert calling.reasons == undisturbed.reasons
     assert calling.outputs == undisturbed.outputs

@@ -59,7 +59,7 @@ def add(assembler, cycle, channels="ACGT", tile=FIRST, now=0.0):
 
 
 def ready(assembler, now=0.0):
-    """(tile, cycle, whether it came) of what leaves."""
+    """(tile, cycle, whether it came) of the items that leave."""
     return [(item.tile, item.cycle, isinstance(item, TileImage)) for item in assembler.pop_ready(now)]
 
 
@@ -70,7 +70,7 @@ def refusal_of(assembler, cycle=1, tile=FIRST, **changes):
 
 
 def asked_for(assembler, now):
-    """What is asked for, and sent."""
+    """The frames that are requested."""
     keys = assembler.requests(now)
     for key in keys:
         assembler.mark_requested(key, now)
@@ -110,7 +110,7 @@ def test_tiles_do_not_wait_for_each_other():
     assert not waiting.finished
 
 
-def test_what_is_not_taken_from_ready_stays():
+def test_item_that_is_not_taken_stays():
     waiting = assembler()
     add(waiting, 1)
     add(waiting, 2)
@@ -196,7 +196,7 @@ def test_lacking_channel_of_a_due_cycle_is_asked_for_after_the_delay_and_again(h
     assert ready(waiting, 20) == [(FIRST, 1, True)]
 
 
-def test_frame_that_stays_away_makes_its_cycle_missing_and_the_next_goes_on():
+def test_frame_that_does_not_come_makes_its_cycle_missing_and_the_next_one_leaves():
     waiting = assembler()
     add(waiting, 1, "AG")
     add(waiting, 2)
@@ -209,7 +209,7 @@ def test_frame_that_stays_away_makes_its_cycle_missing_and_the_next_goes_on():
     assert waiting.bytes_held == 0
 
 
-def test_cycle_that_was_never_asked_for_does_not_grow_missing():
+def test_cycle_that_was_never_asked_for_does_not_become_missing():
     waiting = assembler()
     waiting.mark_due(3, 0)
     assert ready(waiting, 10_000) == []
@@ -265,7 +265,7 @@ def test_requests_at_once_are_bounded_and_the_oldest_cycles_come_first():
     assert len(asked_for(waiting, 2.7)) == REQUEST_WINDOW
 
 
-def test_without_memory_later_cycles_are_refused_and_the_awaited_one_is_let_in():
+def test_without_memory_later_cycles_are_refused_and_the_awaited_one_is_accepted():
     waiting = assembler(images=2)
     add(waiting, 2, "A")
     add(waiting, 3, "A")
@@ -290,7 +290,7 @@ def test_frame_that_is_refused_for_memory_is_asked_for_when_there_is_room():
     assert [(key.cycle, key.channel) for key in asked_for(waiting, 1.6)] == [(2, channel) for channel in "ACGT"]
 
 
-def test_cycle_that_was_refused_for_memory_does_not_grow_missing_meanwhile():
+def test_cycle_that_was_refused_for_memory_does_not_become_missing_meanwhile():
     waiting = assembler(images=2)
     add(waiting, 1, "ACG")
     waiting.mark_due(3, 0)

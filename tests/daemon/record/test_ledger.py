@@ -61,7 +61,7 @@ def test_a_tile_with_a_template_and_no_cycle_is_known(path):
         assert ledger.committed_cycles() == {}
 
 
-def test_what_strands_out_of_step_showed_is_there_after_reopening(path):
+def test_light_of_strands_out_of_step_is_there_after_reopening(path):
     with closing(Ledger(path)) as ledger:
         ledger.commit(row(1))
         ledger.commit(row(2, light=(1.0, 0.25, -0.125)))
@@ -110,7 +110,7 @@ def test_a_tile_has_one_template(path):
         assert ledger.tiles() == {FIRST: 40}
 
 
-def test_run_goes_on_with_the_same_facts(path):
+def test_run_continues_with_the_same_facts(path):
     with closing(Ledger(path)) as ledger:
         ledger.begin(FACTS)
     with closing(Ledger(path)) as ledger:
@@ -119,7 +119,7 @@ def test_run_goes_on_with_the_same_facts(path):
 
 
 @pytest.mark.parametrize(("fact", "now"), [("model", "def"), ("template_cycles", 5), ("info", {"run": "R1"})])
-def test_run_does_not_go_on_with_other_facts(path, fact, now):
+def test_run_does_not_continue_with_other_facts(path, fact, now):
     with closing(Ledger(path)) as ledger:
         ledger.begin(FACTS)
         with pytest.raises(RunError, match=f"begun with {fact} .*, this daemon has "):

@@ -28,14 +28,18 @@ def status():
 
 
 @pytest.fixture
-def said():
+def events():
     return []
 
 
 @pytest.fixture
-def retry(status, said):
+def retry(status, events):
     return StorageRetry(
-        status.troubles, status.liveness, lambda level, text: said.append((level, text)), lambda: False, retry_for_s=30
+        status.troubles,
+        status.liveness,
+        lambda level, text: events.append((level, text)),
+        lambda: False,
+        retry_for_s=30,
     )
 
 
@@ -63,14 +67,14 @@ class Failing:
         (MemoryError(), Phase.OUT_OF_MEMORY),
     ],
 )
-def test_what_passes_is_waited_out_in_a_named_phase(error, phase, retry, status, said):
+def test_fault_that_passes_is_waited_out_in_a_named_phase(error, phase, retry, status, events):
     action = Failing([error, error], status)
     assert retry("ledger", action) == "done"
     assert action.phases == [Phase.CALLING, phase, phase]
     assert status.snapshot().phase is Phase.CALLING
-    assert [level for level, _ in said] == ["error", "info"]
-    assert said[0][1].startswith("ledger: ")
-    assert said[1][1].startswith("ledger: continues after ")
+    assert [level for level, _ in events] == ["error", "info"]
+    assert events[0][1].startswith("ledger: ")
+    assert events[1][1].startswith("ledger: continues after ")
 
 
 def test_waiting_is_not_stalling(retry, status):
@@ -79,16 +83,16 @@ def test_waiting_is_not_stalling(retry, status):
     assert status.liveness.marks >= before + 2
 
 
-def test_what_does_not_pass_is_not_tried_again(retry, status, said):
+def test_fault_that_does_not_pass_is_not_tried_again(retry, status, events):
     action = Failing([OutputError("tile file x: changed")] * 2, status)
     with pytest.raises(OutputError, match="tile file x: changed") as caught:
         retry("tile files", action)
     assert caught.value.reason is StopReason.OUTPUT_CHANGED
     assert len(action.errors) == 1
-    assert said == []
+    assert events == []
 
 
-def test_patience_ends(status):
+def test_retrying_ends(status):
     short = StorageRetry(status.troubles, status.liveness, lambda *_: None, lambda: False, retry_for_s=0.05)
     with pytest.raises(OutputError, match="ledger: full") as caught:
         short("ledger", Failing([OSError(errno.ENOSPC, "full")] * 10_000, status))
@@ -117,7 +121,7 @@ def test_full_disk_under_the_ledger_is_a_full_disk(tmp_path):
     assert storage_error("ledger", caught.value).reason is StopReason.DISK_FULL
 
 
-def test_one_thread_that_goes_on_does_not_hide_another_that_waits(status):
+def test_one_thread_that_continues_does_not_hide_another_that_waits(status):
     stop = threading.Event()
     retrying = StorageRetry(status.troubles, status.liveness, lambda *_: None, stop.is_set, retry_for_s=3600)
     full = OSError(errno.ENOSPC, "full")
@@ -137,7 +141,7 @@ def suppressed(retry, action):
         retry("ledger", action)
 
 
-def test_thread_that_waits_does_not_speak_for_the_one_that_calls(status):
+def test_waiting_thread_does_not_count_for_the_one_that_works(status):
     status.liveness.set_working(True)
     time.sleep(0.05)
     before = status.liveness.stalled_s

@@ -42,7 +42,7 @@ def test_appended_cycles_are_read_back(path):
     assert read.tolist() == [calls(2).tolist(), calls(3).tolist()]
 
 
-def test_cycle_that_was_written_by_half_is_written_anew(path):
+def test_cycle_that_was_half_written_is_written_again(path):
     file = open_tile_file(path, clusters=CLUSTERS, cycles=0)
     file.put(1, calls(1))
     with path.open("ab") as torn:
@@ -60,7 +60,7 @@ def test_bytes_are_in_the_file_when_put_returns(path):
 
 
 @pytest.mark.parametrize("tail", [b"", b"\x01", bytes(CLUSTERS - 1), bytes(3 * CLUSTERS + 2)])
-def test_reopened_file_is_cut_after_what_was_committed_and_goes_on(path, tail):
+def test_reopened_file_is_cut_after_what_was_committed_and_continued(path, tail):
     whole = written(path, 3).read_bytes()
     path.write_bytes(whole[: 4 + 2 * CLUSTERS] + tail)
     file = open_tile_file(path, clusters=CLUSTERS, cycles=2)
@@ -70,7 +70,7 @@ def test_reopened_file_is_cut_after_what_was_committed_and_goes_on(path, tail):
     assert path.read_bytes() == whole
 
 
-def test_file_without_committed_cycles_is_begun_anew(path):
+def test_file_without_committed_cycles_is_begun_again(path):
     path.write_bytes(b"torn")
     open_tile_file(path, clusters=7, cycles=0).close()
     assert path.read_bytes() == struct.pack("<I", 7)

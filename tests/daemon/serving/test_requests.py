@@ -74,7 +74,7 @@ def run(control, status, tmp_path):
             file.put(cycle, calls)
         file.close()
     status.name_run("R1")
-    status.start_run(
+    status.counters.begin(
         cycles=5,
         committed={TILE: 2, EMPTY: 2},
         totals=dict.fromkeys(CycleStatus, 0),

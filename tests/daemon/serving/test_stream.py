@@ -26,7 +26,7 @@ def event(level, text):
 
 
 class Consumer:
-    """A consumer that keeps nothing to itself: what it does not read waits at the daemon."""
+    """A consumer with a short queue: messages that it does not read wait at the daemon."""
 
     def __init__(self, context, endpoint):
         self.socket = context.socket(zmq.SUB)

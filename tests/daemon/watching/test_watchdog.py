@@ -18,32 +18,32 @@ def manager(tmp_path, monkeypatch):
         yield receiver
 
 
-def fed(manager) -> bool:
-    told = []
+def notified(manager) -> bool:
+    received = []
     while True:
         try:
-            told.append(manager.recv(4096))
+            received.append(manager.recv(4096))
         except BlockingIOError:
-            return b"WATCHDOG=1" in told
+            return b"WATCHDOG=1" in received
 
 
-def test_a_caller_that_finishes_nothing_is_not_fed(manager):
+def test_stalled_daemon_does_not_notify(manager):
     status = RunStatus("test", stalled_after_s=0.05)
     dog = watchdog.Watchdog(Notifier(), status)
     dog.tick()
-    assert fed(manager)
+    assert notified(manager)
     status.liveness.set_working(True)
     time.sleep(0.1)
     dog.tick()
-    assert not fed(manager)
+    assert not notified(manager)
     status.liveness.worked()
     dog.tick()
-    assert fed(manager)
+    assert notified(manager)
 
 
-def test_a_caller_that_has_nothing_to_do_is_fed(manager):
+def test_idle_daemon_notifies(manager):
     dog = watchdog.Watchdog(Notifier(), RunStatus("test", stalled_after_s=0.05))
     for _ in range(3):
         time.sleep(0.1)
         dog.tick()
-        assert fed(manager)
+        assert notified(manager)
