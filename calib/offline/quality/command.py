@@ -21,7 +21,7 @@ def quality(
         list[Path] | None,
         typer.Argument(help="Simulated or labelled run folders; simulated ones are made where none is given."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the simulated runs.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the simulated runs.")] = 301,
 ) -> None:
     """Fit the quality scores of a bundle on calls whose truth is known."""
     with tempfile.TemporaryDirectory(prefix="seqd-quality-") as scratch, bar() as progress:

@@ -20,7 +20,8 @@ from engines.bundles.bundle import Bundle, QualityTable, Readout, load_bundle, s
 ASSUMED = QualityTable(weights=(0,) * 6, edges=(), scores=(20,), binned=(12,))
 """What earlier calls are believed while there is no table yet."""
 
-CONDITIONS = Path(__file__).parents[1] / "evaluation" / "conditions"
+CONDITIONS = Path(__file__).parent / "conditions"
+"""Of the simulated runs; the evaluation uses none of them."""
 
 CYCLES = 40
 """Of a simulated run."""
@@ -55,10 +56,10 @@ def tile_cycles(roots: Sequence[Path]) -> int:
 
 
 def simulate_runs(folder: Path, *, runs: int, size: int, seed: int) -> list[Path]:
-    """Run folders under the conditions of the evaluation in turn; one tile of ``size`` pixels, :data:`CYCLES` cycles.
+    """Simulate run folders under :data:`CONDITIONS` in turn; one tile of ``size`` pixels, :data:`CYCLES` cycles.
 
-    Scores say how often an instrument in order errs; conditions as wild as those of the training would make them
-    too modest by far.
+    The scores say how often an instrument in good order errs. Under conditions as wide as those of the training,
+    the scores would be far too low.
     """
     files = sorted(CONDITIONS.glob("*.json"))
     roots = [folder / f"run_{index}" for index in range(runs)]
