@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import TypeAdapter
 from seqd_client.runinfo import RunInfo, TileId
 
+from calib.offline.codebook import read_codebook
 from calib.offline.evaluation import breakdown, scorecalibration
 from calib.offline.evaluation.agreement import Agreement, ErrorCurve, agreement, equal_yield, error_curve
 from calib.offline.evaluation.breakdown import DistanceBin
@@ -16,7 +17,6 @@ from calib.offline.evaluation.clustermatch import Matched, match, pooled
 from calib.offline.evaluation.oncodebook import OnCodebook, hold_against
 from calib.offline.evaluation.scorecalibration import Calibration, Calls
 from calib.offline.evaluation.superresolution import SuperResolved
-from calib.offline.references.codebook import read_codebook
 from calib.offline.simulation.simulatedrun import read_truth
 
 CURVE_POINTS = 60

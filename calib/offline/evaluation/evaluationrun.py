@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from seqd_client.runinfo import RunInfo
 
-from calib.offline.cli import UsageError, bar
+from calib.offline.cli import UsageError
 from calib.offline.evaluation import evaluationtables, plots
 from calib.offline.evaluation.callerfigures import (
     CodebookEvaluation,
@@ -27,6 +27,7 @@ from calib.offline.evaluation.callerfigures import (
 from calib.offline.evaluation.callers import RUN_FIELD, Caller, callers
 from calib.offline.evaluation.evaluationtables import Table
 from calib.offline.evaluation.superresolution import measure
+from calib.progressbar import bar
 from calib.runfolder.images import read_run_info
 
 

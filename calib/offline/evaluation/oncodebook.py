@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.offline.codebook import CodebookError, read_codebook
 from calib.offline.evaluation.callers import Reads
 from calib.offline.evaluation.clustermatch import share
-from calib.offline.references.codebook import CodebookError, read_codebook
 
 SHUFFLES = 20
 """Decoy books drawn."""

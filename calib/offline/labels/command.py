@@ -7,9 +7,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calib.offline.cli import UsageError, bar, learning_installed
+from calib.offline.cli import UsageError, learning_installed
 from calib.offline.labels.labelfiles import TileSummary
 from calib.offline.labels.sequencematch import Reference, Strand
+from calib.progressbar import bar
 from calib.runfolder.images import LABELS, read_frames, read_run_info
 
 

@@ -7,8 +7,8 @@ import mappy
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.fasta import FastaError, read_fasta, reverse_complement
 from calib.offline.labels.sequencematch import NO_CALL, Match, Outcome, Strand, nearest
-from calib.offline.references.fasta import FastaError, read_fasta, reverse_complement
 
 SHORT_READ = 50
 """Reads up to this length are held against every place; minimap2 finds too few seeds in them."""

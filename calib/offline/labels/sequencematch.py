@@ -6,7 +6,7 @@ from math import comb
 from pathlib import Path
 from typing import Protocol
 
-from calib.offline.references.codebook import CodebookError, read_codebook
+from calib.offline.codebook import CodebookError, read_codebook
 
 NO_CALL = "N"
 

@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calib.offline.cli import bar
 from calib.offline.quality.fittables import fit_bundle, simulate_runs, tile_cycles
+from calib.progressbar import bar
 
 RUNS, SIZE_PX = 18, 256
 """What is simulated where no run folder is given."""

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from calib.offline.cli import bar, learning_installed
+from calib.offline.cli import learning_installed
+from calib.offline.codebook import read_codebook
 from calib.offline.evaluation.evaluationrun import show
 from calib.offline.evaluation.evaluationtables import Table
 from calib.offline.quality.fittables import tile_cycles
 from calib.offline.quantisation.bound import FEWER_RIGHT, HELD, MORE_ERRORS, Compared, hold
-from calib.offline.references.codebook import read_codebook
+from calib.progressbar import bar
 from calib.runfolder.images import read_run_info
 from engines.bundles.bundle import INT8_GRAPH, INT8_WEIGHTS, load_bundle, store_quantised
 

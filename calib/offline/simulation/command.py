@@ -8,12 +8,13 @@ import typer
 from pydantic import ValidationError
 from seqd_client.runinfo import Read, parse_reads
 
-from calib.offline.cli import UsageError, bar
-from calib.offline.references.fasta import read_fasta
+from calib.fasta import read_fasta
+from calib.offline.cli import UsageError
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.illumination import carriers
 from calib.offline.simulation.simulatedreads import check_reads
 from calib.offline.simulation.simulatedrun import simulated_run_info, write_simulated_run
+from calib.progressbar import bar
 from calib.runfolder.images import LABELS, RUN_INFO, STRUCTURED, SUPERRESOLVED, TRUTH, RunFolderError
 
 

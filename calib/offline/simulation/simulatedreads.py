@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from seqd_client.errors import SeqdError
 from seqd_client.runinfo import Read
 
-from calib.offline.references.fasta import UNKNOWN, FastaError, Sequence, reverse_complement
+from calib.fasta import UNKNOWN, FastaError, Sequence, reverse_complement
 
 INSERT_BEYOND = 200
 """Bases by which an insert that is read from both ends may be longer than the longer read."""

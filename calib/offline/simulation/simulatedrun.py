@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from seqd_client.runinfo import CHANNELS, Read, RunInfo, TileId
 
-from calib.offline.references.fasta import Sequence, read_fasta, write_fasta
+from calib.fasta import Sequence, read_fasta, write_fasta
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedreads import check_reads, cut_length, cut_reads, random_reference
 from calib.offline.simulation.simulatedtile import SimulatedTile, simulate_tile

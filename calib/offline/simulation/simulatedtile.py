@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from seqd_client.runinfo import Read
 
-from calib.offline.references.fasta import Sequence
+from calib.fasta import Sequence
 from calib.offline.simulation import background, chemistry, clusterlayout, illumination, obstructions, optics, sensor
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedreads import index_reads, template_reads

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from seqd_client.runinfo import CHANNELS
 
-from calib.offline.cli import UsageError, bar
+from calib.offline.cli import UsageError
 from calib.offline.simulation.simulatedrun import read_conditions
 from calib.offline.structured_illumination.reconstructedrun import Report, reconstruct_run
 from calib.offline.structured_illumination.reconstruction import WIENER
 from calib.offline.structured_illumination.spectrum import Otf, read_otf
+from calib.progressbar import bar
 from calib.runfolder.images import SUPERRESOLVED, RunFolderError, read_run_info
 
 

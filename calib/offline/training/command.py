@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calib.offline.cli import bar, learning_installed
+from calib.offline.cli import learning_installed
+from calib.progressbar import bar
 from engines.bundles.bundle import load_bundle
 
 _Settings = Annotated[Path | None, typer.Option(help="TOML with any of the training settings.")]
