@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 LIT = (0.5, 3.0)
 """Typical clusters' brightness, as a multiple of the median: dimmer is noise, brighter is dust."""
 
-FEWEST = 20
+MIN_CALLS = 20
 """Calls of a base below which nothing is learnt about it."""
 
-MOST = 0.95
+MAX_LEAK = 0.95
 """No channel shows more of another base's light than of its own."""
 
 ROUNDS = 20
@@ -43,10 +43,10 @@ def estimate_crosstalk(intensities: NDArray[np.floating]) -> NDArray[np.float64]
         lit = (top > LIT[0]) & (top < LIT[1])
         for base in range(4):
             own = light[lit & (strongest == base) & (light[:, base] > 0)]
-            if len(own) >= FEWEST:
+            if len(own) >= MIN_CALLS:
                 shown = own[:, base]
                 ratio = np.quantile(own / shown[:, None], 0.5, axis=0, weights=shown**2, method="inverted_cdf")
-                matrix[:, base] = np.clip(ratio, 0, MOST)
+                matrix[:, base] = np.clip(ratio, 0, MAX_LEAK)
                 matrix[base, base] = 1
         if np.allclose(matrix, before, atol=1e-3):
             break
@@ -72,7 +72,7 @@ def brightness(bases: NDArray[np.floating]) -> NDArray[np.float64]:
     listed = _known(bases)
     strongest, top = np.argmax(listed, axis=1), listed.max(axis=1, initial=0)
     found = [top[(strongest == base) & (top > LIT[0] / 2) & (top < LIT[1] * 2)] for base in range(4)]
-    return np.array([np.median(own) if len(own) >= FEWEST else 1.0 for own in found])
+    return np.array([np.median(own) if len(own) >= MIN_CALLS else 1.0 for own in found])
 
 
 def _known(intensities: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ PERCENTILE = 90
 BRIGHTEST = 0.1
 """Share of a channel's clusters that its focus is measured on."""
 
-FEWEST = 5
+MIN_SPOTS = 5
 """Fewer spots that can be measured say nothing of focus."""
 
 FWHM = 2 * np.sqrt(2 * np.log(2))
@@ -80,7 +80,7 @@ def _focus(
             curvatures.append((2 * np.log(centre) - np.log(before) - np.log(after))[spot])
     curved = np.concatenate(curvatures)
     curved = curved[curved > 0]
-    return float(FWHM / np.sqrt(np.median(curved))) if len(curved) >= FEWEST else float("nan")
+    return float(FWHM / np.sqrt(np.median(curved))) if len(curved) >= MIN_SPOTS else float("nan")
 
 
 def _counts(image: NDArray[np.uint16], nearest: NDArray[np.int64], y: int, x: int) -> NDArray[np.float64]:

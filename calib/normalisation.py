@@ -15,7 +15,7 @@ NOISE_FACTOR = 6.0
 START_PERCENTILE = 98
 """Scales are first taken from the brightest peaks and come down to the typical one."""
 
-LEAST = 0.5
+MIN_PEAK = 0.5
 """Peaks dimmer than this share of their channel's scale do not count: noise and cell texture
 outnumber the clusters of a dim dye."""
 
@@ -60,7 +60,7 @@ def estimate_normalisation(images: NDArray[np.uint16]) -> Normalisation:
     scale = np.maximum(np.percentile(amplitudes, START_PERCENTILE, axis=0), NOISE_FACTOR * noise)
     for _ in range(ROUNDS):
         relative = amplitudes / scale
-        owner, counts = np.argmax(relative, axis=1), relative.max(axis=1) > LEAST
+        owner, counts = np.argmax(relative, axis=1), relative.max(axis=1) > MIN_PEAK
         before = scale.copy()
         for channel in range(4):
             own = amplitudes[counts & (owner == channel), channel]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MOST = 0.05
+MAX_PHASING = 0.05
 """No chemistry worth reading loses more than this share of strands a cycle."""
 
-FEWEST_CYCLES = 8
+MIN_CYCLES = 8
 """Fewer cycles show nothing that grows."""
 
 START = 0.002
@@ -95,9 +95,9 @@ def estimate_phasing(seen: Mapping[int, NeighbourLight]) -> Phasing:
 
     Returns
     -------
-    Both 0 for less than :data:`FEWEST_CYCLES` cycles.
+    Both 0 for less than :data:`MIN_CYCLES` cycles.
     """
-    if len(seen) < FEWEST_CYCLES:
+    if len(seen) < MIN_CYCLES:
         return Phasing(0.0, 0.0)
     # It takes longer to import than most programs that read a ledger run.
     from scipy.optimize import least_squares
@@ -115,5 +115,7 @@ def estimate_phasing(seen: Mapping[int, NeighbourLight]) -> Phasing:
         return np.concatenate([fell, ahead - shown[rows, rows + 1] / own])
 
     # One cycle that shows hardly anything must not bend the rest of the read.
-    found = least_squares(misfit, [START, START], bounds=([0, 0], [MOST, MOST]), loss="soft_l1", f_scale=OUTLIER).x
+    found = least_squares(
+        misfit, [START, START], bounds=([0, 0], [MAX_PHASING, MAX_PHASING]), loss="soft_l1", f_scale=OUTLIER
+    ).x
     return Phasing(behind=float(found[0]), ahead=float(found[1]))

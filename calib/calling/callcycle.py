@@ -48,7 +48,7 @@ def call_cycle(
     """
     heard = [None if after is None else after.shares for after in later]
     corrected = in_phase(reading.shares, heard, base_probabilities(earlier), cycle=cycle, phasing=phasing)
-    evidence = log_evidence(reading, corrected.shares, corrected.loudness)
+    evidence = log_evidence(reading, corrected.shares, corrected.variance_factor)
     percent = chastity(corrected.shares)
     pure = np.stack([*purity, percent, *(chastity(shares) for shares in heard if shares is not None)])
     described = features(evidence, pure, reading.crowding)

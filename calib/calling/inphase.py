@@ -24,7 +24,7 @@ class InPhase:
 
     shares: NDArray[np.float64]
     """(n, 4) light of each base; NaN for a cluster that the cycle does not show."""
-    loudness: float
+    variance_factor: float
     """Variance of the shares, relative to that before."""
 
 

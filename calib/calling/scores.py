@@ -8,7 +8,7 @@ from engines.bundles.bundle import QualityTable
 CYCLES = 25
 """First cycles that decide whether a cluster passes the filter."""
 
-LEAST_PERCENT = 60
+MIN_PERCENT = 60
 """A cycle below this is a failure: Illumina's filter, chastity 0.6."""
 
 UNKNOWN = 255
@@ -36,14 +36,14 @@ def passes(percents: NDArray[np.uint8], *, failures_allowed: int) -> NDArray[np.
     percents : (cycles, n) from :func:`chastity`, of the first cycles, :data:`CYCLES` at most.
     failures_allowed : cycles of them that may be less pure.
     """
-    failures = (percents < LEAST_PERCENT).sum(axis=0, dtype=np.uint8)
+    failures = (percents < MIN_PERCENT).sum(axis=0, dtype=np.uint8)
     return np.asarray((failures <= failures_allowed) & (percents != UNKNOWN).any(axis=0))
 
 
 NO_CALL = 0
 """The byte of a cluster that was not called."""
 
-MARGIN_MOST = 14.0
+MAX_MARGIN = 14.0
 """Evidence for a call, in natural logarithms, beyond which more says nothing."""
 
 
@@ -64,7 +64,7 @@ def features(
     crowding : (n,) light of other clusters, relative to the cluster's own.
     """
     second, best = np.sort(np.nan_to_num(evidence), axis=1)[:, 2:].T
-    margin = np.minimum(best - second, MARGIN_MOST) / 10
+    margin = np.minimum(best - second, MAX_MARGIN) / 10
     known = purity != UNKNOWN
     impurity = np.where(known, 1 - purity / 100, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     impure, crowded = np.log(impurity + 0.02), np.log(crowding + 0.1)

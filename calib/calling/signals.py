@@ -10,13 +10,13 @@ from calib.jointfit.colourprior import SPREAD
 from calib.jointfit.fitcycle import FittedCycle, brightness_now
 from calib.jointfit.scene import Scene
 
-MOST = 100.0
+MAX_SHARE = 100.0
 """Shares, their errors and crowding are cut here; a cluster without light has no more to say."""
 
-LEAST_VISIBLE = 0.005
+MIN_VISIBLE = 0.005
 """A cluster that has left the image but for this share of its spot, squared, is not read."""
 
-LEAST_EVIDENCE = 0.05
+MIN_USUAL_EVIDENCE = 0.05
 """The network's evidence in a cycle that shows hardly anything is not scaled up to the usual."""
 
 MISFIT = 0.02
@@ -54,7 +54,7 @@ def network_signals(centres: NDArray[np.float32]) -> Signals:
     """The network alone: its evidence, relative to what is usual in the cycle, stands for the light."""
     outside = centres.sum(axis=1, keepdims=True) <= 0
     usual = float(np.median(centres.max(axis=1))) if len(centres) else 0.0
-    shares = np.where(outside, np.nan, centres / max(usual, LEAST_EVIDENCE)).astype(np.float32)
+    shares = np.where(outside, np.nan, centres / max(usual, MIN_USUAL_EVIDENCE)).astype(np.float32)
     nothing = np.zeros(len(shares), np.float32)
     return Signals(shares, np.zeros_like(shares), nothing, centres, nothing)
 
@@ -78,17 +78,17 @@ def fitted_signals(
     """
     scale = np.maximum(brightness_now(fitted.light, scene), 1e-6)[called, None]
     visible = np.maximum(fitted.visible[called, None], 1e-6)
-    shares = np.clip(unmix(fitted.light[called], scene.crosstalk) / scale, -MOST, MOST)
+    shares = np.clip(unmix(fitted.light[called], scene.crosstalk) / scale, -MAX_SHARE, MAX_SHARE)
     left_over = np.maximum(fitted.left_over[called], 1e-6)
     white = scene.noise / (np.sqrt(np.pi) * scene.sigma_px)
     explained = white**2 + (MISFIT * scale) ** 2
     structure = 1 - np.minimum(explained / left_over**2, 1).mean(axis=1)
     return Signals(
-        shares=np.where(visible >= LEAST_VISIBLE, shares, np.nan).astype(np.float32),
-        spread=np.minimum(left_over / scale / np.sqrt(visible), MOST).astype(np.float32),
+        shares=np.where(visible >= MIN_VISIBLE, shares, np.nan).astype(np.float32),
+        spread=np.minimum(left_over / scale / np.sqrt(visible), MAX_SHARE).astype(np.float32),
         texture=np.zeros(len(called), np.float32) if centres is None else structure.astype(np.float32),
         centres=np.zeros_like(left_over) if centres is None else centres,
-        crowding=np.minimum(crowding / visible[:, 0], MOST).astype(np.float32),
+        crowding=np.minimum(crowding / visible[:, 0], MAX_SHARE).astype(np.float32),
     )
 
 
@@ -102,7 +102,7 @@ EVIDENCE_FLOOR = 0.02
 """Evidence of the network that says nothing."""
 
 
-def log_evidence(reading: Signals, shares: NDArray[np.floating], loudness: float = 1.0) -> NDArray[np.float64]:
+def log_evidence(reading: Signals, shares: NDArray[np.floating], variance_factor: float = 1.0) -> NDArray[np.float64]:
     """(n, 4) log-likelihood of each base, up to what all four share; NaN for a cluster outside the image.
 
     A cluster shows its base's light with a Gaussian error of the chemistry's spread and the image's.
@@ -112,9 +112,9 @@ def log_evidence(reading: Signals, shares: NDArray[np.floating], loudness: float
     Parameters
     ----------
     shares : (n, 4) the reading's, or the same after correction for phasing.
-    loudness : factor on the variance of the shares that such a correction brings.
+    variance_factor : factor on the variance of the shares that such a correction brings.
     """
-    variance = loudness * (SPREAD**2 + reading.spread.astype(np.float64) ** 2)
+    variance = variance_factor * (SPREAD**2 + reading.spread.astype(np.float64) ** 2)
     texture = reading.texture[:, None].astype(np.float64)
     heard = np.log(reading.centres.astype(np.float64) + EVIDENCE_FLOOR)
     fit = (shares - 0.5) / variance

@@ -29,7 +29,7 @@ OUTLIER = 4.0
 BACKGROUND_STEP = 0.7
 BACKGROUND_ROUNDS = 3
 SHIFT_ROUNDS = 2
-SHIFT_MOST_PX = 0.3
+MAX_SHIFT_PX = 0.3
 
 AROUND_PX = 5.0
 """Distance over which what is left over around a cluster is averaged."""
@@ -132,7 +132,7 @@ def _moved(spots: Spots, rest: Array, light: Array, sigma: NDArray[np.float64]) 
     pull = xp.stack([library.dot(lit, along, axis=1) for along in spots.read_moments(rest)[:2]], axis=1)
     # The gradient of a spot is its height times distance over sigma²; its square integrates to pi / 2.
     weight = library.dot(lit, lit, axis=1) * xp.asarray(np.pi / 2 * sigma**2, np.float32)
-    return xp.clip(pull / xp.maximum(weight, 1e-30)[:, None], -SHIFT_MOST_PX, SHIFT_MOST_PX)
+    return xp.clip(pull / xp.maximum(weight, 1e-30)[:, None], -MAX_SHIFT_PX, MAX_SHIFT_PX)
 
 
 def _around(spots: Spots, rest: Array, sigma: NDArray[np.float64]) -> Array:

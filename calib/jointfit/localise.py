@@ -20,13 +20,13 @@ from calib.crosstalk import estimate_crosstalk
 from calib.jointfit.colourprior import expected_light, usual_brightness
 from calib.jointfit.fitcycle import RIDGE, background_step, start_background
 from calib.jointfit.gaussianspots import Spots
-from calib.jointfit.modelselection import not_one_more
+from calib.jointfit.modelselection import spurious_clusters
 from calib.jointfit.neighbours import Neighbours, overlaps
 from calib.jointfit.scene import Scene
 from calib.jointfit.smoothing import in_parallel
 from calib.jointfit.solve import solve
 
-SIGMA_START_PX, SIGMA_LEAST_PX, SIGMA_MOST_PX = 1.3, 0.6, 4.0
+SIGMA_START_PX, MIN_SIGMA_PX, MAX_SIGMA_PX = 1.3, 0.6, 4.0
 
 WIDTH_ROUNDS = 3
 """First rounds, in which only positions, shifts and widths move: a wrong width would be mended with clusters."""
@@ -37,16 +37,16 @@ SELECT_AT = frozenset({6, 9, 12, 14, 15})
 CHEMISTRY_FROM = 7
 ROUNDS = 17
 
-BRIGHTEST = 3.0
+MAX_WIDTH_WEIGHT = 3.0
 """Light, in shares of the usual, above which a spot says no more about widths."""
 
 STEP = 0.7
-STEP_MOST_PX = 0.3
+MAX_STEP_PX = 0.3
 
 ADD_SIGNIFICANCE = 2.5
 """Light left over, in noises and averaged over the cycles, from which a cluster is added."""
 
-ADD_MOST = 7.5
+ADD_MAX_CYCLE = 7.5
 """What one cycle counts at most in that average, so that a flash in one cycle is no cluster."""
 
 ADD_SUPPORT = 0.15
@@ -138,7 +138,7 @@ def localise(
         _move(fit, rest)
         added = _left_over(fit, rest, support) if WIDTH_ROUNDS <= index < ADD_UNTIL else np.zeros((0, 2))
         if index in SELECT_AT:
-            _keep(fit, ~not_one_more(fit.positions, fit.light, fit.sigma, fit.noise))
+            _keep(fit, ~spurious_clusters(fit.positions, fit.light, fit.sigma, fit.noise))
         _append(fit, np.concatenate([split, added]))
         _keep(fit, ~_coinciding(fit))
     return _scene(fit)
@@ -156,7 +156,7 @@ def _round(
         crosstalk = estimate_crosstalk(fit.light)
         shown = usual_brightness(fit.light, crosstalk)
         expected = np.moveaxis(expected_light(np.moveaxis(fit.light, -1, 0), shown, crosstalk), 0, -1)
-    brightest = BRIGHTEST * float(np.median(fit.light.max(axis=2))) or np.inf
+    brightest = MAX_WIDTH_WEIGHT * float(np.median(fit.light.max(axis=2))) or np.inf
     along = np.zeros((*fit.light.shape, 2))
     # Of stacks of one image.
     sigmas = fit.sigma[:, None].copy()
@@ -188,7 +188,7 @@ def _round(
     for channel in range(4):
         wider, lit = (np.concatenate(of_cycles) for of_cycles in zip(*widths[channel::4], strict=True))
         step = STEP * np.clip(_weighted_median(wider, lit**2), -0.2, 0.2)
-        fit.sigma[channel] = np.clip(fit.sigma[channel] + step, SIGMA_LEAST_PX, SIGMA_MOST_PX)
+        fit.sigma[channel] = np.clip(fit.sigma[channel] + step, MIN_SIGMA_PX, MAX_SIGMA_PX)
     return _Rest(left, along)
 
 
@@ -199,8 +199,8 @@ def _move(fit: _Fit, rest: _Rest) -> None:
     weight = (lit * np.maximum(fit.light, 0))[..., None]
     # A cluster that hardly shows has no say about where it is.
     steps = pull.sum(axis=(1, 2)) / (weight.sum(axis=(1, 2)) + 2 / np.pi)
-    fit.positions += STEP * np.clip(steps, -STEP_MOST_PX, STEP_MOST_PX)
-    shifts = np.clip(pull.sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9), -STEP_MOST_PX, STEP_MOST_PX)
+    fit.positions += STEP * np.clip(steps, -MAX_STEP_PX, MAX_STEP_PX)
+    shifts = np.clip(pull.sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9), -MAX_STEP_PX, MAX_STEP_PX)
     # What all images share is where the clusters are.
     fit.shifts += STEP * (shifts - shifts.mean(axis=(0, 1)))
 
@@ -240,7 +240,7 @@ def _left_over(fit: _Fit, rest: _Rest, support: NDArray[np.float32]) -> NDArray[
             matched = gaussian_filter(image, sigma) * (2 * np.sqrt(np.pi) * sigma / fit.noise[channel])
             moved = shift(matched, -fit.shifts[cycle, channel], order=1, mode="nearest")
             np.maximum(brightest, moved, out=brightest)
-        return np.asarray(np.minimum(brightest, ADD_MOST) / len(rest.images), np.float32)
+        return np.asarray(np.minimum(brightest, ADD_MAX_CYCLE) / len(rest.images), np.float32)
 
     mean = np.zeros(support.shape, np.float32)
     for brightest in in_parallel(brightest_of, [(cycle,) for cycle in range(len(rest.images))]):

@@ -26,7 +26,7 @@ DIMMEST_CYCLE = 0.05
 """A cycle dimmer than this share of the usual is not scaled up to it."""
 
 
-def not_one_more(
+def spurious_clusters(
     positions: NDArray[np.float64], light: NDArray[np.float64], sigma: NDArray[np.float64], noise: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
     """(n,) splinters of brighter clusters, and what is too dim or too unsteady to be a cluster.

@@ -23,7 +23,7 @@ class Naming(StrEnum):
 
 
 @dataclass(frozen=True)
-class Place:
+class TilePlace:
     """Where on the flow cell a tile lies; all count from 1."""
 
     surface: int
@@ -45,7 +45,7 @@ class Layout:
     tiles: int
     """Tiles of a swath, or of a section of it."""
 
-    def place(self, tile: int) -> Place:
+    def place(self, tile: int) -> TilePlace:
         """Where the tile of a number lies."""
         return _place(self.naming, tile)
 
@@ -84,11 +84,11 @@ def _fits(naming: Naming, number: int) -> bool:
     return place.surface in (1, 2) and 0 not in (place.swath, place.section, place.tile)
 
 
-def _place(naming: Naming, number: int) -> Place:
+def _place(naming: Naming, number: int) -> TilePlace:
     match naming:
         case Naming.FOUR_DIGIT:
-            return Place(number // 1000, number // 100 % 10, 1, number % 100)
+            return TilePlace(number // 1000, number // 100 % 10, 1, number % 100)
         case Naming.FIVE_DIGIT:
-            return Place(number // 10000, number // 1000 % 10, number // 100 % 10, number % 100)
+            return TilePlace(number // 10000, number // 1000 % 10, number // 100 % 10, number % 100)
         case Naming.ABSOLUTE:
-            return Place(1, 1, 1, number)
+            return TilePlace(1, 1, 1, number)

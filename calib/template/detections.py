@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, shift, uniform_filter
 from scipy.spatial import cKDTree
 
-DETECTION_LEAST = 0.08
+MIN_DETECTION = 0.08
 """Probability below which a pixel is no detection."""
 
 KERNEL_PX = 0.4
@@ -19,7 +19,7 @@ RESOLUTION_PX = 0.8
 REACH_PX = 1.2
 """A detection farther than this from every cluster belongs to none."""
 
-SUPPORT_LEAST = 0.45
+MIN_SUPPORT = 0.45
 """Share of the cycles that must show a cluster."""
 
 ROUNDS = 3
@@ -51,7 +51,7 @@ def detect(
     positions, masses = [], []
     for channel in range(4):
         plane = probabilities[channel + 1]
-        peaks = (plane == maximum_filter(plane, 3)) & (plane > DETECTION_LEAST)
+        peaks = (plane == maximum_filter(plane, 3)) & (plane > MIN_DETECTION)
         y, x = np.nonzero(peaks)
         padded = np.pad(plane, 1)
         taps = np.arange(3)
@@ -65,7 +65,7 @@ def detect(
 
 
 def merge(
-    detections: list[Detections], *, shape: tuple[int, int], support_least: float = SUPPORT_LEAST
+    detections: list[Detections], *, shape: tuple[int, int], support_least: float = MIN_SUPPORT
 ) -> NDArray[np.float32]:
     """Cluster positions from the detections of several cycles.
 

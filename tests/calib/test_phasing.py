@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from calib.calling.inphase import AHEAD, BACK, PULL, in_phase
 from calib.offline.simulation.chemistry import phasing_weights
-from calib.phasing import FEWEST_CYCLES, MOST, NeighbourLight, Phasing, estimate_phasing, neighbour_light, strands
+from calib.phasing import MIN_CYCLES, MAX_PHASING, NeighbourLight, Phasing, estimate_phasing, neighbour_light, strands
 
 NONE = Phasing(0.0, 0.0)
-RATES = st.floats(0, MOST)
+RATES = st.floats(0, MAX_PHASING)
 PHASINGS = st.builds(Phasing, behind=RATES, ahead=RATES)
 
 
@@ -127,7 +127,7 @@ def test_a_cycle_with_next_to_no_light_bends_nothing(dark):
 def test_short_reads_tell_nothing():
     bases, light = mixed_reads(500, 60, Phasing(0.01, 0.01))
     seen = seen_in(bases, light)
-    few = {cycle: seen[cycle] for cycle in list(seen)[: FEWEST_CYCLES - 1]}
+    few = {cycle: seen[cycle] for cycle in list(seen)[: MIN_CYCLES - 1]}
     assert estimate_phasing(few) == estimate_phasing({}) == NONE
 
 
@@ -135,8 +135,8 @@ def test_short_reads_tell_nothing():
 @given(behind=st.floats(-5, 5), ahead=st.floats(-5, 5))
 def test_rates_are_possible_whatever_is_seen(behind, ahead):
     found = estimate_phasing({cycle: NeighbourLight(1.0, behind, ahead) for cycle in range(2, 20)})
-    assert 0 <= found.behind <= MOST
-    assert 0 <= found.ahead <= MOST
+    assert 0 <= found.behind <= MAX_PHASING
+    assert 0 <= found.ahead <= MAX_PHASING
 
 
 NOTHING_BEFORE = np.zeros((0, 3, 4))

@@ -4,9 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-CHASTITY_LEAST = 0.6
+MIN_CHASTITY = 0.6
 FILTER_CYCLES = 25
-FAILURES_MOST = 1
+MAX_FAILURES = 1
 """CASAVA's filter: one cycle of the first 25 may be less pure."""
 
 HIGHEST, LOWEST = 40, 2
@@ -32,8 +32,8 @@ def chastity(intensities: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def passes(purity: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(n,) which clusters pass the filter, from their chastity (n, cycles); a missing cycle is a failure."""
-    failures = ~(purity[:, :FILTER_CYCLES] >= CHASTITY_LEAST)
-    return np.asarray(failures.sum(axis=1) <= FAILURES_MOST)
+    failures = ~(purity[:, :FILTER_CYCLES] >= MIN_CHASTITY)
+    return np.asarray(failures.sum(axis=1) <= MAX_FAILURES)
 
 
 def qualities(intensities: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ NOISE_FACTOR = 3.0
 """A maximum counts when it is this many times the response's noise. Low, for a cluster shows itself in several
 cycles and noise does not."""
 
-LEAST = 0.1
+MIN_RESPONSE = 0.1
 """Response, in normalised units, below which a maximum is no cluster but texture; the typical cluster has about 0.4."""
 
 REACH_PX = 1.5
@@ -41,7 +41,7 @@ def find(spots: NDArray[np.float32]) -> NDArray[np.float64]:
     spots : (H, W) from :func:`response`, normalised units. Their noise is taken from their median absolute deviation.
     """
     noise = 1.4826 * np.median(np.abs(spots - np.median(spots)))
-    y, x = np.nonzero((spots == maximum_filter(spots, 3)) & (spots > max(NOISE_FACTOR * noise, LEAST)))
+    y, x = np.nonzero((spots == maximum_filter(spots, 3)) & (spots > max(NOISE_FACTOR * noise, MIN_RESPONSE)))
     padded = np.pad(spots.astype(np.float64), 1, mode="edge")
     row, column = y + 1, x + 1
     peak = padded[row, column]

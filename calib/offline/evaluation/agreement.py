@@ -13,7 +13,7 @@ from calib.offline.evaluation.clustermatch import NO_CALL, Matched, match, share
 from calib.offline.simulation.simulatedrun import read_truth
 from calib.runfolder.images import read_run_info
 
-WRONG_MOST = 0.05
+MAX_WRONG = 0.05
 """Share of wrong bases up to which a read counts as right."""
 
 LAST_CYCLES = 10
@@ -32,7 +32,7 @@ class Agreement:
     found: float
     """Share of true clusters with a read, one to one."""
     yielded: float
-    """Share of true clusters found and read with at most ``WRONG_MOST`` wrong bases."""
+    """Share of true clusters found and read with at most ``MAX_WRONG`` wrong bases."""
     real: float
     """Precision: share of reads that are of a true cluster, one to one."""
     error_rate: float
@@ -50,7 +50,7 @@ class Agreement:
 def agreement(matched: Matched) -> Agreement:
     """Figures of one caller."""
     found, wrong, called = matched.found, matched.wrong, matched.called
-    right = wrong.mean(axis=1) <= WRONG_MOST
+    right = wrong.mean(axis=1) <= MAX_WRONG
     last = wrong[:, -LAST_CYCLES:]
     calls = matched.bases != NO_CALL
     return Agreement(

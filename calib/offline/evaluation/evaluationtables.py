@@ -4,14 +4,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from calib.offline.evaluation.agreement import LAST_CYCLES, WRONG_MOST, Agreement
+from calib.offline.evaluation.agreement import LAST_CYCLES, MAX_WRONG, Agreement
 from calib.offline.evaluation.callerfigures import CallerFigures, CodebookEvaluation, Evaluation, RunFigures
 from calib.offline.evaluation.clustermatch import FOUND_PX
 from calib.offline.evaluation.scorecalibration import JUDGED_BASES, JUDGED_ERRORS, Calibration
 
 WORDS = (
     f"found: a read within {FOUND_PX:g} px of the true cluster, one to one; right: found, at most "
-    f"{100 * WRONG_MOST:g} % wrong bases; real: reads at a true cluster; "
+    f"{100 * MAX_WRONG:g} % wrong bases; real: reads at a true cluster; "
     "errors: wrong bases and no-calls over the bases of the clusters found"
 )
 

@@ -10,10 +10,10 @@ from calib.offline.codebook import CodebookError, read_codebook
 
 NO_CALL = "N"
 
-CHANCE_MOST = 0.01
+MAX_CHANCE = 0.01
 """Expected matches of a random read up to which a distance is allowed."""
 
-SHARE_MOST = 0.1
+MAX_CORRECTED = 0.1
 """Corrected share of a read's bases: a read that is worse is not corrected but replaced."""
 
 
@@ -70,15 +70,15 @@ def chance(*, length: int, places: int, distance: int) -> float:
 
 
 def allowed_distance(*, length: int, places: int) -> int:
-    """Most mismatches allowed: up to :data:`SHARE_MOST` of the bases, while chance stays below :data:`CHANCE_MOST`.
+    """Most mismatches allowed: up to :data:`MAX_CORRECTED` of the bases, while chance stays below :data:`MAX_CHANCE`.
 
     Parameters
     ----------
     length : called bases of the read.
     places : places of the reference, both strands counted.
     """
-    distance = int(SHARE_MOST * length)
-    while distance > 0 and chance(length=length, places=places, distance=distance) > CHANCE_MOST:
+    distance = int(MAX_CORRECTED * length)
+    while distance > 0 and chance(length=length, places=places, distance=distance) > MAX_CHANCE:
         distance -= 1
     return distance
 

@@ -25,8 +25,8 @@ CANDIDATES = 8
 NEAREST_CARRIER = 0.35
 """Carriers are looked for from this share of the cutoff upward; stripes wider than that gain little."""
 
-LEAST_MODULATION = 0.25
-MOST_MODULATION = 1.15
+MIN_MODULATION = 0.25
+MAX_MODULATION = 1.15
 """Fits outside are refused: wrong carriers fit with 0.02 to 0.2, and above 1 the light would be negative."""
 
 PERIOD_TOLERANCE = 0.05
@@ -39,7 +39,7 @@ LOWEST = 0.15
 FLATTENING = 0.01
 """Keeps the spectra that are searched for carriers from being divided by next to nothing."""
 
-LEAST_SEPARATION = 0.2
+MIN_SEPARATION = 0.2
 """Smallest singular value of the band matrix over its largest; three equal steps have 0.5."""
 
 
@@ -94,10 +94,10 @@ def fit_stripes(frames: NDArray[np.float64], otf: Otf) -> Stripes:
     phases = overlap.phases()
     gain = overlap.gain(phases)
     stripes = Stripes(carrier, (phases + np.angle(gain)) % (2 * np.pi), float(2 * abs(gain)))
-    if not LEAST_MODULATION <= stripes.modulation <= MOST_MODULATION:
+    if not MIN_MODULATION <= stripes.modulation <= MAX_MODULATION:
         raise ReconstructionError(
             f"stripes of {stripes.frequency:.3f} cycles/px at {stripes.angle_deg:.1f} degrees: fitted modulation "
-            f"{stripes.modulation:.2f}, must be {LEAST_MODULATION:g} to {MOST_MODULATION:g}"
+            f"{stripes.modulation:.2f}, must be {MIN_MODULATION:g} to {MAX_MODULATION:g}"
         )
     return stripes
 
@@ -133,7 +133,7 @@ def separated(spectra: NDArray[np.complex128], phases: NDArray[np.float64]) -> N
     """
     mixing = _mixing(phases)
     singular = np.linalg.svd(mixing, compute_uv=False)
-    if singular[-1] < LEAST_SEPARATION * singular[0]:
+    if singular[-1] < MIN_SEPARATION * singular[0]:
         shown = ", ".join(f"{phase % (2 * np.pi):.2f}" for phase in phases)
         raise ReconstructionError(f"phases {shown} rad: too much alike to separate the bands")
     return np.asarray(np.tensordot(np.linalg.inv(mixing), spectra, axes=1))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from seqd_client.runinfo import Read, RunInfo
 
-from calib.phasing import FEWEST_CYCLES, Phasing
+from calib.phasing import MIN_CYCLES, Phasing
 from daemon.outputs.figures.cyclefigures import RunMetrics, yields
 from daemon.outputs.figures.spikein import ControlErrors
 
@@ -135,7 +135,7 @@ def density(info: RunInfo, clusters: NDArray[np.int64]) -> NDArray[np.float64] |
 
 def phasing(metrics: RunMetrics, index: int, read: Read) -> Phasing | None:
     """Of a tile's read of the template, as soon as it can be told."""
-    if read.index or metrics.counted[index] < metrics.info.cycles_of(read).start + FEWEST_CYCLES - 1:
+    if read.index or metrics.counted[index] < metrics.info.cycles_of(read).start + MIN_CYCLES - 1:
         return None
     return metrics.phasing(metrics.info.tiles[index], read)
 
