@@ -22,7 +22,7 @@ UPSAMPLE = 20
 SIGNIFICANCE = 7.0
 """A shift is believed when its correlation is this many times what unrelated images give."""
 
-SMALL_TILE_MIN_SIGNIFICANCE = 0.5
+SMALL_TILE_CORRELATION = 0.5
 """No more correlation than this is asked for: tiles under 65 px could not show it."""
 
 CORRELATED_PX = 20.0
@@ -129,7 +129,7 @@ def measure_shift(reference: NDArray[np.float32], moved: NDArray[np.float32]) ->
         raise RegistrationError("registration: an image is blank")
     found, error, _ = phase_cross_correlation(reference, moved, upsample_factor=UPSAMPLE, normalization=None)
     correlation = np.sqrt(max(0.0, 1 - float(error) ** 2))
-    least = min(SIGNIFICANCE / np.sqrt(reference.size / CORRELATED_PX), SMALL_TILE_MIN_SIGNIFICANCE)
+    least = min(SIGNIFICANCE / np.sqrt(reference.size / CORRELATED_PX), SMALL_TILE_CORRELATION)
     if correlation < least:
         raise RegistrationError(f"registration: correlation {correlation:.3f}, at least {least:.3f} is needed")
     return -np.asarray(found, np.float32)

@@ -14,7 +14,7 @@ AHEAD = 2
 BACK = 8
 """Cycles before a cycle whose strands may still show: 4 in 10,000 are farther back when half are out of step."""
 
-PULL = 0.1
+RIDGE = 0.1
 """Ridge of the solution, which is drawn to all bases alike."""
 
 
@@ -62,8 +62,8 @@ def in_phase(
         mixing.append(row[unknown])
         left.append(np.nan_to_num(reading, nan=0.25) - past - elsewhere / 4)
     mixed = np.array(mixing)
-    solution = np.linalg.solve(mixed.T @ mixed + PULL * np.eye(mixed.shape[1]), np.eye(mixed.shape[1]))[0]
+    solution = np.linalg.solve(mixed.T @ mixed + RIDGE * np.eye(mixed.shape[1]), np.eye(mixed.shape[1]))[0]
     weights = mixed @ solution
-    corrected = np.einsum("s,snb->nb", weights, np.array(left)) + PULL * solution.sum() / 4
+    corrected = np.einsum("s,snb->nb", weights, np.array(left)) + RIDGE * solution.sum() / 4
     corrected[np.isnan(shares).any(axis=1)] = np.nan
     return InPhase(corrected, float(weights @ weights))

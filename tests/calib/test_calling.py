@@ -7,8 +7,8 @@ from hypothesis.extra import numpy as arrays
 from calib.calling.callcycle import base_probabilities, call_cycle
 from calib.calling.scores import (
     CYCLES,
-    LEAST_PERCENT,
-    MARGIN_MOST,
+    MAX_MARGIN,
+    MIN_PERCENT,
     NO_CALL,
     UNKNOWN,
     binned,
@@ -21,8 +21,8 @@ from calib.calling.scores import (
 from calib.calling.signals import (
     EVIDENCE_FLOOR,
     FIT_LOSS,
-    LEAST_EVIDENCE,
-    LEAST_VISIBLE,
+    MIN_USUAL_EVIDENCE,
+    MIN_VISIBLE,
     MISFIT,
     MOST,
     NETWORK_WEIGHT,
@@ -95,7 +95,7 @@ def test_a_dim_cycle_shows_the_network_the_same_shares_as_a_bright_one():
 
 def test_a_cycle_without_evidence_is_not_scaled_up():
     centres = 1e-3 * np.random.default_rng(11).dirichlet(np.ones(4), 50).astype(np.float32)
-    assert network_signals(centres).shares == pytest.approx(centres / LEAST_EVIDENCE)
+    assert network_signals(centres).shares == pytest.approx(centres / MIN_USUAL_EVIDENCE)
     assert np.isnan(network_signals(centres * 0).shares).all()
     assert network_signals(centres[:0]).shares.shape == (0, 4)
 
@@ -136,7 +136,7 @@ def test_shares_of_fitted_light_are_free_of_crosstalk_and_in_units_of_brightness
     bases = np.array([0, 1, 2, 3, 1])
     # All have lost a fifth of their light since the template.
     light = 0.8 * brightness[:, None] * one_hot(bases) @ CROSSTALK.T
-    called, visible = np.array([0, 2, 3, 4]), np.array([1, 1, 1, LEAST_VISIBLE / 2, 0.25])
+    called, visible = np.array([0, 2, 3, 4]), np.array([1, 1, 1, MIN_VISIBLE / 2, 0.25])
     known = {"called": called, "crowding": np.array([0.5, 0, 1e4, 2])}
     read = fitted_signals(fitted(light, 0.04, visible), scene_of(brightness), centres=None, **known)
     assert read.shares[[0, 1, 3]] == pytest.approx(one_hot(bases[[0, 2, 4]]), abs=1e-5)
@@ -236,9 +236,9 @@ def test_chastity_is_half_to_whole_where_there_is_light(shares):
 
 @pytest.mark.parametrize("allowed", [0, 1, 2])
 def test_failures_up_to_the_number_allowed_pass(allowed):
-    percents = np.full((CYCLES, 5), LEAST_PERCENT, np.uint8)
+    percents = np.full((CYCLES, 5), MIN_PERCENT, np.uint8)
     for cluster in range(4):
-        percents[:cluster, cluster] = LEAST_PERCENT - 1
+        percents[:cluster, cluster] = MIN_PERCENT - 1
     percents[::2, 0] = UNKNOWN
     percents[:, 4] = UNKNOWN
     assert passes(percents, failures_allowed=allowed).tolist() == [n <= allowed for n in range(4)] + [False]
@@ -259,7 +259,7 @@ def test_features_by_hand():
     found = features(evidence, purity, np.array([0.4, 0], np.float32))
     assert found.dtype == np.float32
     impure, crowded = np.log([0.2 + 0.02, 0.02]), np.log([0.4 + 0.1, 0.1])
-    margin = np.array([0.05, MARGIN_MOST / 10])
+    margin = np.array([0.05, MAX_MARGIN / 10])
     assert found == pytest.approx(
         np.stack([margin, margin**2, impure, crowded, margin * impure, margin * crowded], axis=1), rel=1e-5
     )

@@ -13,7 +13,7 @@ from calib.offline.labels.sequencematch import NO_CALL, Match, Outcome, Strand, 
 SHORT_READ = 50
 """Reads up to this length are held against every place; minimap2 finds too few seeds in them."""
 
-MAX_BASES_FOR_SHORT_READS = 20_000_000
+MAX_SEARCHED_BASES = 20_000_000
 """Bases, both strands together, that every short read can be held against in bearable time."""
 
 SEPARATOR = "-"
@@ -45,9 +45,9 @@ class FastaReference:
         if strand is Strand.BOTH:
             strands += [_letters(reverse_complement(sequence.bases)) for sequence in sequences]
         self._joined = SEPARATOR.join(strands)
-        if cycles <= SHORT_READ and len(self._joined) > MAX_BASES_FOR_SHORT_READS:
+        if cycles <= SHORT_READ and len(self._joined) > MAX_SEARCHED_BASES:
             raise FastaError(
-                f"reference {path}: {len(self._joined)} bases; for reads of {cycles} at most {MAX_BASES_FOR_SHORT_READS}"
+                f"reference {path}: {len(self._joined)} bases; for reads of {cycles} at most {MAX_SEARCHED_BASES}"
             )
         self._index = mappy.Aligner(str(path), k=11, w=5, min_cnt=1, min_chain_score=11, scoring=(2, 8, 12, 2))
 

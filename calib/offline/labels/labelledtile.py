@@ -11,7 +11,7 @@ from seqd_client.runinfo import RunInfo, TileId
 from calib.offline.classical_caller.calltile import ClassicalCalls, call_folder
 from calib.offline.labels.labelfiles import TileSummary, write_labels
 from calib.offline.labels.sequencematch import (
-    CHANCE_MOST,
+    MAX_CHANCE,
     NO_CALL,
     Match,
     Outcome,
@@ -90,7 +90,7 @@ def match_reads(
     for read, pure in zip(called, passed, strict=True):
         length, places = len(read) - read.count(NO_CALL), reference.places(len(read))
         most = allowed_distance(length=length, places=places) if distance is None else distance
-        proven = pure or chance(length=length, places=places, distance=most) <= CHANCE_MOST
+        proven = pure or chance(length=length, places=places, distance=most) <= MAX_CHANCE
         found = reference.match(read, distance=most) if length > most else Match(Outcome.UNALIGNED)
         matches.append(Match(Outcome.UNPROVEN) if found.corrected and not proven else found)
     return tuple(matches)
