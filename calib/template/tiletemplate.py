@@ -81,11 +81,11 @@ def make_template(
     images: list[NDArray[np.uint16]],
     probability_map: MapOf,
     readout: Readout,
-    worked: Callable[[], None] = lambda: None,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> TileTemplate:
     """Template from the images of a tile's first cycles, at least one; those that match no other are left out.
 
-    ``worked`` is called now and then, so that a watchdog sees progress.
+    ``on_progress`` is called now and then, so that a watchdog sees progress.
     """
     shape = (images[0].shape[1], images[0].shape[2])
     normalisation = estimate_normalisation(np.stack(images))
@@ -105,7 +105,7 @@ def make_template(
         channel_shift_px=alignment.channel_shift_px,
         seeds=_merged(maps, alignment, shape, support_least=SEED_SUPPORT),
         support=support(maps, drift_px=alignment.drift_px, channel_shift_px=alignment.channel_shift_px),
-        worked=worked,
+        on_progress=on_progress,
     )
     positions = scene.positions.astype(np.float32)
     inside = np.flatnonzero(_inside(positions, shape))
@@ -117,7 +117,7 @@ def make_template(
         scene=scene,
         called=inside,
     )
-    kept = _clusters(template, whole, maps, alignment.drift_px, worked)
+    kept = _clusters(template, whole, maps, alignment.drift_px, on_progress)
     return replace(template, positions=template.positions[kept], called=inside[kept])
 
 
@@ -126,7 +126,7 @@ def _clusters(
     images: NDArray[np.float32],
     maps: list[NDArray[np.float32]],
     drift_px: NDArray[np.float32],
-    worked: Callable[[], None],
+    on_progress: Callable[[], None],
 ) -> NDArray[np.bool_]:
     """(n,) which of a template are clusters: what stands out of structured surroundings is one only where the
     network says so.
@@ -138,7 +138,7 @@ def _clusters(
         """Evidence for any base, and the texture around; (n,) each."""
         drift = drift_px[index]
         centres = read_centres(maps[index], template.positions_in(drift))
-        worked()
+        on_progress()
         return centres.sum(axis=1), template.signals(fit_cycle(images[index], scene, drift), drift, centres).texture
 
     seen, texture = zip(*in_parallel(read, [(index,) for index in range(len(images))]), strict=True)

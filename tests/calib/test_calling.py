@@ -21,10 +21,10 @@ from calib.calling.scores import (
 from calib.calling.signals import (
     EVIDENCE_FLOOR,
     FIT_LOSS,
+    MAX_SHARE,
     MIN_USUAL_EVIDENCE,
     MIN_VISIBLE,
     MISFIT,
-    MOST,
     NETWORK_WEIGHT,
     Signals,
     fitted_signals,
@@ -104,13 +104,13 @@ def test_a_reading_is_kept_in_half_precision():
     rng = np.random.default_rng(12)
     shares = rng.normal(0.5, 0.5, (60, 4))
     shares[::7] = np.nan
-    shares[1] = -MOST, MOST, 0, 1e-4
+    shares[1] = -MAX_SHARE, MAX_SHARE, 0, 1e-4
     read = Signals(
         shares=shares.astype(np.float32),
         spread=rng.uniform(0, 1, (60, 4)).astype(np.float32),
         texture=rng.uniform(0, 1, 60).astype(np.float32),
         centres=rng.uniform(0, 1, (60, 4)).astype(np.float32),
-        crowding=rng.uniform(0, MOST, 60).astype(np.float32),
+        crowding=rng.uniform(0, MAX_SHARE, 60).astype(np.float32),
     )
     kept = read.packed()
     assert kept.dtype == np.float16
@@ -146,7 +146,7 @@ def test_shares_of_fitted_light_are_free_of_crosstalk_and_in_units_of_brightness
     assert read.spread == pytest.approx(error[:, None].repeat(4, axis=1), rel=1e-4)
     assert not read.texture.any()
     assert not read.centres.any()
-    assert read.crowding.tolist() == [0.5, 0, MOST, 8]
+    assert read.crowding.tolist() == [0.5, 0, MAX_SHARE, 8]
 
 
 @pytest.mark.parametrize(("times", "texture"), [(0.5, 0), (1, 0), (2, 0.75), (1000, 1)])
@@ -171,8 +171,8 @@ def test_clusters_without_brightness_have_bounded_shares():
         return fitted_signals(fitted(light, left_over), scene_of(np.zeros(len(light))), centres=None, **everyone)
 
     read = read_of([[0.5, 0, 0, 0], [1, 0, 0, 0]], 3.0)
-    assert np.abs(read.shares).max() <= MOST
-    assert read.spread.max() <= MOST
+    assert np.abs(read.shares).max() <= MAX_SHARE
+    assert read.spread.max() <= MAX_SHARE
     assert read_of(np.zeros((0, 4)), 1.0).shares.shape == (0, 4)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from seqd_client.runinfo import TileId
 from calib.offline.evaluation.clustermatch import NO_READ, match
 from calib.offline.labels.labelfiles import labels_path, read_labels
 from calib.offline.quality.qualitytable import KnownCalls, fit_quality
-from calib.offline.quality.replay import Replayed, replay
+from calib.offline.quality.replay import Replayed, engine_map, replay
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedrun import Truth, read_truth, write_simulated_run
 from calib.runfolder.images import read_run_info
@@ -83,7 +84,7 @@ def _known(root: Path, bundle: Bundle, progress: Progress) -> dict[Readout, Know
     with closing(open_engine(bundle, shape=(info.height, info.width), options=EngineOptions())) as engine:
         for tile in info.tiles:
             truth = known_truth(root, tile)
-            replayed = replay(root, info, tile, engine=engine, quality=ASSUMED, progress=progress)
+            replayed = replay(root, info, tile, map_of=partial(engine_map, engine), quality=ASSUMED, progress=progress)
             for readout, calls in replayed.items():
                 parts[readout].append(_compared(calls, truth))
     return {

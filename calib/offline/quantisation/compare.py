@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from calib.offline.evaluation.callers import Reads
 from calib.offline.evaluation.clustermatch import match, pooled
 from calib.offline.evaluation.oncodebook import hold_against
 from calib.offline.quality.fittables import known_truth
-from calib.offline.quality.replay import replay
+from calib.offline.quality.replay import engine_map, replay
 from calib.offline.quantisation.bound import Compared, Standing, against_codebook, against_truth
 from calib.offline.quantisation.int8graph import calibration_patches, write_quantised
 from calib.runfolder.images import LABELS, TRUTH
@@ -89,7 +90,8 @@ def _called(
         check_golden(engine, bundle)
         for tile in info.tiles:
             quality = bundle.quality(Readout.FUSED)
-            for readout, called in replay(root, info, tile, engine=engine, quality=quality, progress=progress).items():
+            replayed = replay(root, info, tile, map_of=partial(engine_map, engine), quality=quality, progress=progress)
+            for readout, called in replayed.items():
                 reads[readout].append(called.reads())
     return reads
 
