@@ -1,4 +1,4 @@
-"""What a cycle would show if all strands of a cluster were in step."""
+"""Correction for phasing: the light of a cycle as if no strand had fallen behind or run ahead."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from calib.phasing import Phasing, strands
 
 AHEAD = 2
-"""Cycles after a cycle that are read before it is called."""
+"""Number of later cycles that the call of a cycle needs."""
 
 BACK = 8
-"""Cycles before a cycle whose strands may still show: 4 in 10,000 are farther back when half are out of step."""
+"""Number of earlier cycles that are corrected for. When half of the strands are behind, 4 in 10,000 are farther
+behind than this."""
 
 RIDGE = 0.1
-"""Ridge of the solution, which is drawn to all bases alike."""
+"""Weight of the ridge, which draws the solution towards equal light of all bases."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class InPhase:
     shares: NDArray[np.float64]
     """(n, 4) light of each base; NaN for a cluster that the cycle does not show."""
     variance_factor: float
-    """Variance of the shares, relative to that before."""
+    """Variance of the corrected shares, relative to that of the shares before the correction."""
 
 
 def in_phase(
@@ -36,10 +37,10 @@ def in_phase(
     cycle: int,
     phasing: Phasing,
 ) -> InPhase:
-    """Take off what strands out of step show.
+    """Correct one cycle for the strands that are out of step.
 
-    What strands that fell behind show is known from the calls before and subtracted; what strands
-    that ran ahead show is solved for, together with the cycle's own base, from the cycles after.
+    Strands that fell behind show bases that are called already; their light is subtracted. Strands that ran
+    ahead show bases of the later cycles; these and the cycle's own base are solved for together.
 
     Parameters
     ----------

@@ -41,16 +41,16 @@ class Layout:
     surfaces: int
     swaths: int
     sections: int
-    """Sections of a lane, each with a camera of its own; 1 where numbers do not tell."""
+    """Sections of a lane, each with its own camera; 1 if the numbers have no section."""
     tiles: int
     """Tiles of a swath, or of a section of it."""
 
     def place(self, tile: int) -> TilePlace:
-        """Where the tile of a number lies."""
+        """Return the place of the tile with this number."""
         return _place(self.naming, tile)
 
 
-class Numbered(Protocol):
+class LaneTile(Protocol):
     """A tile of a lane."""
 
     @property
@@ -59,7 +59,7 @@ class Numbered(Protocol):
     def tile(self) -> int: ...
 
 
-def layout_of(tiles: Collection[Numbered]) -> Layout:
+def layout_of(tiles: Collection[LaneTile]) -> Layout:
     """The smallest layout that holds all tiles, by their numbers."""
     numbers = {one.tile for one in tiles}
     naming = next(kind for kind in Naming if all(_fits(kind, number) for number in numbers))
