@@ -14,7 +14,7 @@ class UsageError(SeqdError):
 
 @contextmanager
 def learning_installed(what: str, *, extra: str = "train") -> Iterator[None]:
-    """Say which extra to install where a library that only learning needs is missing.
+    """Name the extra to install if an import inside does not find a library.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Chastity, the filter that it decides, and a score for every call."""
+"""Chastity, the filter by chastity, and a score for every call."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ MAX_FAILURES = 1
 
 HIGHEST, LOWEST = 40, 2
 NO_CALL = 0
-"""Quality of what could not be called."""
+"""Quality of a no-call."""
 
 
 def chastity(intensities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -40,8 +40,8 @@ def qualities(intensities: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Phred score of the strongest base.
 
     A cluster's noise is the root mean square of what it shows in the bases that were not called, over
-    all its cycles: shot noise, and the light of neighbours. A call is wrong where such noise, Gaussian, in
-    two bases exceeds the distance between the two strongest; any of three bases may do so.
+    all its cycles: shot noise, and the light of neighbours. The noise is taken as Gaussian. A call is wrong if the
+    noise of two bases exceeds the distance between the two strongest; each of three bases can do so.
 
     Parameters
     ----------

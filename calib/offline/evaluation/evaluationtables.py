@@ -56,7 +56,7 @@ def summary(evaluation: Evaluation) -> Table:
 
 
 def calibration(evaluation: Evaluation) -> Table:
-    """Trust in quality scores: every run and caller, and each caller over all runs."""
+    """Calibration of quality scores: of every run and caller, and of each caller over all runs."""
     rows = [
         (run.run, name, *_trust(figures.by_quality), *_trust(figures.by_cycle))
         for run, name, figures in _callers(evaluation)
@@ -72,7 +72,7 @@ def calibration(evaluation: Evaluation) -> Table:
 
 
 def superresolution(evaluation: Evaluation) -> Table | None:
-    """Super-resolved images against bicubic upsampling, where there are any."""
+    """Super-resolved images compared with bicubic upsampling; None if there are no such images."""
     rows = tuple(
         (
             run.run,

@@ -19,13 +19,13 @@ from engines.backends import EngineOptions, open_engine
 from engines.bundles.bundle import Bundle, QualityTable, Readout, load_bundle, store_quality
 
 ASSUMED = QualityTable(weights=(0,) * 6, edges=(), scores=(20,), binned=(12,))
-"""What earlier calls are believed while there is no table yet."""
+"""Table that gives every call Q20, used while the bundle has none yet."""
 
 CONDITIONS = Path(__file__).parent / "conditions"
 """Of the simulated runs; the evaluation uses none of them."""
 
 CYCLES = 40
-"""Of a simulated run."""
+"""Cycles of a simulated run."""
 
 Progress = Callable[[], None]
 
@@ -104,7 +104,7 @@ def _compared(replayed: Replayed, truth: Truth) -> KnownCalls:
 
 
 def known_truth(root: Path, tile: TileId) -> Truth:
-    """What is known of a tile: its labels, or the truth that its images were simulated from.
+    """Known bases of a tile: its labels, or the truth of the simulation.
 
     Raises
     ------

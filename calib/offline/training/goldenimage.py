@@ -1,4 +1,4 @@
-"""The tile that every new bundle keeps with its network's answer."""
+"""The golden tile of new bundles: a simulated tile for which the bundle stores the network's answer."""
 
 import numpy as np
 
@@ -25,17 +25,17 @@ CONDITIONS = Conditions(
 
 SHAPE = (128, 160)
 CYCLES, CYCLE = 5, 3
-"""Cycles that brightness is estimated from, and the one that is kept."""
+"""Number of cycles for the estimate of brightness, and the cycle that is stored."""
 SEED = 11
 
 STEP_PX = 1 / 256
-"""Positions are whole multiples of it."""
+"""Positions are whole multiples of this."""
 
 
 def golden_tile() -> GoldenTile:
     """A crowded simulated tile, the same at every call.
 
-    Positions are those of all clusters, also of those that lie outside and shine in, then the corners of the
+    Positions are those of all clusters, also of those outside whose light reaches in, then the corners of the
     image, the middles of its edges, and places far away.
     """
     tile = simulate_tile(CONDITIONS, shape=SHAPE, cycles=CYCLES, seed=SEED)
