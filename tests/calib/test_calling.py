@@ -7,8 +7,8 @@ from hypothesis.extra import numpy as arrays
 from calib.calling.callcycle import base_probabilities, call_cycle
 from calib.calling.scores import (
     CYCLES,
-    LEAST_PERCENT,
-    MARGIN_MOST,
+    MAX_MARGIN,
+    MIN_PERCENT,
     NO_CALL,
     UNKNOWN,
     binned,
@@ -21,10 +21,10 @@ from calib.calling.scores import (
 from calib.calling.signals import (
     EVIDENCE_FLOOR,
     FIT_LOSS,
-    LEAST_EVIDENCE,
-    LEAST_VISIBLE,
+    MAX_SHARE,
+    MIN_USUAL_EVIDENCE,
+    MIN_VISIBLE,
     MISFIT,
-    MOST,
     NETWORK_WEIGHT,
     Signals,
     fitted_signals,
@@ -95,7 +95,7 @@ def test_a_dim_cycle_shows_the_network_the_same_shares_as_a_bright_one():
 
 def test_a_cycle_without_evidence_is_not_scaled_up():
     centres = 1e-3 * np.random.default_rng(11).dirichlet(np.ones(4), 50).astype(np.float32)
-    assert network_signals(centres).shares == pytest.approx(centres / LEAST_EVIDENCE)
+    assert network_signals(centres).shares == pytest.approx(centres / MIN_USUAL_EVIDENCE)
     assert np.isnan(network_signals(centres * 0).shares).all()
     assert network_signals(centres[:0]).shares.shape == (0, 4)
 
@@ -104,13 +104,13 @@ def test_a_reading_is_kept_in_half_precision():
     rng = np.random.default_rng(12)
     shares = rng.normal(0.5, 0.5, (60, 4))
     shares[::7] = np.nan
-    shares[1] = -MOST, MOST, 0, 1e-4
+    shares[1] = -MAX_SHARE, MAX_SHARE, 0, 1e-4
     read = Signals(
         shares=shares.astype(np.float32),
         spread=rng.uniform(0, 1, (60, 4)).astype(np.float32),
         texture=rng.uniform(0, 1, 60).astype(np.float32),
         centres=rng.uniform(0, 1, (60, 4)).astype(np.float32),
-        crowding=rng.uniform(0, MOST, 60).astype(np.float32),
+        crowding=rng.uniform(0, MAX_SHARE, 60).astype(np.float32),
     )
     kept = read.packed()
     assert kept.dtype == np.float16
@@ -136,7 +136,7 @@ def test_shares_of_fitted_light_are_free_of_crosstalk_and_in_units_of_brightness
     bases = np.array([0, 1, 2, 3, 1])
     # All have lost a fifth of their light since the template.
     light = 0.8 * brightness[:, None] * one_hot(bases) @ CROSSTALK.T
-    called, visible = np.array([0, 2, 3, 4]), np.array([1, 1, 1, LEAST_VISIBLE / 2, 0.25])
+    called, visible = np.array([0, 2, 3, 4]), np.array([1, 1, 1, MIN_VISIBLE / 2, 0.25])
     known = {"called": called, "crowding": np.array([0.5, 0, 1e4, 2])}
     read = fitted_signals(fitted(light, 0.04, visible), scene_of(brightness), centres=None, **known)
     assert read.shares[[0, 1, 3]] == pytest.approx(one_hot(bases[[0, 2, 4]]), abs=1e-5)
@@ -146,7 +146,7 @@ def test_shares_of_fitted_light_are_free_of_crosstalk_and_in_units_of_brightness
     assert read.spread == pytest.approx(error[:, None].repeat(4, axis=1), rel=1e-4)
     assert not read.texture.any()
     assert not read.centres.any()
-    assert read.crowding.tolist() == [0.5, 0, MOST, 8]
+    assert read.crowding.tolist() == [0.5, 0, MAX_SHARE, 8]
 
 
 @pytest.mark.parametrize(("times", "texture"), [(0.5, 0), (1, 0), (2, 0.75), (1000, 1)])
@@ -171,8 +171,8 @@ def test_clusters_without_brightness_have_bounded_shares():
         return fitted_signals(fitted(light, left_over), scene_of(np.zeros(len(light))), centres=None, **everyone)
 
     read = read_of([[0.5, 0, 0, 0], [1, 0, 0, 0]], 3.0)
-    assert np.abs(read.shares).max() <= MOST
-    assert read.spread.max() <= MOST
+    assert np.abs(read.shares).max() <= MAX_SHARE
+    assert read.spread.max() <= MAX_SHARE
     assert read_of(np.zeros((0, 4)), 1.0).shares.shape == (0, 4)
 
 
@@ -236,9 +236,9 @@ def test_chastity_is_half_to_whole_where_there_is_light(shares):
 
 @pytest.mark.parametrize("allowed", [0, 1, 2])
 def test_failures_up_to_the_number_allowed_pass(allowed):
-    percents = np.full((CYCLES, 5), LEAST_PERCENT, np.uint8)
+    percents = np.full((CYCLES, 5), MIN_PERCENT, np.uint8)
     for cluster in range(4):
-        percents[:cluster, cluster] = LEAST_PERCENT - 1
+        percents[:cluster, cluster] = MIN_PERCENT - 1
     percents[::2, 0] = UNKNOWN
     percents[:, 4] = UNKNOWN
     assert passes(percents, failures_allowed=allowed).tolist() == [n <= allowed for n in range(4)] + [False]
@@ -259,7 +259,7 @@ def test_features_by_hand():
     found = features(evidence, purity, np.array([0.4, 0], np.float32))
     assert found.dtype == np.float32
     impure, crowded = np.log([0.2 + 0.02, 0.02]), np.log([0.4 + 0.1, 0.1])
-    margin = np.array([0.05, MARGIN_MOST / 10])
+    margin = np.array([0.05, MAX_MARGIN / 10])
     assert found == pytest.approx(
         np.stack([margin, margin**2, impure, crowded, margin * impure, margin * crowded], axis=1), rel=1e-5
     )

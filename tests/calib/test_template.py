@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-from calib.calling.signals import MOST
+from calib.calling.signals import MAX_SHARE
 from calib.jointfit.fitcycle import FittedCycle, fit_cycle
 from calib.jointfit.scene import crowding, crowding_beyond
 from calib.offline.simulation.conditions import Conditions
@@ -205,7 +205,7 @@ def test_readings_of_a_template_hear_of_neighbours_known_and_beyond_the_edges(te
     )
     moved, still = (template.signals(dark, by, None).crowding for by in (drift, 0 * drift))
     beyond = crowding_beyond(template.scene, SHAPE, drift)
-    assert moved == pytest.approx(np.minimum(crowding(template.scene) + beyond, MOST)[template.called])
+    assert moved == pytest.approx(np.minimum(crowding(template.scene) + beyond, MAX_SHARE)[template.called])
     assert moved.dtype == np.float32
     gone = template.positions[:, 1] < 3
     assert gone.any()

@@ -3,10 +3,6 @@
 A read is *placed* where it fits a sequence of the spike-in best, if it fits well enough.
 """
 
-import gzip
-import re
-import zlib
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +17,7 @@ from seqd_client.errors import SeqdError
 from seqd_client.runinfo import Read, TileId
 
 from calib.calling.scores import NO_CALL
+from calib.fasta import UNKNOWN, FastaError, read_fasta, reverse_complement
 from daemon.outputs.figures.runmetrics import RunMetrics
 
 LENGTHS = (25, 50, 100, 150, 200, 300)
@@ -45,14 +42,6 @@ MAX_FALSE_RATE = 1e-5
 SHORT_READ = 50
 """Up to this many bases, a read with errors is only found with shorter seeds."""
 
-GZIP = b"\x1f\x8b"
-
-IUPAC = set("ACGTUNRYSWKMBDHV")
-"""Letters of nucleotides; those other than A, C, G and T are unknown."""
-
-UNKNOWN = 4
-"""Code of a base that is not A, C, G or T."""
-
 
 class SpikeInError(SeqdError):
     """The FASTA file of a spike-in cannot be read, or no read can be placed on it."""
@@ -73,20 +62,10 @@ class SpikeInReference:
     """
 
     def __init__(self, path: Path) -> None:
-        # minimap2 does not report that a file cannot be opened, nor that its end is missing.
         try:
-            data = path.read_bytes()
-            text = (gzip.decompress(data) if data.startswith(GZIP) else data).decode("ascii")
-        except UnicodeDecodeError as error:
-            raise SpikeInError(f"control {path}: not FASTA: byte {error.start} is not ASCII") from error
-        except (OSError, EOFError, zlib.error) as error:
-            raise SpikeInError(f"control {path}: {getattr(error, 'strerror', None) or error}") from error
-        for record in re.split(r"^>", text, flags=re.MULTILINE)[1:]:
-            header, _, letters = record.partition("\n")
-            if not letters.strip() or set(letters.upper()) - IUPAC - set(" \r\n"):
-                raise SpikeInError(
-                    f"control {path}: sequence {header.strip()!r} is empty or has letters that are no nucleotides"
-                )
+            sequences = read_fasta(path, kind="control")
+        except FastaError as error:
+            raise SpikeInError(str(error)) from error
         # Every k-mer is a seed (w=1) and a single seed is enough: otherwise a short read with an error in the middle
         # would not be found, and the error rate would be too low.
         self._short, self._long = (
@@ -95,21 +74,14 @@ class SpikeInReference:
             )
             for k in (9, 11)
         )
-        names: list[str] = self._short.seq_names if self._short and self._short.n_seq else []
-        if not names or not text.lstrip().startswith(">"):
-            raise SpikeInError(f"control {path}: not FASTA, or empty; a sequence starts with a line '>name'")
-        name, times = Counter(names).most_common(1)[0]
-        if times > 1:
-            raise SpikeInError(f"control {path}: sequence {name!r} is there {times} times")
         strands: list[NDArray[np.uint8]] = []
         self._starts: dict[str, tuple[int, int]] = {}
         at = 0
-        for name in names:
-            forward = _codes(self._short.seq(name))
-            backward = np.where(forward == UNKNOWN, UNKNOWN, 3 - forward)[::-1].astype(np.uint8)
-            self._starts[name] = at, at + len(forward)
-            strands += [forward, backward]
-            at += 2 * len(forward)
+        for sequence in sequences:
+            length = len(sequence.bases)
+            self._starts[sequence.name] = at, at + length
+            strands += [sequence.bases, reverse_complement(sequence.bases)]
+            at += 2 * length
         self.longest = max(map(len, strands))
         """Bases of the longest sequence."""
         if self.longest < LENGTHS[0]:
@@ -273,13 +245,6 @@ def allowed_errors(length: int, *, places: int) -> int:
             break
         allowed = wrong
     return allowed
-
-
-def _codes(letters: str) -> NDArray[np.uint8]:
-    codes = np.full(256, UNKNOWN, np.uint8)
-    for base, letter in enumerate(b"ACGT"):
-        codes[[letter, letter + 32]] = base
-    return codes[np.frombuffer(letters.encode(), np.uint8)]
 
 
 def _bases(calls: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from seqd_client.runinfo import Read, RunInfo
 
-from calib.phasing import FEWEST_CYCLES, Phasing
+from calib.phasing import MIN_CYCLES, Phasing
 from daemon.outputs.figures.runmetrics import RunMetrics, yields
 from daemon.outputs.figures.spikein import SpikeInErrors
 
@@ -130,7 +130,7 @@ def density(info: RunInfo, clusters: NDArray[np.int64]) -> NDArray[np.float64] |
 
 def phasing(metrics: RunMetrics, index: int, read: Read) -> Phasing | None:
     """Phasing of a template read in the tile of an index; None until enough cycles are known."""
-    if read.index or metrics.counted[index] < metrics.info.cycles_of(read).start + FEWEST_CYCLES - 1:
+    if read.index or metrics.counted[index] < metrics.info.cycles_of(read).start + MIN_CYCLES - 1:
         return None
     return metrics.phasing(metrics.info.tiles[index], read)
 
