@@ -62,7 +62,7 @@ class MemoryConfig(Section):
 
 
 class SpoolConfig(Section):
-    """Bounds on tile images that wait on disk to be called, bytes; images that wait for a template do not count."""
+    """Bounds on tile images in the spool, bytes; images that wait for a template do not count."""
 
     limit: Annotated[int, Field(ge=2**17)] = 64 * 2**30
     """Above this, no more images move to the spool."""

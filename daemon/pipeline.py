@@ -152,7 +152,7 @@ class Pipeline:
                         reader.finish_oldest()
                 else:
                     liveness.set_working(True)
-                    reader.take(item)
+                    reader.add(item)
             reader.finish()
         finally:
             liveness.set_working(False)
@@ -167,16 +167,16 @@ class Pipeline:
             except OSError as error:
                 log.warning("images not kept", images=len(images) - number, error=error.strerror)
                 return
-            self._status.liveness.worked()
+            self._status.liveness.note_work()
             tick()
 
     def _wait_for(self, workers: Sequence[Worker], tick: Callable[[], None]) -> list[str]:
         """Wait for workers as long as any work is finished; returns the names of the workers that are given up."""
         liveness = self._status.liveness
-        marks, deadline = liveness.marks, time.monotonic() + DRAIN_S
+        activity, deadline = liveness.activity, time.monotonic() + DRAIN_S
         while alive := [worker for worker in workers if worker.alive]:
-            if liveness.marks != marks:
-                marks, deadline = liveness.marks, time.monotonic() + DRAIN_S
+            if liveness.activity != activity:
+                activity, deadline = liveness.activity, time.monotonic() + DRAIN_S
             if time.monotonic() > deadline:
                 # These workers may still write. The process ends with their files open, and the next start of the
                 # daemon cuts off what is not committed.

@@ -164,7 +164,7 @@ class Lag(_Part):
     silent_s: float = 0
     """Seconds since the last message of the controller."""
     cycle_s: float | None = None
-    """Seconds that the controller takes to image a cycle."""
+    """Seconds that the controller takes to image a cycle; None before it has finished two."""
     holding: bool = False
     """Whether the controller is asked to hold the flow cell."""
     headroom_s: float | None = None

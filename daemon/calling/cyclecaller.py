@@ -50,7 +50,7 @@ class CycleCaller:
         self._observer(self._record.commit_template(tile, template))
         self.begin(tile)
 
-    def take(self, tile: TileId, outcome: ReadOutcome, signals: Signals | None) -> None:
+    def add(self, tile: TileId, outcome: ReadOutcome, signals: Signals | None) -> None:
         """Take the next cycle of a tile, and commit the cycles that can be called now.
 
         Parameters

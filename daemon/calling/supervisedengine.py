@@ -107,7 +107,7 @@ class SupervisedEngine:
                 log.error("engine not opened again", attempt=attempt + 1, error=error_text(failure))
                 self._troubles.begin("engine", Phase.ENGINE_RESTARTING, text)
             else:
-                self._use(chosen)
+                self._switch_to(chosen)
                 return
         self._fall_back(error, text)
 
@@ -148,7 +148,7 @@ class SupervisedEngine:
         self._open_again = self._open_fallback
         if chosen.facts != self.chosen.facts:
             self.fallen_back = text
-        self._use(chosen)
+        self._switch_to(chosen)
 
     def _open_the_same(self) -> Chosen:
         chosen, facts = self._open_again(), self.chosen.facts
@@ -166,7 +166,7 @@ class SupervisedEngine:
         opening.check()
         return opened[0]
 
-    def _use(self, chosen: Chosen) -> None:
+    def _switch_to(self, chosen: Chosen) -> None:
         """Compute tiles with an engine that was just opened."""
         engine = chosen.selection.engine
         self._busy_before = (self.busy_s - engine.busy_s, engine)
@@ -197,7 +197,7 @@ class SupervisedEngine:
         while not worker.join(SLICE_S):
             if unless() or time.monotonic() > until:
                 return False
-            self._liveness.waited()
+            self._liveness.note_wait()
         return True
 
 

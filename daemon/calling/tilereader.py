@@ -84,7 +84,7 @@ class TileReader:
         """The cycles of each tile that wait for its template."""
         self._in_flight: deque[_InFlight] = deque()
 
-    def take(self, item: Item) -> None:
+    def add(self, item: Item) -> None:
         """Start to read a tile-cycle; earlier ones may be finished before this returns.
 
         Raises
@@ -111,7 +111,7 @@ class TileReader:
             self._read_again(error)
         else:
             self._in_flight.popleft()
-            self._caller.take(flight.item.tile, outcome, signals)
+            self._caller.add(flight.item.tile, outcome, signals)
 
     def finish(self) -> None:
         """Finish all tile-cycles in flight."""
@@ -146,7 +146,7 @@ class TileReader:
         flight.slot, flight.fitted = self._compute(template, pixels, images, drift)
         measured = image_quality(pixels, template.normalisation.offset, template.positions_in(drift))
         flight.outcome = ReadOutcome(item.cycle, CycleStatus.CALLED, len(CHANNELS), drift_px=drift, images=measured)
-        self._liveness.worked()
+        self._liveness.note_work()
 
     def _compute(
         self,
@@ -195,7 +195,7 @@ class TileReader:
             item = self._in_flight[0].item
             outcome, signals = self._read_alone(item)
             self._in_flight.popleft()
-            self._caller.take(item.tile, outcome, signals)
+            self._caller.add(item.tile, outcome, signals)
 
     def _read_alone(self, item: Item) -> tuple[ReadOutcome, Signals | None]:
         """Read a tile-cycle with no other one in flight, until it is known whether it or the engine fails."""
@@ -252,7 +252,7 @@ class TileReader:
             started, busy_before = time.monotonic(), self._engine.busy_s
             try:
                 template = make_template(
-                    images or [self._dark_image()], self._probability_maps(), self._readout, self._liveness.worked
+                    images or [self._dark_image()], self._probability_maps(), self._readout, self._liveness.note_work
                 )
             except FAULTS as error:
                 failure = error
@@ -282,7 +282,7 @@ class TileReader:
             except FAULTS as error:
                 failures.append(error)
                 raise
-            self._liveness.worked()
+            self._liveness.note_work()
             assert answer.probabilities is not None
             return answer.probabilities
 

@@ -96,7 +96,7 @@ class Ingest:
                     self.refuse(error)
                     continue
                 if not self._run or getattr(message, "run", None) == self._run:
-                    self._liveness.heard()
+                    self._liveness.note_message()
                 if socket is self._frames:
                     self._watch_sequence(message)
                 yield message, payload
@@ -117,7 +117,7 @@ class Ingest:
     def set_run(self, run: str) -> None:
         """Set the run whose sequence numbers are watched."""
         self._run, self._last_seq, self._lost = run, None, False
-        self._liveness.heard()
+        self._liveness.note_message()
 
     def __enter__(self) -> "Ingest":
         return self

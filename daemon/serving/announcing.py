@@ -30,7 +30,7 @@ class Announcer:
         self._counters.committed(
             committed.tile, outcome.cycle, outcome.status, frames=outcome.frames, passing=committed.passing
         )
-        self._liveness.worked()
+        self._liveness.note_work()
         message = Calls(run=self._run, seq=0, lane=tile.lane, tile=tile.tile, cycle=outcome.cycle, n=len(calls))
         self._stream.send(message, calls.tobytes())
 

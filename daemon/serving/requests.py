@@ -62,7 +62,7 @@ class _RequestSocket:
 
 
 class RequestServer:
-    """Answers requests, also while every worker hangs: queries on one socket, commands on the other.
+    """Answers requests, even while every worker hangs: queries on one socket, commands on the other.
 
     Parameters
     ----------

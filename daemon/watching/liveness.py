@@ -20,20 +20,20 @@ class Liveness:
     def __init__(self, *, stalled_after_s: float = math.inf) -> None:
         self._stalled_after_s = stalled_after_s
         self._lock = threading.Lock()
-        self._marks = 0
+        self._activity = 0
         self._working, self._worker = False, 0
-        self._heard_s = self._progress_s = time.monotonic()
+        self._message_s = self._progress_s = time.monotonic()
 
-    def worked(self) -> None:
+    def note_work(self) -> None:
         """Note that a piece of work is finished."""
         with self._lock:
-            self._marks += 1
+            self._activity += 1
             self._progress_s = time.monotonic()
 
-    def waited(self) -> None:
+    def note_wait(self) -> None:
         """Note that a thread waits for a known reason. If it is the thread that does the work, it has not stalled."""
         with self._lock:
-            self._marks += 1
+            self._activity += 1
             if threading.get_ident() == self._worker:
                 self._progress_s = time.monotonic()
 
@@ -42,7 +42,7 @@ class Liveness:
         until = time.monotonic() + pause_s
         while not stopping() and (left := until - time.monotonic()) > 0:
             time.sleep(min(SLICE_S, left))
-            self.waited()
+            self.note_wait()
 
     def set_working(self, working: bool) -> None:
         """Note whether there is work; only the thread that does the work calls this."""
@@ -52,14 +52,14 @@ class Liveness:
                 self._progress_s = time.monotonic()
             self._working = working
 
-    def heard(self) -> None:
+    def note_message(self) -> None:
         """Note that a message of the controller came."""
-        self._heard_s = time.monotonic()
+        self._message_s = time.monotonic()
 
     @property
     def silent_s(self) -> float:
         """Seconds since the last message of the controller."""
-        return time.monotonic() - self._heard_s
+        return time.monotonic() - self._message_s
 
     @property
     def stalled_s(self) -> float:
@@ -72,6 +72,6 @@ class Liveness:
         return self.stalled_s >= self._stalled_after_s
 
     @property
-    def marks(self) -> int:
+    def activity(self) -> int:
         """A number that grows with every piece of work and every wait for a known reason."""
-        return self._marks
+        return self._activity

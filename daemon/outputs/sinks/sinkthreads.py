@@ -90,8 +90,8 @@ class LiveSinks:
                 try:
                     run.refresh(self._output.committed)
                     if views is None:
-                        views = Views(self._config, run, heartbeat=self._status.liveness.waited)
-                    self._output.retry(VIEWS, partial(views.update, self._status.liveness.waited))
+                        views = Views(self._config, run, heartbeat=self._status.liveness.note_wait)
+                    self._output.retry(VIEWS, partial(views.update, self._status.liveness.note_wait))
                 except Exception as error:
                     errors.add(VIEWS, error)
                 else:
@@ -106,7 +106,7 @@ class LiveSinks:
             try:
                 for file in view.files(self._root):
                     self._output.retry(view.name, file.write_if_changed)
-                    self._status.liveness.waited()
+                    self._status.liveness.note_wait()
             except Exception as error:
                 errors.add(view.name, error)
 
@@ -116,11 +116,11 @@ class LiveSinks:
             # The folder may have been deleted meanwhile, with the files in it.
             for file in due_files(run, self._root, self._config, run.committed):
                 retry(MARKERS, file.write_if_missing)
-                self._status.liveness.waited()
+                self._status.liveness.note_wait()
             # An earlier start may have been killed after it made a name, and before it could sync the folder.
             for folder in (self._root, *(path for path in self._root.rglob("*") if path.is_dir())):
                 retry(MARKERS, partial(sync_folder, folder))
-                self._status.liveness.waited()
+                self._status.liveness.note_wait()
             for file in marker_files(run, self._root):
                 retry(MARKERS, file.write_if_missing)
 
@@ -197,7 +197,7 @@ class SinkWriter:
                 file.write_if_missing()
         self._done[tile] = cycle
         self._status.counters.sink_written(self._sink.name, len(files))
-        self._status.liveness.waited()
+        self._status.liveness.note_wait()
 
 
 class WriteErrors:

@@ -110,7 +110,7 @@ class Calling:
                 timeout_s=60,
             )
             for item in self.items[record.committed.get(TILE, 0) :]:
-                reader.take(item)
+                reader.add(item)
             reader.finish()
             assert not reader.busy
 

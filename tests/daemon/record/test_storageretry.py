@@ -78,9 +78,9 @@ def test_fault_that_passes_is_waited_out_in_a_named_phase(error, phase, retry, s
 
 
 def test_waiting_is_not_stalling(retry, status):
-    before = status.liveness.marks
+    before = status.liveness.activity
     retry("ledger", Failing([OSError(errno.ENOSPC, "full")] * 2, status))
-    assert status.liveness.marks >= before + 2
+    assert status.liveness.activity >= before + 2
 
 
 def test_fault_that_does_not_pass_is_not_tried_again(retry, status, events):
@@ -145,12 +145,12 @@ def test_waiting_thread_does_not_count_for_the_one_that_works(status):
     status.liveness.set_working(True)
     time.sleep(0.05)
     before = status.liveness.stalled_s
-    waiting = threading.Thread(target=status.liveness.waited)
+    waiting = threading.Thread(target=status.liveness.note_wait)
     waiting.start()
     waiting.join()
     stalled_s = status.liveness.stalled_s
     assert stalled_s > before
     began = time.monotonic()
-    status.liveness.waited()
+    status.liveness.note_wait()
     # The silence before is forgotten: what is left began after this line did.
     assert status.liveness.stalled_s <= time.monotonic() - began

@@ -36,7 +36,7 @@ def test_stalled_daemon_does_not_notify(manager):
     time.sleep(0.1)
     dog.tick()
     assert not notified(manager)
-    status.liveness.worked()
+    status.liveness.note_work()
     dog.tick()
     assert notified(manager)
 
