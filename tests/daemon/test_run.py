@@ -176,7 +176,7 @@ def test_frames_that_never_come_become_no_calls_with_a_reason(images, tmp_path):
     database.close()
     assert reasons == [
         (1101, "channel G: the controller no longer has it"),
-        (1102, "channel A,C,G,T: gone at the controller"),
+        (1102, "channel A,C,G,T: the controller no longer has it"),
     ]
 
 
