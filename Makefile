@@ -18,7 +18,7 @@ lint: .venv/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Hundreds of runs, each disturbed otherwise and held against the undisturbed one; docs/durability.md.
+# Hundreds of runs, each disturbed otherwise and held against the undisturbed one; docs/explanation/durability.md.
 CHAOS := --runs 200 --minutes 25
 chaos: .venv/.dev
 	$(BIN)/python -m tests.chaos $(CHAOS)

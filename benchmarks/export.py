@@ -31,7 +31,7 @@ EXPORT = """
 import sys
 from pathlib import Path
 from daemon.outputs.reads.bam import export_bam
-from daemon.outputs.reads.fastqexport import export_fastq
+from daemon.outputs.reads.fastq import export_fastq
 from daemon.record.committed import open_run
 run, folder, form, threads = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 with open_run(run) as opened:

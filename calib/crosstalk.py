@@ -1,16 +1,16 @@
-"""Channel cross-talk: how much of each base's light each channel shows, estimated from the data, and undone."""
+"""Cross-talk of the channels: the share of each base's light in each channel, its estimate and its correction."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 LIT = (0.5, 3.0)
-"""Typical clusters' brightness, as a multiple of the median: dimmer is noise, brighter is dust."""
+"""Range of the brightness of clusters, as a multiple of the median: dimmer peaks are noise, brighter ones dust."""
 
-FEWEST = 20
-"""Calls of a base below which nothing is learnt about it."""
+MIN_CALLS = 20
+"""A base with fewer calls than this keeps its start value."""
 
-MOST = 0.95
-"""No channel shows more of another base's light than of its own."""
+MAX_LEAK = 0.95
+"""Upper bound of a base's light in another channel, relative to its own channel."""
 
 ROUNDS = 20
 
@@ -18,16 +18,17 @@ ROUNDS = 20
 def estimate_crosstalk(intensities: NDArray[np.floating]) -> NDArray[np.float64]:
     """Light of each base in each channel, relative to its own channel.
 
-    Every call belongs to the base that is strongest after the matrix so far is undone, in units of that base's
-    typical cluster. A column is the median, over the calls of its base, of all channels over the own one, each call
-    weighted by the square of its own light, for the variance of its ratio is one over that. Repeated until it settles.
+    The estimate is repeated until it converges. Each time, the present matrix is inverted, and every call belongs to
+    the base that is strongest, in units of that base's typical cluster. A column of the new matrix is the median of
+    the ratios of each channel to the base's own channel, over the calls of the base. Each call has the weight of the
+    square of its own light, because the variance of its ratio is proportional to the inverse.
     A base must be brightest in its own channel, in units of that channel's typical cluster.
 
-    Choosing the purest calls instead makes leaks too small: those are the calls whose noise cancels them.
+    The estimate must not use only the purest calls: noise has made their leaks too small.
 
     Parameters
     ----------
-    intensities : (..., 4) above background, 1 for about a typical cluster; NaN is left out. Dyes may be unequal.
+    intensities : (..., 4) light above background, about 1 for a typical cluster; NaN is left out. Dyes may be unequal.
 
     Returns
     -------
@@ -43,10 +44,10 @@ def estimate_crosstalk(intensities: NDArray[np.floating]) -> NDArray[np.float64]
         lit = (top > LIT[0]) & (top < LIT[1])
         for base in range(4):
             own = light[lit & (strongest == base) & (light[:, base] > 0)]
-            if len(own) >= FEWEST:
+            if len(own) >= MIN_CALLS:
                 shown = own[:, base]
                 ratio = np.quantile(own / shown[:, None], 0.5, axis=0, weights=shown**2, method="inverted_cdf")
-                matrix[:, base] = np.clip(ratio, 0, MOST)
+                matrix[:, base] = np.clip(ratio, 0, MAX_LEAK)
                 matrix[base, base] = 1
         if np.allclose(matrix, before, atol=1e-3):
             break
@@ -67,12 +68,12 @@ def brightness(bases: NDArray[np.floating]) -> NDArray[np.float64]:
 
     Returns
     -------
-    (4,); 1 for a base with too few calls, whose noise must not be raised to light.
+    (4,) medians; 1 for a base with too few calls, whose noise would otherwise be scaled up to light.
     """
     listed = _known(bases)
     strongest, top = np.argmax(listed, axis=1), listed.max(axis=1, initial=0)
     found = [top[(strongest == base) & (top > LIT[0] / 2) & (top < LIT[1] * 2)] for base in range(4)]
-    return np.array([np.median(own) if len(own) >= FEWEST else 1.0 for own in found])
+    return np.array([np.median(own) if len(own) >= MIN_CALLS else 1.0 for own in found])
 
 
 def _known(intensities: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""What the images of a cycle show, whatever is called on them: intensity and focus of each channel."""
+"""Intensity and focus of each channel in one cycle, measured on the images at the positions of the clusters."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ PERCENTILE = 90
 """Intensity is this percentile over the clusters, as Illumina's extraction metrics have it."""
 
 BRIGHTEST = 0.1
-"""Share of a channel's clusters that its focus is measured on."""
+"""Focus is measured on this share of the clusters, the brightest in the channel."""
 
-FEWEST = 5
-"""Fewer spots that can be measured say nothing of focus."""
+MIN_SPOTS = 5
+"""Focus is NaN if fewer measurements than this are possible."""
 
 FWHM = 2 * np.sqrt(2 * np.log(2))
 """Full width at half maximum of a Gaussian, in units of its sigma."""
@@ -20,7 +20,7 @@ FWHM = 2 * np.sqrt(2 * np.log(2))
 
 @dataclass(frozen=True)
 class ImageQuality:
-    """Of the four images of a tile-cycle, (4,) each; intensities are camera counts above background."""
+    """Measurements of the four images of a tile-cycle, (4,) each; intensities are camera counts above background."""
 
     intensity: NDArray[np.float64]
     """90th percentile over all clusters."""
@@ -67,8 +67,15 @@ def _mean(light: NDArray[np.float64]) -> float:
 def _focus(
     image: NDArray[np.uint16], nearest: NDArray[np.int64], dark: np.float32, light: NDArray[np.float64]
 ) -> float:
-    """Full width at half maximum, pixels: the second difference of a Gaussian's logarithm is -1 / sigma²
-    wherever on the pixels it lies.
+    """Full width at half maximum of the brightest spots, pixels.
+
+    The second difference of a Gaussian's logarithm is -1 / sigma², wherever its centre lies between the pixels.
+
+    Parameters
+    ----------
+    nearest : (n, 2) pixel nearest to each cluster.
+    dark : background, counts.
+    light : (n,) counts above background at these pixels.
     """
     bright = np.argsort(light, kind="stable")[-max(1, int(BRIGHTEST * len(light))) :]
     where, centre = nearest[bright], light[bright]
@@ -80,7 +87,7 @@ def _focus(
             curvatures.append((2 * np.log(centre) - np.log(before) - np.log(after))[spot])
     curved = np.concatenate(curvatures)
     curved = curved[curved > 0]
-    return float(FWHM / np.sqrt(np.median(curved))) if len(curved) >= FEWEST else float("nan")
+    return float(FWHM / np.sqrt(np.median(curved))) if len(curved) >= MIN_SPOTS else float("nan")
 
 
 def _counts(image: NDArray[np.uint16], nearest: NDArray[np.int64], y: int, x: int) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Brightness of a tile's channels: what is background, and what a typical lit cluster shows."""
+"""Brightness of a tile's channels: the background and the light of a typical lit cluster."""
 
 from dataclasses import dataclass
 
@@ -10,18 +10,18 @@ NEIGHBOURHOOD_PX = 15
 """Edge of the window whose darkest part is taken for local background."""
 
 NOISE_FACTOR = 6.0
-"""A peak counts when it is this many times the noise above local background."""
+"""A peak counts if its height above the local background is this many standard deviations of the noise."""
 
 START_PERCENTILE = 98
-"""Scales are first taken from the brightest peaks and come down to the typical one."""
+"""The first scale of a channel is this percentile of its peaks; the rounds reduce it to that of a typical cluster."""
 
-LEAST = 0.5
+MIN_PEAK = 0.5
 """Peaks dimmer than this share of their channel's scale do not count: noise and cell texture
 outnumber the clusters of a dim dye."""
 
 SMOOTHING_PX = 0.7
-PEAK_KEPT = 0.8
-"""Share of a spot's peak that smoothing leaves: 0.71 at sigma 1.1 px, 0.86 at 1.7 px."""
+SMOOTHED_PEAK = 0.8
+"""Height of a spot after smoothing, relative to the height before: 0.71 at sigma 1.1 px, 0.86 at 1.7 px."""
 
 ROUNDS = 30
 
@@ -31,9 +31,9 @@ class Normalisation:
     """Maps counts to normalised units: 0 is background, 1 the peak of a typical lit cluster."""
 
     offset: NDArray[np.float32]
-    """(4,) counts."""
+    """(4,) background of each channel, counts."""
     gain: NDArray[np.float32]
-    """(4,) units a count."""
+    """(4,) normalised units per count."""
 
     def apply(self, pixels: NDArray[np.uint16]) -> NDArray[np.float32]:
         """(4, H, W) normalised units."""
@@ -41,15 +41,15 @@ class Normalisation:
 
 
 def estimate_normalisation(images: NDArray[np.uint16]) -> Normalisation:
-    """One offset and one gain a channel, from the template cycles of a tile.
+    """Estimate one offset and one gain for each channel, from the template cycles of a tile.
 
-    The gain is one per channel over all cycles together: base composition can be so extreme in a
-    cycle that scaling each cycle for itself would light up channels that are dark.
+    A channel has one gain for all cycles: base composition can be so extreme in a cycle that a gain of
+    that cycle alone would raise the noise of a dark channel to the light of clusters.
 
-    Peaks of all channels are listed with their amplitude in every channel; each is given to the
-    channel it is brightest in, in units of that channel's scale, and the scale is the median of
-    what it was given. Repeated until it settles, this tells a channel's own clusters from what
-    leaks into it, however unequal the dyes are.
+    Peaks of all channels are listed with their amplitude in every channel. Each peak is assigned to the
+    channel in which it is brightest relative to the channel's scale, and the scale becomes the median
+    amplitude of the channel's peaks. When this has converged, a channel's own clusters are separated from
+    light that leaks into it, however unequal the dyes are.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def estimate_normalisation(images: NDArray[np.uint16]) -> Normalisation:
     scale = np.maximum(np.percentile(amplitudes, START_PERCENTILE, axis=0), NOISE_FACTOR * noise)
     for _ in range(ROUNDS):
         relative = amplitudes / scale
-        owner, counts = np.argmax(relative, axis=1), relative.max(axis=1) > LEAST
+        owner, counts = np.argmax(relative, axis=1), relative.max(axis=1) > MIN_PEAK
         before = scale.copy()
         for channel in range(4):
             own = amplitudes[counts & (owner == channel), channel]
@@ -68,7 +68,7 @@ def estimate_normalisation(images: NDArray[np.uint16]) -> Normalisation:
                 scale[channel] = max(np.median(own), NOISE_FACTOR * noise[channel])
         if np.allclose(scale, before, rtol=1e-3):
             break
-    return Normalisation(offset, (PEAK_KEPT / scale).astype(np.float32))
+    return Normalisation(offset, (SMOOTHED_PEAK / scale).astype(np.float32))
 
 
 def _peaks(images: NDArray[np.uint16]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -81,7 +81,7 @@ def _peaks(images: NDArray[np.uint16]) -> tuple[NDArray[np.float64], NDArray[np.
         above = smooth - floor
         noise = 1.4826 * np.median(np.abs(above - np.median(above, axis=(1, 2), keepdims=True)), axis=(1, 2))
         noise = np.maximum(noise, 1e-3)
-        # Channels are shifted against each other: a peak may lie one pixel off.
+        # Channels are shifted relative to each other: a peak may be one pixel away in another channel.
         reach = maximum_filter(above, (1, 3, 3))
         signal = (above / noise[:, None, None]).max(axis=0)
         peak = (signal == maximum_filter(signal, 5)) & (signal > NOISE_FACTOR)

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MOST = 0.05
-"""No chemistry worth reading loses more than this share of strands a cycle."""
+MAX_PHASING = 0.05
+"""Upper bound of both rates; sequencing with a higher rate gives no usable calls."""
 
-FEWEST_CYCLES = 8
-"""Fewer cycles show nothing that grows."""
+MIN_CYCLES = 8
+"""Phasing is not estimated from fewer cycles: its effect grows over the cycles and is too small before."""
 
 START = 0.002
 
 OUTLIER = 0.03
-"""Distance of a cycle's light from the growth fitted, from which it counts less."""
+"""A cycle whose light deviates from the fit by more than this counts less."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,17 @@ class Phasing:
 
 @dataclass(frozen=True)
 class NeighbourLight:
-    """What the strands out of step showed in one cycle, mean over clusters, in any unit."""
+    """Light of three consecutive bases in one cycle, mean over clusters, in any unit.
+
+    Each is above the light of bases that differ from all three: background and other clusters add that light.
+    """
 
     own: float
-    """Light of the called base, above that of bases that neither neighbour has."""
+    """Light of the called base."""
     behind: float
-    """Light of the base before, above the same."""
+    """Light of the base before, shown by strands that fell behind."""
     ahead: float
-    """Light of the base after, above the same."""
+    """Light of the base after, shown by strands that ran ahead."""
 
 
 def strands(*, cycles: int, phasing: Phasing) -> NDArray[np.float64]:
@@ -49,7 +52,7 @@ def strands(*, cycles: int, phasing: Phasing) -> NDArray[np.float64]:
     Returns
     -------
     (cycles, cycles): rows are cycles, columns read positions. Rows sum to less than 1 where strands
-    ran past the last position or have shown none yet.
+    are past the last position or have not reached the first.
     """
     step = np.array([phasing.behind, 1 - phasing.behind - phasing.ahead, phasing.ahead])
     shares = np.array([1.0])
@@ -66,7 +69,7 @@ def neighbour_light(
 ) -> NeighbourLight | None:
     """Light of the bases before and after in one cycle, from the clusters where the three bases differ.
 
-    The fourth base, which neither neighbour has, shows what background and other clusters add.
+    The fourth base, which is none of the three, shows the light that background and other clusters add.
 
     Parameters
     ----------
@@ -75,7 +78,7 @@ def neighbour_light(
 
     Returns
     -------
-    None where no cluster can say anything.
+    None if the three bases differ in no cluster.
     """
     use = (before != own) & (own != after) & (before != after) & np.isfinite(light).all(axis=1)
     if not use.any():
@@ -91,15 +94,15 @@ def estimate_phasing(seen: Mapping[int, NeighbourLight]) -> Phasing:
 
     Parameters
     ----------
-    seen : by 1-based cycle of the read.
+    seen : light of neighbouring bases, by 1-based cycle of the read.
 
     Returns
     -------
-    Both 0 for less than :data:`FEWEST_CYCLES` cycles.
+    The two rates; both are 0 for less than :data:`MIN_CYCLES` cycles.
     """
-    if len(seen) < FEWEST_CYCLES:
+    if len(seen) < MIN_CYCLES:
         return Phasing(0.0, 0.0)
-    # It takes longer to import than most programs that read a ledger run.
+    # Importing SciPy's optimiser takes longer than most commands that read a run.
     from scipy.optimize import least_squares
 
     rows = np.array(sorted(seen)) - 1
@@ -114,6 +117,8 @@ def estimate_phasing(seen: Mapping[int, NeighbourLight]) -> Phasing:
         fell = (behind - shown[rows, rows - 1] / own)[inner]
         return np.concatenate([fell, ahead - shown[rows, rows + 1] / own])
 
-    # One cycle that shows hardly anything must not bend the rest of the read.
-    found = least_squares(misfit, [START, START], bounds=([0, 0], [MOST, MOST]), loss="soft_l1", f_scale=OUTLIER).x
+    # The loss keeps a single nearly dark cycle from changing the fit.
+    found = least_squares(
+        misfit, [START, START], bounds=([0, 0], [MAX_PHASING, MAX_PHASING]), loss="soft_l1", f_scale=OUTLIER
+    ).x
     return Phasing(behind=float(found[0]), ahead=float(found[1]))

@@ -4,13 +4,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
-def bar(console: Console) -> Progress:
-    """A progress bar with counts and times; on anything but a terminal only its last state is printed."""
+def bar(console: Console | None = None) -> Progress:
+    """A progress bar with counts and times, on standard error where no console is given.
+
+    On anything but a terminal only its last state is printed.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=console,
+        console=console or Console(stderr=True),
     )

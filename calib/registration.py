@@ -1,4 +1,4 @@
-"""Registration: where each cycle and channel lies against the template."""
+"""Registration: the shift of each cycle and channel relative to the template."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,22 +11,22 @@ from skimage.registration import phase_cross_correlation
 
 SPOT_PX = 1.0
 SURROUND_PX = 4.0
-"""Band that registration looks at: spots, not background."""
+"""Widths of the band-pass filter: it keeps spots and removes background."""
 
 BRIGHTEST = 3.0
-"""Normalised units beyond which a pixel counts no more; dust and cells are bright and stay put."""
+"""Pixels are clipped here, in normalised units: dust and cells are bright and do not move with the clusters."""
 
 UPSAMPLE = 20
 """Shifts are found to 1/20 of a pixel."""
 
 SIGNIFICANCE = 7.0
-"""A shift is believed when its correlation is this many times what unrelated images give."""
+"""A shift is accepted if its correlation is this many standard deviations of that of unrelated images."""
 
-SMALL_TILE_LEAST = 0.5
-"""No more correlation than this is asked for: tiles under 65 px could not show it."""
+SMALL_TILE_CORRELATION = 0.5
+"""Upper bound of the required correlation; without it, no shift of a tile under 65 px would be accepted."""
 
 CORRELATED_PX = 20.0
-"""Pixels that vary together in a band-passed image; sets how unrelated images correlate."""
+"""Number of pixels that vary together in a band-passed image; a tile has one independent value in each such area."""
 
 
 class RegistrationError(SeqdError):
@@ -62,18 +62,17 @@ def align(spots: NDArray[np.float32]) -> Alignment:
 
     Returns
     -------
-    Against the first cycle, or the first that half of the others match. A cycle that does not match
+    Shifts relative to the first cycle that at least half of the others match. A cycle that does not match
     has a drift of NaN.
     """
     channel_shift = np.zeros((4, 2), np.float32)
     drift = np.full((len(spots), 2), np.nan, np.float32)
     for _ in range(2):
-        sums = [_merged(frames, channel_shift) for frames in spots]
-        drift = _drift(sums)
+        drift = _drift([_merged(frames, channel_shift) for frames in spots])
         matched = np.flatnonzero(np.isfinite(drift[:, 0]))
         if len(matched) == 0:
             break
-        # Over several cycles most clusters light up in every channel, in one cycle a quarter does.
+        # Over several cycles most clusters light up in every channel; in one cycle only a quarter of them does.
         lit = [np.mean([_moved(spots[i, c], -drift[i]) for i in matched], axis=0) for c in range(4)]
         reference = np.mean([_moved(lit[c], -channel_shift[c]) for c in range(4)], axis=0)
         channel_shift = _channel_shifts(reference, lit)
@@ -85,8 +84,7 @@ def register(
 ) -> NDArray[np.float32]:
     """Shift (y, x) of one cycle against a reference image.
 
-    All four channels are laid over each other first: together they show every cluster in every
-    cycle, whatever the base composition.
+    The four channels are added first: together they show every cluster in every cycle, whatever the base composition.
 
     Parameters
     ----------
@@ -129,26 +127,26 @@ def measure_shift(reference: NDArray[np.float32], moved: NDArray[np.float32]) ->
         raise RegistrationError("registration: an image is blank")
     found, error, _ = phase_cross_correlation(reference, moved, upsample_factor=UPSAMPLE, normalization=None)
     correlation = np.sqrt(max(0.0, 1 - float(error) ** 2))
-    least = min(SIGNIFICANCE / np.sqrt(reference.size / CORRELATED_PX), SMALL_TILE_LEAST)
+    least = min(SIGNIFICANCE / np.sqrt(reference.size / CORRELATED_PX), SMALL_TILE_CORRELATION)
     if correlation < least:
         raise RegistrationError(f"registration: correlation {correlation:.3f}, at least {least:.3f} is needed")
     return -np.asarray(found, np.float32)
 
 
-def _drift(sums: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """(cycles, 2) drift against the first image that at least half of the others match."""
-    best = np.full((len(sums), 2), np.nan, np.float32)
-    for reference in sums:
-        drift = np.full((len(sums), 2), np.nan, np.float32)
-        for index, moved in enumerate(sums):
+def _drift(merged: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """(cycles, 2) drift relative to the first of the merged images that at least half of the others match."""
+    best = np.full((len(merged), 2), np.nan, np.float32)
+    for reference in merged:
+        drift = np.full((len(merged), 2), np.nan, np.float32)
+        for index, moved in enumerate(merged):
             try:
-                # Against itself too: a blank image does not even match itself.
+                # An image is compared with itself too, because a blank image does not match itself.
                 drift[index] = measure_shift(reference, moved)
             except RegistrationError:
                 continue
         if np.isfinite(drift).sum() > np.isfinite(best).sum():
             best = drift
-        if np.isfinite(best[:, 0]).sum() > len(sums) / 2:
+        if np.isfinite(best[:, 0]).sum() > len(merged) / 2:
             break
     return best
 
@@ -161,7 +159,7 @@ def _channel_shifts(reference: NDArray[np.float32], lit: list[NDArray[np.float32
             shift_px = measure_shift(reference, image)
         except RegistrationError:
             continue
-        # A dark channel can lock on anything; optics do not move a channel by more than this.
+        # A dark channel can match at a random shift; optics do not shift a channel by more than this.
         if np.all(np.abs(shift_px) < SURROUND_PX):
             shifts[channel], known[channel] = shift_px, True
     if known.any():

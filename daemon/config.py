@@ -1,4 +1,7 @@
-"""The configuration: one TOML file, closed and bounded. ``systemd/seqd.toml`` is the commented example."""
+"""The configuration: one TOML file. Unknown settings are refused, and every value has bounds.
+
+``systemd/seqd.toml`` is the commented example.
+"""
 
 import hashlib
 import tomllib
@@ -21,33 +24,35 @@ class ConfigError(SeqdError):
     exit_code: ClassVar[int] = 2
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A section of the file; a setting that it does not have is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ControllerConfig(_Section):
+class ControllerConfig(Section):
     """The imaging controller."""
 
     frames: Endpoint = FRAMES
-    """Where it publishes frames."""
+    """Address where the controller publishes frames."""
     recovery: Endpoint = RECOVERY
-    """Where it answers requests to send a frame again."""
+    """Address where the controller answers the daemon's requests."""
     resend_after_s: Annotated[float, Field(ge=0.05, le=600)] = 1.0
-    """A frame is asked for again when it is overdue by this long, and again each time this passes."""
+    """The daemon requests an overdue frame again after this time, and repeats the request at this interval."""
     missing_after_s: Annotated[float, Field(ge=0, le=86400)] = 0.0
-    """A frame that was asked for and did not come for this long is missing; 0 is twice the time that a cycle takes to
-    image, from 10 s to 600 s."""
+    """A frame is missing this long after it was first requested; 0 means twice the time that a cycle takes to image, at
+    least 10 s and at most 600 s."""
     silent_after_s: Annotated[float, Field(ge=1, le=10 * 86400)] = 6 * 3600.0
-    """A run is given up when nothing of it came for this long."""
+    """The daemon gives a run up when the controller has sent nothing for this time."""
 
 
-class MemoryConfig(_Section):
+class MemoryConfig(Section):
     """Bounds on frames in memory, bytes."""
 
     spill_above: Annotated[int, Field(ge=2**16)] = 2**30
-    """Above this whole tile images are moved to the spool."""
+    """Above this, complete tile images move to the spool on disk."""
     refuse_above: Annotated[int, Field(ge=2**17)] = 2 * 2**30
-    """Frames of new tile images are refused above this, and asked for again later."""
+    """Above this, frames of new tile images are refused, and requested again later."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "MemoryConfig":
@@ -56,15 +61,15 @@ class MemoryConfig(_Section):
         return self
 
 
-class SpoolConfig(_Section):
-    """Bounds on tile images that wait on disk to be called, bytes; those that a template is made from come besides."""
+class SpoolConfig(Section):
+    """Bounds on tile images that wait on disk to be called, bytes; images that wait for a template do not count."""
 
     limit: Annotated[int, Field(ge=2**17)] = 64 * 2**30
-    """No more are moved there above this."""
+    """Above this, no more images move to the spool."""
     hold_above: Annotated[int, Field(ge=2**16)] = 16 * 2**30
-    """The controller is asked to hold the flow cell above this."""
+    """Above this, the daemon asks the controller to hold the flow cell."""
     release_below: Annotated[int, Field(ge=0)] = 4 * 2**30
-    """The controller is asked to go on below this."""
+    """Below this, the daemon asks the controller to release it."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "SpoolConfig":
@@ -73,53 +78,54 @@ class SpoolConfig(_Section):
         return self
 
 
-class FaultsConfig(_Section):
-    """What is waited out, and for how long."""
+class FaultsConfig(Section):
+    """Faults that the daemon waits out."""
 
     retry_for_s: Annotated[float, Field(ge=0, le=30 * 86400)] = 3600.0
-    """A file that cannot be written (disk full, permission lost, disk failing) is tried again for so long."""
+    """The daemon retries for this time to write a file: disk full, permission lost, disk failing."""
     engine_restarts: Annotated[int, Field(ge=0, le=20)] = 5
-    """An engine that fails is opened again; so often it is tried."""
+    """Number of attempts to open an engine again after it failed."""
     engine_backoff_s: Annotated[float, Field(ge=0, le=600)] = 1.0
-    """Pause before the second of these tries; each one after it is twice as long, up to 600 s."""
+    """Pause before the second of these attempts; each later pause is twice as long, up to 600 s."""
     fallback: Literal["none", "cpu"] = "none"
-    """What takes over for the rest of a run whose engine cannot be opened again: ``cpu`` is the embedded engine, with
-    other calls in the last bits; with ``none`` the run ends, and the next start goes on with it."""
+    """The fallback when an engine cannot be opened again. ``none``: the run ends, and the next start of the daemon
+    continues it. ``cpu``: the embedded engine, OpenVINO on the CPU, reads the rest of the run; its numbers, and so
+    some calls, differ slightly."""
 
 
-class EngineConfig(_Section):
+class EngineConfig(Section):
     """The network and its device."""
 
     backend: Literal["auto", "tensorrt", "torch", "openvino"] = "auto"
     """``auto``: TensorRT or PyTorch where there is an NVIDIA GPU, else OpenVINO."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """``auto``: a GPU where the backend has one here."""
+    """``auto``: a GPU, if the backend can use one on this machine."""
     bundle: Path = DEFAULT_BUNDLE
     """Folder of the bundle."""
     precision: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
-    """``auto`` is the best of the first three that the device computes natively; ``int8`` is the bundle's quantised
-    network, on OpenVINO."""
+    """``auto``: the best of ``f32``, ``bf16`` and ``f16`` that the device computes in hardware. ``int8``: the bundle's
+    quantised network, on OpenVINO only."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Processor threads; 0 leaves it to the device."""
+    """Number of processor threads; 0 lets the device choose."""
     slots: Annotated[int, Field(ge=2, le=16)] = 2
-    """Tiles in the engine at once."""
+    """Number of tile images in the engine at once."""
     strip_px: Annotated[int, Field(ge=0, le=2**28)] = 0
-    """Tiles of more pixels are run in strips of about this size; 0 leaves it to the backend."""
+    """Tiles with more pixels are computed in strips of about this size; 0 lets the backend choose."""
     timeout_s: Annotated[float, Field(ge=1, le=3600)] = 300.0
-    """A tile that takes longer has failed."""
+    """An engine that needs longer for one tile image has failed."""
 
 
-class CallingConfig(_Section):
+class CallingConfig(Section):
     """From images to calls."""
 
     template_cycles: Annotated[int, Field(ge=1, le=25)] = 10
-    """Cycles that a tile's template is made from; they are called once it stands."""
+    """Number of cycles from which a tile's template is made. They are called when it is made."""
     readout: Readout = Readout.FUSED
-    """What calls are made from: ``network``, ``fit`` (of all clusters together) or ``fused``."""
+    """Evidence for the calls: that of the ``network``, the joint ``fit`` of a tile's clusters, or both ``fused``."""
     chastity_failures: Annotated[int, Field(ge=0, le=25)] = 1
-    """Of the first read's first 25 cycles, how many may be below chastity 0.6 in a cluster that passes the filter."""
+    """A cluster passes the filter if its chastity is below 0.6 in at most this many of its first 25 cycles."""
     binned_quality: bool = False
-    """Whether scores are 2, 12, 24 and 40 only; earlier calls are then believed by these where phasing is corrected."""
+    """Whether only the scores 2, 12, 24 and 40 are used. The phasing correction then weighs earlier calls by them."""
 
 
 def _absolute(path: Path) -> Path:
@@ -129,77 +135,79 @@ def _absolute(path: Path) -> Path:
 
 
 Absolute = Annotated[Path, AfterValidator(_absolute)]
-"""A path that is the same wherever a process was started."""
+"""A path that does not depend on the working directory."""
 
 
-class SinksConfig(_Section):
-    """What is made of committed calls while the run goes on, and by ``seqd export`` at any time later."""
+class SinksConfig(Section):
+    """Outputs that the daemon writes during the run; ``seqd export`` writes the same files at any time later."""
 
     folder: Absolute | None = None
-    """Folder that run folders of sinks are written to; without it they lie in the run's own."""
+    """Folder for the sinks' run folders; without this setting, sinks write to the run's own folder."""
     fastq: bool = True
-    """FASTQ of each tile and read, at the end of the read."""
+    """FASTQ of each tile and read, written at the end of the read."""
     bcl: Literal["off", "plain", "gzip"] = "plain"
-    """An Illumina run folder, cycle by cycle; ``gzip`` makes it smaller, and some readers do not follow it."""
+    """Base calls of an Illumina run folder, written cycle by cycle. ``gzip`` makes them smaller; some programs cannot
+    read them then."""
     interop: bool = True
     """InterOp files of quality, tiles, intensities and errors."""
     report: bool = True
-    """A page of figures and pictures."""
+    """One page with figures and pictures."""
     control: Absolute | None = None
-    """FASTA of a control that is spiked in; its reads show the error rate. A run keeps the one it is begun with."""
+    """FASTA of the spike-in; its reads show the error rate. A run keeps the spike-in that it was begun with."""
 
     @property
-    def settled(self) -> dict[str, object]:
-        """What may not change while a run lasts: readers take no mixture, and nothing is left behind elsewhere."""
+    def fixed_for_a_run(self) -> dict[str, object]:
+        """Settings that must not change during a run: its files would be in two formats or two folders."""
         return self.model_dump(mode="json", include={"folder", "fastq", "bcl"})
 
 
-class StreamConfig(_Section):
+class StreamConfig(Section):
     """The stream of committed calls."""
 
     calls: Endpoint = "ipc:///run/seqd/calls"
+    """Address where the daemon publishes calls."""
     queue: Annotated[int, Field(ge=10**6, le=2**34)] = 2**28
-    """Bytes of messages kept for a slow consumer, and again of those that wait to be sent. What does not fit in, or
-    takes more than 1/128 of it alone, is not streamed; consumers ask for it."""
+    """Bytes of messages that may wait for a slow consumer; as many may wait to be sent. A message that does not fit, or
+    is larger than 1/128 of this, is not streamed; consumers can ask for it."""
 
 
-class ControlConfig(_Section):
+class ControlConfig(Section):
     """Requests to the daemon."""
 
     endpoint: Endpoint = "ipc:///run/seqd/control"
-    """Where it is asked: status, tiles, replay."""
+    """Address for the requests status, tiles and replay."""
     command: Endpoint = "ipc:///run/seqd/command"
-    """Where it is told: drain."""
+    """Address for the command drain."""
 
 
-class SecurityConfig(_Section):
-    """CURVE keys, without which no TCP address is allowed but those of this machine; with them, every one has CURVE."""
+class SecurityConfig(Section):
+    """CURVE keys. Without a certificate, only ``ipc://`` and loopback TCP are allowed; with one, all TCP uses CURVE."""
 
     certificate: Path | None = None
-    """The daemon's own, with its secret key; ``seqd keys`` makes one."""
+    """Certificate of the daemon, with its secret key; ``seqd keys`` makes one."""
     observers: Path | None = None
-    """Folder of the public keys (``*.key``) that may read: ``stream.calls`` and ``control.endpoint``."""
+    """Folder with the public keys (``*.key``) of those who may read ``stream.calls`` and ``control.endpoint``."""
     operators: Path | None = None
-    """Folder of the public keys that may command: ``control.command``."""
+    """Folder with the public keys of those who may use ``control.command``."""
     controller: Path | None = None
-    """The public key of the imaging controller."""
+    """Public key of the imaging controller."""
 
     @model_validator(mode="after")
     def _one_identity(self) -> "SecurityConfig":
         if self.certificate is None and any((self.observers, self.operators, self.controller)):
-            raise ValueError("certificate is needed beside the keys of others; `seqd keys` makes one")
+            raise ValueError("the keys of others need a certificate of the daemon; `seqd keys` makes one")
         return self
 
 
-class LogConfig(_Section):
-    """Logging to standard error."""
+class LogConfig(Section):
+    """The log, on standard error."""
 
     format: Literal["auto", "json", "console"] = "auto"
-    """``auto``: for people on a terminal, JSON elsewhere."""
+    """``auto``: text on a terminal, JSON elsewhere."""
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Config(_Section):
+class Config(Section):
     """Everything that can be set."""
 
     output: Path = Path("/var/lib/seqd/runs")
@@ -231,12 +239,12 @@ class Config(_Section):
             "control.command": (self.control.command, "operators"),
         }
         if len({address for address, _ in addresses.values()}) < len(addresses):
-            raise ValueError("frames, recovery, calls, control and command need an address each; one is used twice")
+            raise ValueError("frames, recovery, calls, control and command must have different addresses")
         for setting, (address, others) in addresses.items():
             curve = beyond_this_machine(address) or (self.security.certificate and address.startswith("tcp://"))
             if curve and (self.security.certificate is None or getattr(self.security, others) is None):
                 raise ValueError(
-                    f"{setting} = {address!r}: this needs keys: set certificate and {others} in [security]; "
+                    f"{setting} = {address!r}: this address needs keys: set certificate and {others} in [security]; "
                     "`seqd keys` makes certificates"
                 )
         return self
@@ -247,7 +255,7 @@ def load_config(path: Path) -> Config:
 
     Raises
     ------
-    ConfigError : one line that names the setting, its value and what is allowed.
+    ConfigError : one line that names the setting, its value and the allowed values.
     """
     try:
         settings = tomllib.loads(path.read_text("utf-8"))
@@ -262,14 +270,14 @@ def load_config(path: Path) -> Config:
 
 
 def _explained(error: ValidationError) -> str:
-    """The first of the errors: setting, value, and what is allowed."""
+    """The first of the errors: the setting, its value, and the allowed values."""
     first = error.errors(include_url=False)[0]
     setting = ".".join(str(part) for part in first["loc"])
     match first["type"]:
         case "extra_forbidden":
             return f"{setting} is not a setting; see systemd/seqd.toml"
         case "model_type":
-            return f"{setting} = {first['input']!r}: it is a section, written [{setting}]"
+            return f"{setting} = {first['input']!r}: this is a section; write [{setting}] on a line before its settings"
         case "value_error" if isinstance(first["input"], dict):
             return f"{setting + ': ' if setting else ''}{first['ctx']['error']}"
         case "value_error":

@@ -1,4 +1,4 @@
-"""Errors of the running daemon; configuration and wire have their own beside their code."""
+"""Errors of the running daemon. Those of the configuration and of the wire stand beside the code that raises them."""
 
 import errno
 import sqlite3
@@ -11,7 +11,7 @@ from engines.errors import BundleError, EngineError, EngineLostError
 
 
 class OutputError(SeqdError):
-    """A file of the run cannot be written or is not what the ledger says."""
+    """A file of the run cannot be written, or its content is not as the ledger says."""
 
     exit_code: ClassVar[int] = 7
 
@@ -27,7 +27,7 @@ class ExportError(SeqdError):
 
 
 class RunError(SeqdError):
-    """The run cannot go on."""
+    """The run cannot continue."""
 
     exit_code: ClassVar[int] = 8
 
@@ -55,22 +55,27 @@ _BY_SQLITE = {
     sqlite3.SQLITE_PERM: StopReason.PERMISSION_LOST,
     sqlite3.SQLITE_CANTOPEN: StopReason.PERMISSION_LOST,
 }
-"""What else the database refuses, it would refuse again."""
+"""Errors that are not listed have the reason ``OUTPUT_CHANGED``: the same action would fail again."""
 
 
 def storage_error(what: str, error: OSError | sqlite3.Error) -> OutputError:
-    """An error of the file system or the database, with its reason."""
+    """An :class:`OutputError` for an error of the file system or the database.
+
+    Parameters
+    ----------
+    what : name of the file or of the action, with which the text begins.
+    """
     if isinstance(error, OSError):
         return OutputError(
             f"{what}: {error.strerror or error}", reason=_BY_ERRNO.get(error.errno or 0, StopReason.STORAGE_FAILED)
         )
-    # The low byte is the kind of error, the rest says more of it.
+    # The low byte is the kind of error (https://sqlite.org/rescode.html#pve).
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
     return OutputError(f"{what}: {error}", reason=_BY_SQLITE.get(code, StopReason.OUTPUT_CHANGED))
 
 
 def stop_reason(error: BaseException) -> StopReason:
-    """Why a run ends with this error."""
+    """The reason to stop a run that ends with this error."""
     match error:
         case OutputError() | RunError():
             return error.reason

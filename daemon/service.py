@@ -1,4 +1,4 @@
-"""The daemon: waits for a run, carries it through the pipeline, waits for the next."""
+"""The daemon: it waits for a run, runs its pipeline, and waits for the next run."""
 
 import json
 import os
@@ -19,24 +19,26 @@ from seqd_client.wire.messages import Done, RunStart
 
 from calib.calling.scores import binned
 from daemon import __version__
-from daemon.calling.enginechoice import Chosen, choose, choose_fallback
-from daemon.calling.supervisedengine import LastingEngine
-from daemon.calling.tilereader import Caller
+from daemon.calling.cyclecaller import CycleCaller
+from daemon.calling.enginechoice import choose, choose_fallback
+from daemon.calling.supervisedengine import SupervisedEngine
+from daemon.calling.tilereader import TileReader
 from daemon.config import Config
 from daemon.errors import RunError, stop_reason, storage_error
 from daemon.intake.ingest import Ingest
-from daemon.outputs.figures.spikein import ControlReference
+from daemon.outputs.figures.spikein import SpikeInReference
 from daemon.pipeline import Pipeline
 from daemon.record.durable import write_durably
-from daemon.record.ledgerreader import EngineUse, Start
-from daemon.record.patience import Patience
+from daemon.record.ledgerreader import Start
 from daemon.record.provenance import provenance_of
 from daemon.record.runfiles import RunFiles
-from daemon.record.runrecord import RunOutput
+from daemon.record.runrecord import RunRecord
+from daemon.record.storageretry import StorageRetry
+from daemon.serving.announcing import Announcer, EventPublisher
 from daemon.serving.gate import Gate
-from daemon.serving.requests import Control
+from daemon.serving.requests import RequestServer
 from daemon.serving.stream import Stream
-from daemon.watching.progress import Progress
+from daemon.watching.runstatus import RunStatus
 from daemon.watching.watchdog import Notifier, Watchdog
 from engines.bundles.bundle import Bundle, load_bundle
 from engines.errors import EngineError, EngineLostError
@@ -47,17 +49,17 @@ log = structlog.get_logger()
 
 
 class Service:
-    """One daemon with its sockets; lives until it is told to stop."""
+    """One daemon with its sockets, from its start until it is asked to stop."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._stop = threading.Event()
-        self.progress = Progress(__version__, stalled_after_s=config.engine.timeout_s)
+        self.status = RunStatus(__version__, stalled_after_s=config.engine.timeout_s)
         self._notifier = Notifier()
-        self._watchdog = Watchdog(self._notifier, self.progress)
+        self._watchdog = Watchdog(self._notifier, self.status)
 
     def stop(self) -> None:
-        """Drain: finish what is held, begin nothing new. Safe from signal handlers and threads."""
+        """Drain: finish the tile images that are being called, and start nothing new. Any thread may call this."""
         self._stop.set()
 
     def run(self, *, once: bool) -> None:
@@ -65,38 +67,37 @@ class Service:
 
         Raises
         ------
-        SeqdError : configuration, bundle, control, engine, output or run cannot be used.
+        SeqdError : configuration, bundle, spike-in, engine, output or run cannot be used.
         """
         config = self._config
-        # What is written is for owner and group, whoever starts the daemon.
+        # Owner and group may read the files, whatever the umask of the caller is.
         os.umask(0o027)
         bundle = load_bundle(config.engine.bundle)
         if config.sinks.control is not None:
-            # Told now, and not when the first reads are placed on it.
-            ControlReference(config.sinks.control)
+            # A spike-in that cannot be used is an error now, not when the first reads are aligned to it.
+            SpikeInReference(config.sinks.control)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop())
+        counters, liveness = self.status.counters, self.status.liveness
         with ExitStack() as stack:
             context = stack.enter_context(zmq.Context[zmq.Socket[bytes]]())
-            gate = stack.enter_context(Gate(context, config.security, self.progress))
-            stream = stack.enter_context(Stream(context, config.stream.calls, config.stream.queue, self.progress, gate))
-            control = stack.enter_context(Control(context, config.control, self.progress, self.stop, gate))
-            ingest = stack.enter_context(Ingest(context, config.controller, self.progress, gate))
+            gate = stack.enter_context(Gate(context, config.security, counters))
+            stream = stack.enter_context(Stream(context, config.stream.calls, config.stream.queue, counters, gate))
+            requests = stack.enter_context(RequestServer(context, config.control, self.status, self.stop, gate))
+            self._events = EventPublisher(stream, self.status)
+            ingest = stack.enter_context(Ingest(context, config.controller, counters, liveness, gate))
             self._notifier.ready()
             log.info("ready", version=__version__, frames=config.controller.frames, control=config.control.endpoint)
             finished: set[str] = set()
-            while not self._stop.is_set():
-                start = self._next_run(ingest, finished)
-                if start is None:
-                    break
-                if self._carry(start.info, bundle, ingest, control, stream):
+            while (start := self._next_run(ingest, finished)) is not None:
+                if self._run_one(start.info, bundle, ingest, requests, stream):
                     finished.add(start.run)
                     if once:
                         break
             self._notifier.stopping()
 
     def _next_run(self, ingest: Ingest, finished: set[str]) -> RunStart | None:
-        """Wait for the start of a run that is not finished; None when told to stop."""
+        """Wait for the start of a run that is not finished; None when the daemon is asked to stop."""
         while not self._stop.is_set():
             self._watchdog.tick()
             for message, _ in ingest.receive(WAIT_S):
@@ -106,121 +107,136 @@ class Service:
                     ingest.send(Done(run=message.run))
         return None
 
-    def _carry(self, info: RunInfo, bundle: Bundle, ingest: Ingest, control: Control, stream: Stream) -> bool:
-        """Carry one run as far as it goes; True when it is finished.
+    def _run_one(self, info: RunInfo, bundle: Bundle, ingest: Ingest, requests: RequestServer, stream: Stream) -> bool:
+        """Process one run until it is finished or the daemon is asked to stop; True when the run is finished.
 
         Raises
         ------
-        SeqdError : it cannot go on; state and stop reason are set.
+        SeqdError : the run cannot continue; the status has its state and stop reason.
         """
-        self.progress.take_up(info.run)
+        self.status.name_run(info.run)
         try:
             with ExitStack() as stack:
-                with ThreadPoolExecutor(1, thread_name_prefix="take-up") as pool:
-                    # A plan may be built for minutes, a spool read, a full disk waited for: systemd is told of life.
-                    taken = pool.submit(self._take_up, info, bundle, stream, stack)
-                    while not wait([taken], WAIT_S).done:
+                with ThreadPoolExecutor(1, thread_name_prefix="opening") as pool:
+                    # Building a plan, reading the spool or waiting for a full disk can take minutes, and systemd
+                    # must be notified meanwhile.
+                    opening = pool.submit(self._open, info, bundle, stream, stack)
+                    while not wait([opening], WAIT_S).done:
                         self._watchdog.tick()
-                output, caller = taken.result()
-                control.serve_run(info.run, output.files)
-                ingest.follow(info.run)
-                finished = Pipeline(self._config, info, output, caller, ingest, self.progress).run(
-                    self._stop.is_set, self._watchdog.tick
-                )
+                record, reader = opening.result()
+                requests.serve_run(info.run, record.files)
+                ingest.set_run(info.run)
+                pipeline = Pipeline(self._config, info, record, reader, ingest, self.status)
+                finished = pipeline.run(self._stop.is_set, self._watchdog.tick)
         except Exception as error:
-            failure = _explained(info, error)
-            self._end(RunState.FAILED, stop_reason(failure), str(failure), info, stream)
+            failure = _as_seqd_error(info, error)
+            self._end(RunState.FAILED, stop_reason(failure), str(failure), info)
             raise failure from None
         if finished:
-            self._end(RunState.FINISHED, StopReason.FINISHED, "", info, stream)
+            self._end(RunState.FINISHED, StopReason.FINISHED, "", info)
         else:
-            self._end(RunState.STOPPED, StopReason.ASKED, "asked to stop", info, stream)
+            self._end(RunState.STOPPED, StopReason.ASKED, "asked to stop", info)
         return finished
 
-    def _take_up(self, info: RunInfo, bundle: Bundle, stream: Stream, opened: ExitStack) -> tuple[RunOutput, Caller]:
-        """Open the run's files and its engine; the stack closes them."""
-        config = self._config
-        quality = bundle.quality(config.calling.readout)
-        output = RunOutput(
-            RunFiles(config.output / info.run),
-            info,
-            self._facts(info, bundle),
-            self.progress,
-            stream,
-            Patience(self.progress, stream.event, self._stop.is_set, retry_for_s=config.faults.retry_for_s),
-            chastity_failures=config.calling.chastity_failures,
-        )
-        opened.callback(output.close)
-        if config.sinks.control is not None and not output.files.control.exists():
-            control = config.sinks.control.read_bytes()
-            output.patience("control", lambda: write_durably(output.files.control, control))
-        engine = self._open(bundle, info, output, stream)
+    def _open(self, info: RunInfo, bundle: Bundle, stream: Stream, opened: ExitStack) -> tuple[RunRecord, TileReader]:
+        """Open a run: its record, then its engine, then the tile reader on both; the stack closes them."""
+        calling, status = self._config.calling, self.status
+        record = self._open_record(info, bundle, opened)
+        engine = self._open_engine(bundle, record)
         opened.callback(engine.close)
-        self._begin(info, engine, output)
-        caller = Caller(
+        self._start(record)
+        self._record_engine(engine, record)
+        quality = bundle.quality(calling.readout)
+        announcer = Announcer(info.run, status.counters, status.liveness, stream)
+        reader = TileReader(
             engine,
-            output,
-            self.progress,
-            readout=config.calling.readout,
-            quality=binned(quality) if config.calling.binned_quality else quality,
-            template_cycles=config.calling.template_cycles,
-            timeout_s=config.engine.timeout_s,
+            record,
+            CycleCaller(record, binned(quality) if calling.binned_quality else quality, announcer),
+            status.liveness,
+            readout=calling.readout,
+            template_cycles=calling.template_cycles,
+            timeout_s=self._config.engine.timeout_s,
         )
-        self._announce(engine, output, stream)
-        return output, caller
+        self._announce_start(engine, record)
+        return record, reader
 
-    def _open(self, bundle: Bundle, info: RunInfo, output: RunOutput, stream: Stream) -> LastingEngine:
-        """The run's engine."""
-        self.progress.trouble("engine", Phase.OPENING, f"bundle {bundle.model.name}")
-        first, fallen_back = self._choose(bundle, info, output.ledger.engines())
-        self.progress.over("engine")
-        settings = self._config.engine
-        fallback = partial(choose_fallback, bundle, settings, info)
-        return LastingEngine(
-            first,
-            fallback if fallen_back else partial(choose, bundle, settings, info, begun_with=first.facts),
-            fallback,
+    def _open_record(self, info: RunInfo, bundle: Bundle, opened: ExitStack) -> RunRecord:
+        config, status = self._config, self.status
+        retry = StorageRetry(
+            status.troubles,
+            status.liveness,
+            self._events,
+            self._stop.is_set,
+            retry_for_s=config.faults.retry_for_s,
+        )
+        facts: dict[str, object] = {
+            "info": info.model_dump(mode="json"),
+            "model": bundle.hash,
+            "threads": config.engine.threads,
+            **config.calling.model_dump(mode="json"),
+            "sinks": config.sinks.fixed_for_a_run,
+        }
+        files = RunFiles(config.output / info.run)
+        record = RunRecord(files, info, facts, retry, chastity_failures=config.calling.chastity_failures)
+        opened.callback(record.close)
+        if config.sinks.control is not None and not files.control.exists():
+            content = config.sinks.control.read_bytes()
+            retry("control", lambda: write_durably(files.control, content))
+        return record
+
+    def _open_engine(self, bundle: Bundle, record: RunRecord) -> SupervisedEngine:
+        """Open the engine with which the run is begun or continued: the configured one, or the fallback."""
+        settings, faults, info = self._config.engine, self._config.faults, record.info
+        open_fallback = partial(choose_fallback, bundle, settings, info)
+        engines = record.ledger.engines()
+        last = engines[-1] if engines else None
+        fallen_back = last.reason if last else ""
+        self.status.troubles.begin("engine", Phase.OPENING, f"bundle {bundle.model.name}")
+        try:
+            if fallen_back:
+                chosen = open_fallback()
+            else:
+                chosen = choose(bundle, settings, info, begun_with=last.facts if last else None)
+        except (EngineError, EngineLostError) as error:
+            if fallen_back or faults.fallback == "none":
+                raise
+            log.error("engine not opened", error=str(error))
+            chosen, fallen_back = open_fallback(), str(error)
+        self.status.troubles.end("engine")
+        return SupervisedEngine(
+            chosen,
+            open_fallback if fallen_back else partial(choose, bundle, settings, info, begun_with=chosen.facts),
+            open_fallback,
             fallen_back=fallen_back,
-            changed=lambda engine: self._use(engine, output),
-            faults=self._config.faults,
-            progress=self.progress,
-            announce=stream.event,
+            engine_changed=lambda engine: self._record_engine(engine, record),
+            faults=faults,
+            troubles=self.status.troubles,
+            liveness=self.status.liveness,
+            announce=self._events,
             stopping=self._stop.is_set,
         )
 
-    def _choose(self, bundle: Bundle, info: RunInfo, used: list[EngineUse]) -> tuple[Chosen, str]:
-        """The engine to begin or go on with, and why it took over if it did."""
-        settings = self._config.engine
-        if used and used[-1].reason:
-            return choose_fallback(bundle, settings, info), used[-1].reason
-        try:
-            return choose(bundle, settings, info, begun_with=used[-1].facts if used else None), ""
-        except (EngineError, EngineLostError) as error:
-            if self._config.faults.fallback == "none":
-                raise
-            log.error("engine not opened", error=str(error))
-            return choose_fallback(bundle, settings, info), str(error)
-
-    def _begin(self, info: RunInfo, engine: LastingEngine, output: RunOutput) -> None:
-        committed = {tile: output.committed.get(tile, 0) for tile in info.tiles}
-        self.progress.start_run(
+    def _start(self, record: RunRecord) -> None:
+        """Set the status to where the ledger ends, and record this start in the ledger."""
+        info = record.info
+        committed = {tile: record.committed.get(tile, 0) for tile in info.tiles}
+        self.status.start_run(
             cycles=info.cycles,
             committed=committed,
-            totals=output.ledger.totals(),
-            clusters=sum(output.ledger.tiles().values()),
-            passing_filter=output.passing_total,
-            spooled=output.spooled,
+            totals=record.ledger.totals(),
+            clusters=sum(record.ledger.tiles().values()),
+            passing_filter=record.passing_total,
+            spooled=record.spooled,
         )
         start = Start(seqd=__version__, configuration=self._config.digest, began_ns=time.time_ns())
-        output.patience("ledger", lambda: output.ledger.start(start))
-        self._use(engine, output)
+        record.retry("ledger", lambda: record.ledger.start(start))
         log.info("run", run=info.run, tiles=len(info.tiles), cycles=info.cycles, resumed_at=min(committed.values()) + 1)
 
-    def _use(self, engine: LastingEngine, output: RunOutput) -> None:
-        """Tell status, ledger and provenance which engine is in use."""
-        chosen, ledger = engine.chosen, output.ledger
+    def _record_engine(self, engine: SupervisedEngine, record: RunRecord) -> None:
+        """Write the engine in use into status, ledger and provenance."""
+        chosen, ledger = engine.chosen, record.ledger
         status = EngineStatus(
-            **vars(engine.engine.info),
+            **vars(engine.current.info),
             reason=chosen.selection.reason,
             passed_over=chosen.selection.passed_over,
             golden_positions=chosen.selection.golden.positions,
@@ -229,9 +245,9 @@ class Service:
             fallback=engine.fallen_back,
         )
         fit = FitStatus(place=chosen.place.name, reason=chosen.place.reason)
-        self.progress.set_engine(status, fit, lambda: engine.busy_s)
+        self.status.set_engine(status, fit, lambda: engine.busy_s)
         since_ns = time.time_ns()
-        output.patience("ledger", lambda: ledger.use_engine(chosen.facts, reason=engine.fallen_back, since_ns=since_ns))
+        record.retry("ledger", lambda: ledger.use_engine(chosen.facts, reason=engine.fallen_back, since_ns=since_ns))
         provenance = {
             "seqd": __version__,
             "hashes": provenance_of(ledger).hashes,
@@ -242,11 +258,11 @@ class Service:
             "configuration": self._config.model_dump(mode="json"),
         }
         content = json.dumps(provenance, indent=2).encode()
-        output.patience("provenance", lambda: write_durably(output.files.provenance, content))
+        record.retry("provenance", lambda: write_durably(record.files.provenance, content))
 
-    def _announce(self, engine: LastingEngine, output: RunOutput, stream: Stream) -> None:
-        """Say which engine is in use, why, and what was passed over; and that the run was begun by another seqd."""
-        selection, place, run = engine.chosen.selection, engine.place, output.info.run
+    def _announce_start(self, engine: SupervisedEngine, record: RunRecord) -> None:
+        """Log and publish which engine is in use and why, and whether the run was begun by another version of seqd."""
+        selection, run = engine.chosen.selection, record.info.run
         in_use = selection.engine.info
         log.info(
             "engine",
@@ -259,34 +275,24 @@ class Service:
             golden_positions=selection.golden.positions,
             golden_difference=selection.golden.difference,
         )
-        log.info("joint fit", place=place.name, reason=place.reason)
-        stream.event(
+        log.info("joint fit", place=engine.fit_device.name, reason=engine.fit_device.reason)
+        self._events(
             "info",
             f"run {run} taken up with {in_use.backend} {in_use.precision} ({selection.reason})"
             + "".join(f"; not {backend}: {why}" for backend, why in selection.passed_over.items()),
         )
         if engine.fallen_back:
-            log.warning("engine is the fallback, for the rest of the run", run=run, reason=engine.fallen_back)
-            stream.event("warning", f"run {run} is called with the fallback engine: {engine.fallen_back}")
-        versions = [start.seqd for start in output.ledger.starts()][-2:]
+            log.warning("run is called with the fallback engine to its end", run=run, reason=engine.fallen_back)
+            self._events("warning", f"run {run} is called with the fallback engine: {engine.fallen_back}")
+        versions = [start.seqd for start in record.ledger.starts()][-2:]
         if len(set(versions)) > 1:
-            log.warning("run goes on with another seqd", run=run, before=versions[0], now=versions[1])
-            stream.event("warning", f"run {run}: seqd {versions[0]} called it before, this is {versions[1]}")
+            log.warning("run continues with another seqd", run=run, before=versions[0], now=versions[1])
+            self._events("warning", f"run {run}: seqd {versions[0]} called it before, seqd {versions[1]} continues it")
 
-    def _facts(self, info: RunInfo, bundle: Bundle) -> dict[str, object]:
-        """What must be the same for a run to go on with the same bytes, beside the engine."""
-        return {
-            "info": info.model_dump(mode="json"),
-            "model": bundle.hash,
-            "threads": self._config.engine.threads,
-            **self._config.calling.model_dump(mode="json"),
-            "sinks": self._config.sinks.settled,
-        }
-
-    def _end(self, state: RunState, stop: StopReason, reason: str, info: RunInfo, stream: Stream) -> None:
-        self.progress.set_state(state, stop, reason)
-        stream.event("error" if state is RunState.FAILED else "info", f"run {info.run} {state} {reason}".strip())
-        status = self.progress.snapshot()
+    def _end(self, state: RunState, stop: StopReason, reason: str, info: RunInfo) -> None:
+        self.status.set_state(state, stop, reason)
+        self._events("error" if state is RunState.FAILED else "info", f"run {info.run} {state} {reason}".strip())
+        status = self.status.snapshot()
         log.info(
             "run ended",
             run=info.run,
@@ -299,8 +305,8 @@ class Service:
         )
 
 
-def _explained(info: RunInfo, error: Exception) -> SeqdError:
-    """The error as one that can be shown to a person."""
+def _as_seqd_error(info: RunInfo, error: Exception) -> SeqdError:
+    """The error itself, or an error with a text for people in its place."""
     match error:
         case SeqdError():
             return error
@@ -310,6 +316,6 @@ def _explained(info: RunInfo, error: Exception) -> SeqdError:
             return RunError(f"run {info.run}: the system gives no memory", reason=StopReason.OUT_OF_MEMORY)
     log.exception("defect", run=info.run)
     return RunError(
-        f"run {info.run}: {type(error).__name__}: {first_line(error)}; a defect of seqd, the log has more of it",
+        f"run {info.run}: {type(error).__name__}: {first_line(error)}; a defect of seqd, see the log for details",
         reason=StopReason.INTERNAL,
     )

@@ -1,11 +1,11 @@
-"""A worker thread whose failure is seen by the thread that waits for it."""
+"""A worker thread whose error is raised in the thread that waits for it."""
 
 import threading
 from collections.abc import Callable
 
 
 class Worker:
-    """Runs a function in a thread and keeps the error it ended with."""
+    """Runs a function in a thread, and keeps the error with which the function ends."""
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
         self.name = name
@@ -16,21 +16,21 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it is still at work."""
+        """Whether the function is still running."""
         return self._thread.is_alive()
 
     def check(self) -> None:
-        """Raise what the worker ended with, in the thread that asks."""
+        """Raise the error with which the function ended, if there is one."""
         if self.error is not None:
             raise self.error
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the end; False when it is still at work."""
+        """Wait for the end of the function; False when it is still running after the timeout."""
         self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return not self.alive
 
     def _run(self) -> None:
         try:
             self._work()
-        except BaseException as error:  # kept for `check`, nothing is lost
+        except BaseException as error:  # `check` raises it
             self.error = error

@@ -1,4 +1,4 @@
-"""Calling a cycle from its reading, the calls before it and the readings after it."""
+"""Calls of one cycle, from its signals, the calls of earlier cycles and the signals of later ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.calling.inphase import in_phase
-from calib.calling.reading import Reading, log_evidence
 from calib.calling.scores import NO_CALL, chastity, features, scores
+from calib.calling.signals import Signals, log_evidence
 from calib.phasing import NeighbourLight, Phasing, neighbour_light
 from engines.bundles.bundle import QualityTable
 
@@ -20,16 +20,16 @@ class CalledCycle:
     calls: NDArray[np.uint8]
     """(n,) bytes ``(Q << 2) | base``; ``NO_CALL`` where the cycle does not show the cluster."""
     features: NDArray[np.float32]
-    """(n, features) that the scores were given by."""
+    """(n, features) from which the scores were computed."""
     chastity: NDArray[np.uint8]
     """(n,) percent, see :mod:`calib.calling.scores`."""
     neighbours: NeighbourLight | None
-    """What strands out of step showed; None where that cannot be said."""
+    """Light of the bases before and after, for the estimate of phasing; None if it cannot be measured."""
 
 
 def call_cycle(
-    reading: Reading,
-    later: Sequence[Reading | None],
+    reading: Signals,
+    later: Sequence[Signals | None],
     earlier: NDArray[np.uint8],
     *,
     cycle: int,
@@ -41,14 +41,15 @@ def call_cycle(
 
     Parameters
     ----------
-    later : readings of the cycles after it in the read, as many as there are to hear; None where one is missing.
-    earlier : (k, n) bytes of the calls before it in the read.
+    later : signals of the next cycles of the read, up to :data:`calib.calling.inphase.AHEAD`; None where a cycle is
+        missing.
+    earlier : (k, n) bytes of the calls of the k cycles before this one in the read.
     cycle : 1-based, in the read.
-    purity : (m, n) chastity of the run's first cycles, as far as called.
+    purity : (m, n) chastity of those of the run's first cycles that are called.
     """
     heard = [None if after is None else after.shares for after in later]
     corrected = in_phase(reading.shares, heard, base_probabilities(earlier), cycle=cycle, phasing=phasing)
-    evidence = log_evidence(reading, corrected.shares, corrected.loudness)
+    evidence = log_evidence(reading, corrected.shares, corrected.variance_factor)
     percent = chastity(corrected.shares)
     pure = np.stack([*purity, percent, *(chastity(shares) for shares in heard if shares is not None)])
     described = features(evidence, pure, reading.crowding)

@@ -1,4 +1,4 @@
-"""What a cycle would show if all strands of a cluster were in step."""
+"""Correction for phasing: the light of a cycle as if no strand had fallen behind or run ahead."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from calib.phasing import Phasing, strands
 
 AHEAD = 2
-"""Cycles after a cycle that are read before it is called."""
+"""Number of later cycles that the call of a cycle needs."""
 
 BACK = 8
-"""Cycles before a cycle whose strands may still show: 4 in 10,000 are farther back when half are out of step."""
+"""Number of earlier cycles that are corrected for. When half of the strands are behind, 4 in 10,000 are farther
+behind than this."""
 
-PULL = 0.1
-"""Ridge of the solution, which is drawn to all bases alike."""
+RIDGE = 0.1
+"""Weight of the ridge, which draws the solution towards equal light of all bases."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class InPhase:
 
     shares: NDArray[np.float64]
     """(n, 4) light of each base; NaN for a cluster that the cycle does not show."""
-    loudness: float
-    """Variance of the shares, relative to that before."""
+    variance_factor: float
+    """Variance of the corrected shares, relative to that of the shares before the correction."""
 
 
 def in_phase(
@@ -36,10 +37,10 @@ def in_phase(
     cycle: int,
     phasing: Phasing,
 ) -> InPhase:
-    """Take off what strands out of step show.
+    """Correct one cycle for the strands that are out of step.
 
-    What strands that fell behind show is known from the calls before and subtracted; what strands
-    that ran ahead show is solved for, together with the cycle's own base, from the cycles after.
+    Strands that fell behind show bases that are called already; their light is subtracted. Strands that ran
+    ahead show bases of the later cycles; these and the cycle's own base are solved for together.
 
     Parameters
     ----------
@@ -62,8 +63,8 @@ def in_phase(
         mixing.append(row[unknown])
         left.append(np.nan_to_num(reading, nan=0.25) - past - elsewhere / 4)
     mixed = np.array(mixing)
-    solution = np.linalg.solve(mixed.T @ mixed + PULL * np.eye(mixed.shape[1]), np.eye(mixed.shape[1]))[0]
+    solution = np.linalg.solve(mixed.T @ mixed + RIDGE * np.eye(mixed.shape[1]), np.eye(mixed.shape[1]))[0]
     weights = mixed @ solution
-    corrected = np.einsum("s,snb->nb", weights, np.array(left)) + PULL * solution.sum() / 4
+    corrected = np.einsum("s,snb->nb", weights, np.array(left)) + RIDGE * solution.sum() / 4
     corrected[np.isnan(shares).any(axis=1)] = np.nan
     return InPhase(corrected, float(weights @ weights))

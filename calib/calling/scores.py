@@ -1,4 +1,7 @@
-"""Chastity, and the filter that it decides."""
+"""Chastity with the filter, and the Phred scores of calls.
+
+``docs/benchmarks/template-constants.md`` shows how much each constant of the features matters.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,11 +11,11 @@ from engines.bundles.bundle import QualityTable
 CYCLES = 25
 """First cycles that decide whether a cluster passes the filter."""
 
-LEAST_PERCENT = 60
-"""A cycle below this is a failure: Illumina's filter, chastity 0.6."""
+MIN_PERCENT = 60
+"""A cycle with a lower chastity is a failure: Illumina's filter, chastity 0.6."""
 
 UNKNOWN = 255
-"""Of a cycle that shows nothing of the cluster; no failure."""
+"""Chastity of a cycle without light of the cluster; it is no failure."""
 
 
 def chastity(shares: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -34,46 +37,49 @@ def passes(percents: NDArray[np.uint8], *, failures_allowed: int) -> NDArray[np.
     Parameters
     ----------
     percents : (cycles, n) from :func:`chastity`, of the first cycles, :data:`CYCLES` at most.
-    failures_allowed : cycles of them that may be less pure.
+    failures_allowed : number of these cycles that may have a chastity below :data:`MIN_PERCENT`.
     """
-    failures = (percents < LEAST_PERCENT).sum(axis=0, dtype=np.uint8)
+    failures = (percents < MIN_PERCENT).sum(axis=0, dtype=np.uint8)
     return np.asarray((failures <= failures_allowed) & (percents != UNKNOWN).any(axis=0))
 
 
 NO_CALL = 0
 """The byte of a cluster that was not called."""
 
-MARGIN_MOST = 14.0
-"""Evidence for a call, in natural logarithms, beyond which more says nothing."""
+MAX_MARGIN = 14.0
+"""The distance of the two likeliest bases is clipped here (natural logarithms): it is an error rate of 1e-6, beyond
+what the highest score states."""
+
+IMPURITY_FLOOR, CROWDING_FLOOR = 0.02, 0.1
+"""Added before the logarithm, so that a pure or a lonely cluster has a finite feature."""
 
 
 def features(
     evidence: NDArray[np.float64], purity: NDArray[np.uint8], crowding: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """(n, 6) what the error rate of a call depends on; :class:`engines.bundles.bundle.QualityTable` has the weights.
+    """(n, 6) features that the error rate of a call depends on; their weights are in the bundle's quality table.
 
-    The distance between the two likeliest bases, in tens of natural logarithms, and its square;
-    the logarithm of how impure the cluster has been in the run's first cycles and in those
-    around the call; the logarithm of the neighbours' light over the cluster's own; and the
-    distance times each of the two.
+    They are the distance between the two likeliest bases, in tens of natural logarithms, and its square; the
+    logarithm of the cluster's mean impurity in the run's first cycles and in those around the call; the logarithm of
+    the neighbours' light relative to the cluster's own; and the distance multiplied by each of these two logarithms.
 
     Parameters
     ----------
-    evidence : (n, 4) from :func:`calib.calling.reading.log_evidence`.
+    evidence : (n, 4) from :func:`calib.calling.signals.log_evidence`.
     purity : (k, n) chastity, percent.
     crowding : (n,) light of other clusters, relative to the cluster's own.
     """
     second, best = np.sort(np.nan_to_num(evidence), axis=1)[:, 2:].T
-    margin = np.minimum(best - second, MARGIN_MOST) / 10
+    margin = np.minimum(best - second, MAX_MARGIN) / 10
     known = purity != UNKNOWN
     impurity = np.where(known, 1 - purity / 100, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    impure, crowded = np.log(impurity + 0.02), np.log(crowding + 0.1)
+    impure, crowded = np.log(impurity + IMPURITY_FLOOR), np.log(crowding + CROWDING_FLOOR)
     columns = (margin, margin**2, impure, crowded, margin * impure, margin * crowded)
     return np.stack(columns, axis=1).astype(np.float32)
 
 
 def predictor(described: NDArray[np.float32], weights: tuple[float, ...]) -> NDArray[np.float32]:
-    """(n,) the sum of the features by their weights: rises with certainty."""
+    """(n,) sum of the features multiplied by their weights; it rises with certainty."""
     return np.asarray(described @ np.array(weights, np.float32), np.float32)
 
 

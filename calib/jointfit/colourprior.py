@@ -1,4 +1,4 @@
-"""What chemistry says before the fit: in a cycle a cluster shows one base, as bright as ever."""
+"""Prior of the fit: in every cycle a cluster shows one base with its usual brightness."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,20 +7,20 @@ from calib.crosstalk import unmix
 from calib.jointfit.arrays import Array, library_of
 
 SPREAD = 0.28
-"""Standard deviation of a cluster's light about what one base would show, in shares of its brightness."""
+"""Standard deviation of a cluster's light from the light of one base, relative to its brightness."""
 
 
 def expected_light(light: Array, brightness: Array, crosstalk: NDArray[np.float64]) -> Array:
-    """(4, n, ...) mean light in each channel, over the bases that the light so far leaves possible.
+    """(4, n, ...) expected light in each channel: the mean over the four bases, weighted by how well each fits.
 
-    A cluster's light is compared with its brightness times each base's colours; the bases are
-    weighed by a Gaussian of :data:`SPREAD`. Used as the mean that the next fit is drawn to, this
-    is a mean-field step of the model with one base a cluster.
+    A cluster's light is compared with its brightness times each base's colours; the weights are a Gaussian of
+    :data:`SPREAD`. The next fit uses the result as the mean of its ridge: this is a mean-field step of the model in
+    which every cluster shows one base.
 
     Parameters
     ----------
     light : (4, n, ...) fitted.
-    brightness : (n,); clusters without any are expected dark.
+    brightness : (n,) usual brightness; a cluster with a brightness of 0 is expected to be dark.
     """
     xp = library_of(light).xp
     bright = brightness.reshape(-1, *(1,) * (light.ndim - 2))

@@ -1,4 +1,4 @@
-"""The fit of one cycle at known positions: what every cluster shows in every channel."""
+"""The fit of one cycle at known positions: the light of every cluster in every channel."""
 
 from dataclasses import dataclass
 
@@ -14,47 +14,48 @@ from calib.jointfit.smoothing import broad_blur
 from calib.jointfit.solve import solve
 
 RIDGE = 0.1
-"""Pull towards the expected light, in shares of a spot's own weight."""
+"""Weight of the expected light in the ridge regression, relative to a spot's own weight."""
 
 BACKGROUND_PX = 5.0
-"""Background varies over distances like this."""
+"""Width of the Gaussian that smooths the background."""
 
 BACKGROUND_PERCENTILE = 20
 BACKGROUND_SAMPLES = 512
-"""Rows and columns of an image that its first, even background is taken from."""
+"""The first, even background of an image is this percentile of at most so many of its rows and columns."""
 
 OUTLIER = 4.0
-"""Residuals beyond this many noises do not move the background."""
+"""Residuals are clipped at this many standard deviations of the noise before they change the background."""
 
 BACKGROUND_STEP = 0.7
 BACKGROUND_ROUNDS = 3
 SHIFT_ROUNDS = 2
-SHIFT_MOST_PX = 0.3
+MAX_SHIFT_PX = 0.3
+"""Damping of the background, the rounds of background and of shift, and the largest shift of a round."""
 
 AROUND_PX = 5.0
-"""Distance over which what is left over around a cluster is averaged."""
+"""Width of the Gaussian that averages the residual around a cluster."""
 
 CHEMISTRY_ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class FittedCycle:
-    """One cycle as the joint fit sees it."""
+    """Result of the joint fit of one cycle."""
 
     light: NDArray[np.float32]
     """(n, 4) peak height of each cluster's spot in each channel, normalised units."""
     left_over: NDArray[np.float32]
-    """(n, 4) root mean square of what the fit left over around each cluster, as peak height of a spot."""
+    """(n, 4) root mean square of the residual around each cluster, as the peak height of a spot."""
     visible: NDArray[np.float32]
-    """(n,) share of each cluster's spot, squared, that lies on the images; mean of the channels."""
+    """(n,) share of the sum of each cluster's squared spot that lies on the images; mean of the channels."""
 
 
 def fit_cycle(images: Array, scene: Scene, drift_px: NDArray[np.float32]) -> FittedCycle:
     """Fit all clusters of a cycle together: background, shift, then light.
 
-    Ridge regression, drawn to what one base a cluster would show. The background is what the fit
-    leaves over, smoothed; the images' shift is refined by Gauss-Newton steps. Runs where the images are;
-    the same input gives the same bits there every time.
+    The fit is a ridge regression towards the light that one base in each cluster would show. The background is the
+    smoothed residual; Gauss-Newton steps refine the shift of the images. The fit runs on the device of the images,
+    and the same input gives the same bits on that device every time.
 
     Parameters
     ----------
@@ -87,14 +88,14 @@ def fit_cycle(images: Array, scene: Scene, drift_px: NDArray[np.float32]) -> Fit
     shown = xp.asarray(brightness_now(light.T, scene), np.float32)
     for _ in range(CHEMISTRY_ROUNDS):
         light = solve(overlap, ridge, wanted + ridge * expected_light(light, shown, scene.crosstalk), light)
-    # Only now: light that the ridge has drawn to zero leaves a tenth of every bright cluster over.
+    # The residual is measured only here: before, the ridge towards zero leaves a tenth of every bright cluster.
     left_over = _around(spots, even - spots.draw(light), sigma)
     visible = (overlap.own / areas).mean(axis=0)
     return FittedCycle(*(np.ascontiguousarray(library.to_host(one)) for one in (light.T, left_over.T, visible)))
 
 
 def brightness_now(light: Array, scene: Scene) -> NDArray[np.float64]:
-    """(n,) brightness in this cycle: the template's, times what light has been lost since (or gained).
+    """(n,) brightness in this cycle: that of the template, scaled by the median change of light since.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ def brightness_now(light: Array, scene: Scene) -> NDArray[np.float64]:
 
 
 def start_background(images: Array) -> Array:
-    """(..., 1, 1) float32 first guess of each image, (..., H, W): even."""
+    """(..., 1, 1) float32 even background of each image, (..., H, W), to start with."""
     height, width = images.shape[-2:]
     some = images[..., :: -(-height // BACKGROUND_SAMPLES), :: -(-width // BACKGROUND_SAMPLES)]
     some = some.reshape(*images.shape[:-2], -1)
@@ -118,7 +119,7 @@ def start_background(images: Array) -> Array:
 
 
 def background_step(rest: Array, noise: NDArray[np.float64]) -> Array:
-    """(b, H, W) what to add to the background, from what the fit left over, and the (b,) noise of a pixel."""
+    """(b, H, W) change of the background, from the residual (b, H, W) and the (b,) noise of a pixel."""
     library = library_of(rest)
     most = library.xp.asarray(OUTLIER * noise, np.float32)[:, None, None]
     clipped = library.xp.clip(rest, -most, most)
@@ -132,13 +133,13 @@ def _moved(spots: Spots, rest: Array, light: Array, sigma: NDArray[np.float64]) 
     pull = xp.stack([library.dot(lit, along, axis=1) for along in spots.read_moments(rest)[:2]], axis=1)
     # The gradient of a spot is its height times distance over sigma²; its square integrates to pi / 2.
     weight = library.dot(lit, lit, axis=1) * xp.asarray(np.pi / 2 * sigma**2, np.float32)
-    return xp.clip(pull / xp.maximum(weight, 1e-30)[:, None], -SHIFT_MOST_PX, SHIFT_MOST_PX)
+    return xp.clip(pull / xp.maximum(weight, 1e-30)[:, None], -MAX_SHIFT_PX, MAX_SHIFT_PX)
 
 
 def _around(spots: Spots, rest: Array, sigma: NDArray[np.float64]) -> Array:
-    """(b, n) root mean square around each spot of the heights that single spots would have in the rest."""
+    """(b, n) root mean square, around each spot, of the heights of spots that would explain the residual."""
     library = library_of(rest)
-    # A Gaussian filter sums to 1; a spot of height 1 gives half of that under its own filter.
+    # A Gaussian filter sums to 1; a spot of height 1 gives 1/2 under a filter of its own width.
     heights = [2 * library.gaussian_filter(image, float(width)) for image, width in zip(rest, sigma, strict=True)]
     squared = broad_blur(library.xp.stack(heights) ** 2, AROUND_PX)
     return library.xp.sqrt(squared.ravel()[spots.nearest])

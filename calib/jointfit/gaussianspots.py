@@ -31,7 +31,7 @@ class Spots:
 
     @property
     def nearest(self) -> Array:
-        """(b, n) flat index in the stack of the pixel nearest to each spot."""
+        """(b, n) index of the pixel nearest to each spot, in the flattened stack of images."""
         return self._joined([part.nearest for part in self._parts], np.int64)
 
     def read(self, images: Array) -> Array:
@@ -59,25 +59,25 @@ class Spots:
         stamps = ((part.index, (part.weights[0] * flat[part.spots])[:, None] * part.weights[1]) for part in self._parts)
         return self._library.sum_at(int(np.prod(self._shape)), stamps).reshape(self._shape)
 
-    def _joined(self, listed: list[Array], dtype: type) -> Array:
+    def _joined(self, parts: list[Array], dtype: type) -> Array:
         xp = self._library.xp
-        return (xp.concatenate(listed) if listed else xp.zeros(0, dtype)).reshape(self._number)
+        return (xp.concatenate(parts) if parts else xp.zeros(0, dtype)).reshape(self._number)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Some of the spots, all of one radius. Spots lie along the last axis: that is how memory is read fastest."""
+    """Some of the spots, all of one radius. The spots are the last axis, so that memory is read in its order."""
 
     spots: slice
-    """Which of all spots, image after image."""
-    away: Array
+    """The spots of this part, counted over all images."""
+    offsets: Array
     """(2, taps, m) distance of each row and column from the spot, pixels."""
     weights: Array
-    """(2, taps, m) of each row and column; 0 outside the image."""
+    """(2, taps, m) weight of each row and column; 0 outside the image."""
     rows: Array
     """(taps, m) flat index of the first pixel of each row."""
     columns: Array
-    """(taps, m)."""
+    """(taps, m) column of each pixel."""
 
     @property
     def index(self) -> Array:
@@ -93,8 +93,8 @@ class _Part:
     @property
     def powers(self) -> list[Array]:
         """Weights times the distance to the power of 0, 1 and 2."""
-        first = self.weights * self.away
-        return [self.weights, first, first * self.away]
+        first = self.weights * self.offsets
+        return [self.weights, first, first * self.offsets]
 
 
 def _parts(library: Library, positions: Array, sigma: NDArray[np.float64], shape: tuple[int, int]) -> Iterator[_Part]:
@@ -121,13 +121,13 @@ def _part(
     image = xp.arange(spots.start, spots.stop) // number
     size = xp.asarray(shape)[:, None]
     taps = xp.arange(-radius, radius + 1)[:, None]
-    # Far outside is as good as just outside, and safe to index.
+    # A spot far outside is moved to just outside, where its indices do not overflow.
     positions = xp.clip(positions, -2.0 * radius, size + 2.0 * radius)
     corner = xp.rint(positions)
-    away = (taps - (positions - corner)[:, None]).astype(np.float32)
+    offsets = (taps - (positions - corner)[:, None]).astype(np.float32)
     pixels = corner.astype(np.int64)[:, None] + taps
     inside = (pixels >= 0) & (pixels < size[:, None])
     spread = xp.asarray(1 / (2 * sigma**2), np.float32)[image]
-    weights = xp.exp(-(away**2) * spread) * inside
+    weights = xp.exp(-(offsets**2) * spread) * inside
     rows, columns = xp.clip(pixels, 0, size[:, None] - 1)
-    return _Part(spots, away, weights, rows * shape[1] + image * (shape[0] * shape[1]), columns)
+    return _Part(spots, offsets, weights, rows * shape[1] + image * (shape[0] * shape[1]), columns)

@@ -1,11 +1,13 @@
 """The template by joint localisation: all clusters of a tile fitted together over its first cycles.
 
 Every cycle lights about a quarter of the clusters in each channel, so clusters that share pixels
-separate over the cycles, as in localisation microscopy. From the clusters that the network is sure
-of, rounds of: fit the light of all clusters in all images; move clusters, images and spot widths
-along what is left over; add clusters where light is left over and the network has seen something;
-split clusters whose light comes from two places; and, every few rounds, take out those that are not
-one more cluster (:mod:`calib.jointfit.modelselection`).
+separate over the cycles, as in localisation microscopy. The search starts with the clusters that the
+network is sure of. In every round it fits the light of all clusters in all images, and moves clusters,
+images and spot widths so that the residual becomes smaller. It adds clusters where the residual is
+significant and the network has seen a cluster, splits clusters whose light comes from two places, and
+removes spurious clusters (:mod:`calib.jointfit.modelselection`) every few rounds.
+
+``docs/benchmarks/template-constants.md`` shows how much each constant matters.
 """
 
 from collections.abc import Callable
@@ -20,79 +22,87 @@ from calib.crosstalk import estimate_crosstalk
 from calib.jointfit.colourprior import expected_light, usual_brightness
 from calib.jointfit.fitcycle import RIDGE, background_step, start_background
 from calib.jointfit.gaussianspots import Spots
-from calib.jointfit.modelselection import not_one_more
+from calib.jointfit.modelselection import spurious_clusters
 from calib.jointfit.neighbours import Neighbours, overlaps
 from calib.jointfit.scene import Scene
 from calib.jointfit.smoothing import in_parallel
 from calib.jointfit.solve import solve
 
-SIGMA_START_PX, SIGMA_LEAST_PX, SIGMA_MOST_PX = 1.3, 0.6, 4.0
+SIGMA_START_PX, MIN_SIGMA_PX, MAX_SIGMA_PX = 1.3, 0.6, 4.0
+"""Width of the spots at the start, and its bounds: a little wider than those that the network is trained with."""
 
 WIDTH_ROUNDS = 3
-"""First rounds, in which only positions, shifts and widths move: a wrong width would be mended with clusters."""
+"""First rounds, in which no cluster is added: with a wrong width, the search would add clusters to fit the spots."""
 
 ADD_UNTIL = 12
 SPLIT_AT = frozenset({6, 8, 10})
 SELECT_AT = frozenset({6, 9, 12, 14, 15})
 CHEMISTRY_FROM = 7
 ROUNDS = 17
+"""The rounds: how long clusters are added, in which rounds they are split and selected, from which round on the ridge
+expects one base a cluster, and how many rounds there are. The last rounds only move and select."""
 
-BRIGHTEST = 3.0
-"""Light, in shares of the usual, above which a spot says no more about widths."""
+MAX_WIDTH_LIGHT = 3.0
+"""Largest weight of a spot in the estimate of widths, as a multiple of the median light."""
 
 STEP = 0.7
-STEP_MOST_PX = 0.3
+MAX_STEP_PX = 0.3
+"""Damping and largest length of a Gauss-Newton step; both keep crowded fits from oscillating."""
 
 ADD_SIGNIFICANCE = 2.5
-"""Light left over, in noises and averaged over the cycles, from which a cluster is added."""
+"""A cluster is added where the mean residual of the cycles exceeds this many standard deviations of the noise."""
 
-ADD_MOST = 7.5
-"""What one cycle counts at most in that average, so that a flash in one cycle is no cluster."""
+ADD_MAX_CYCLE = 7.5
+"""Largest significance of a single cycle in that mean, so that a flash in one cycle adds no cluster."""
 
 ADD_SUPPORT = 0.15
-"""Share of the cycles in which the network must see something there: texture is left over too."""
+"""Share of the cycles in which the network must see a cluster at that place: texture leaves a residual too."""
 
 ADD_APART_PX = 0.6
+"""Smallest distance of an added cluster from every other."""
+
 COINCIDENCE_PX = 0.45
-"""Two clusters closer than this cannot be told apart."""
+"""Two clusters closer than this cannot be told apart; the dimmer one is removed."""
 
 SPLIT_PX = 0.2
-"""Spread of a cluster's light, beyond what noise explains, from which it is split."""
+"""A cluster is split if the places that its light comes from spread by more than this."""
 
 SPLIT_NOISE = 2.5
-SPLIT_STEP_PX = (0.3, 0.7)
+"""Spread that noise alone explains, as a multiple of its expected variance; it is added to :data:`SPLIT_PX` squared."""
 
+SPLIT_STEP_PX = (0.3, 0.7)
+"""Smallest and largest distance by which each half of a split cluster is moved."""
 
 SPREAD_STEP = 3
-"""Every so manyth row and column says how far residuals spread; a tile of ten cycles has pixels in plenty."""
+"""Only every third row and column is used to measure the noise; a tile of ten cycles has enough pixels."""
 
 
 @dataclass
 class _Fit:
-    """What moves from round to round."""
+    """The state of the search, changed in every round."""
 
     positions: NDArray[np.float64]
-    """(n, 2)."""
+    """(n, 2) y and x."""
     light: NDArray[np.float64]
-    """(n, cycles, 4)."""
+    """(n, cycles, 4) peak height of each spot, normalised units."""
     shifts: NDArray[np.float64]
-    """(cycles, 4, 2) of every image."""
+    """(cycles, 4, 2) shift y and x of every image."""
     sigma: NDArray[np.float64]
-    """(4,)."""
+    """(4,) width of the spots in each channel, pixels."""
     noise: NDArray[np.float64]
-    """(4,) of a pixel."""
+    """(4,) noise of a pixel in each channel, normalised units."""
     backgrounds: NDArray[np.float32]
     """(cycles, 4, H, W)."""
 
 
 @dataclass(frozen=True)
-class _Rest:
-    """What a round's fit leaves over."""
+class _Residual:
+    """The part of the images that a round's fit does not explain."""
 
     images: NDArray[np.float32]
     """(cycles, 4, H, W)."""
-    along: NDArray[np.float64]
-    """(n, cycles, 4, 2) distance that each image would move each cluster, times its light: pixels × height."""
+    moments: NDArray[np.float64]
+    """(n, cycles, 4, 2) step by which each image alone would move each cluster, multiplied by the cluster's light."""
 
 
 def localise(
@@ -102,7 +112,7 @@ def localise(
     channel_shift_px: NDArray[np.float32],
     seeds: NDArray[np.float32],
     support: NDArray[np.float32],
-    worked: Callable[[], None] = lambda: None,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> Scene:
     """Find the clusters of a tile.
 
@@ -112,12 +122,11 @@ def localise(
     drift_px, channel_shift_px : (cycles, 2) and (4, 2) from :func:`calib.registration.align`.
     seeds : (n, 2) clusters that the network is sure of, see :func:`calib.template.detections.merge`.
     support : (H, W) share of the cycles in which the network sees a cluster near the pixel.
-    worked : called now and then, so that a watchdog sees progress.
+    on_progress : called after every image, so that a watchdog sees progress.
 
     Returns
     -------
-    The scene, ordered by y, then x. Clusters just outside the image are among it: their light
-    reaches in.
+    The scene, ordered by y, then x. It includes clusters just outside the image whose light reaches into it.
     """
     cycles = len(images)
     fit = _Fit(
@@ -132,22 +141,27 @@ def localise(
     for index in range(ROUNDS):
         if len(fit.positions) == 0:
             break
-        rest = _round(fit, images, left, worked, chemistry=index >= CHEMISTRY_FROM)
-        fit.noise = _spread(rest.images)
-        split = _split(fit, rest) if index in SPLIT_AT else np.zeros((0, 2))
-        _move(fit, rest)
-        added = _left_over(fit, rest, support) if WIDTH_ROUNDS <= index < ADD_UNTIL else np.zeros((0, 2))
+        residual = _round(fit, images, left, on_progress, chemistry=index >= CHEMISTRY_FROM)
+        fit.noise = _spread(residual.images)
+        split = _split(fit, residual) if index in SPLIT_AT else np.zeros((0, 2))
+        _move(fit, residual)
+        added = _left_over(fit, residual, support) if WIDTH_ROUNDS <= index < ADD_UNTIL else np.zeros((0, 2))
         if index in SELECT_AT:
-            _keep(fit, ~not_one_more(fit.positions, fit.light, fit.sigma, fit.noise))
+            _keep(fit, ~spurious_clusters(fit.positions, fit.light, fit.sigma, fit.noise))
         _append(fit, np.concatenate([split, added]))
         _keep(fit, ~_coinciding(fit))
     return _scene(fit)
 
 
 def _round(
-    fit: _Fit, images: NDArray[np.float32], left: NDArray[np.float32], worked: Callable[[], None], *, chemistry: bool
-) -> _Rest:
-    """Fit the light of every image, and see what is left over; that is written to ``left``."""
+    fit: _Fit,
+    images: NDArray[np.float32],
+    left: NDArray[np.float32],
+    on_progress: Callable[[], None],
+    *,
+    chemistry: bool,
+) -> _Residual:
+    """Fit the light of every image, and write the residual images to ``left``."""
     shape = (images.shape[2], images.shape[3])
     neighbours = Neighbours.within(fit.positions, fit.sigma)
     channel_shift = fit.shifts.mean(axis=0)
@@ -156,9 +170,9 @@ def _round(
         crosstalk = estimate_crosstalk(fit.light)
         shown = usual_brightness(fit.light, crosstalk)
         expected = np.moveaxis(expected_light(np.moveaxis(fit.light, -1, 0), shown, crosstalk), 0, -1)
-    brightest = BRIGHTEST * float(np.median(fit.light.max(axis=2))) or np.inf
-    along = np.zeros((*fit.light.shape, 2))
-    # Of stacks of one image.
+    brightest = MAX_WIDTH_LIGHT * float(np.median(fit.light.max(axis=2))) or np.inf
+    moments = np.zeros((*fit.light.shape, 2))
+    # Each image is a stack of one image for the solver.
     sigmas = fit.sigma[:, None].copy()
     overlap = [
         overlaps((fit.positions + channel_shift[channel])[None], neighbours, sigmas[channel], shape)
@@ -166,7 +180,7 @@ def _round(
     ]
 
     def fit_image(cycle: int, channel: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Returns how much wider the lit spots are than they are taken to be, and their light."""
+        """Return by how much the lit spots are wider than assumed, and their light as weights."""
         sigma = sigmas[channel]
         spots = Spots((fit.positions + fit.shifts[cycle, channel])[None], sigma, shape)
         above = images[cycle, [channel]] - fit.backgrounds[cycle, channel]
@@ -176,11 +190,11 @@ def _round(
         rest = above - spots.draw(light)
         y, x, squared = (moment[0] for moment in spots.read_moments(rest))
         # The gradient of a spot is its height times distance over sigma²; its square integrates to pi / 2.
-        along[:, cycle, channel] = np.stack([y, x], axis=1) / (np.pi / 2 * sigma**2)
+        moments[:, cycle, channel] = np.stack([y, x], axis=1) / (np.pi / 2 * sigma**2)
         fit.backgrounds[cycle, channel] += background_step(rest, fit.noise[[channel]])[0]
         fit.light[:, cycle, channel] = light[0]
         left[cycle, channel] = rest[0]
-        worked()
+        on_progress()
         shown = light[0] > 0
         return squared[shown] / (np.pi * sigma**3 * light[0, shown]), np.minimum(light[0, shown], brightest)
 
@@ -188,33 +202,33 @@ def _round(
     for channel in range(4):
         wider, lit = (np.concatenate(of_cycles) for of_cycles in zip(*widths[channel::4], strict=True))
         step = STEP * np.clip(_weighted_median(wider, lit**2), -0.2, 0.2)
-        fit.sigma[channel] = np.clip(fit.sigma[channel] + step, SIGMA_LEAST_PX, SIGMA_MOST_PX)
-    return _Rest(left, along)
+        fit.sigma[channel] = np.clip(fit.sigma[channel] + step, MIN_SIGMA_PX, MAX_SIGMA_PX)
+    return _Residual(left, moments)
 
 
-def _move(fit: _Fit, rest: _Rest) -> None:
+def _move(fit: _Fit, residual: _Residual) -> None:
     """Gauss-Newton steps of clusters and images, weighted by light and noise."""
     lit = np.maximum(fit.light, 0) / fit.noise**2
-    pull = lit[..., None] * rest.along
+    pull = lit[..., None] * residual.moments
     weight = (lit * np.maximum(fit.light, 0))[..., None]
-    # A cluster that hardly shows has no say about where it is.
+    # The constant keeps clusters of little light where they are.
     steps = pull.sum(axis=(1, 2)) / (weight.sum(axis=(1, 2)) + 2 / np.pi)
-    fit.positions += STEP * np.clip(steps, -STEP_MOST_PX, STEP_MOST_PX)
-    shifts = np.clip(pull.sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9), -STEP_MOST_PX, STEP_MOST_PX)
-    # What all images share is where the clusters are.
+    fit.positions += STEP * np.clip(steps, -MAX_STEP_PX, MAX_STEP_PX)
+    shifts = np.clip(pull.sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9), -MAX_STEP_PX, MAX_STEP_PX)
+    # A shift that all images share belongs to the positions of the clusters.
     fit.shifts += STEP * (shifts - shifts.mean(axis=(0, 1)))
 
 
-def _split(fit: _Fit, rest: _Rest) -> NDArray[np.float64]:
-    """Move clusters whose light comes from two places to one of them; returns (m, 2) the others.
+def _split(fit: _Fit, residual: _Residual) -> NDArray[np.float64]:
+    """Move every cluster whose light comes from two places to one of them, and return the (m, 2) other places.
 
-    Each image in which a cluster is lit says where its light comes from; the largest eigenvalue of
-    the weighted covariance of these places is compared with what noise explains.
+    Each image in which a cluster is lit shows where its light comes from. The largest eigenvalue of
+    the weighted covariance of these places is compared with the variance that noise explains.
     """
     lit = np.maximum(fit.light, 0)
     used = np.where(lit > 0.3 * lit.max(axis=2, keepdims=True), lit / fit.noise, 0.0)
     total = (used**2).sum(axis=(1, 2)) + 1e-9
-    places = np.clip(rest.along / np.maximum(lit, 1e-9)[..., None], -2, 2)
+    places = np.clip(residual.moments / np.maximum(lit, 1e-9)[..., None], -2, 2)
     mean = (used[..., None] ** 2 * places).sum(axis=(1, 2)) / total[:, None]
     away = places - mean[:, None, None]
     yy, xx, yx = ((used**2 * away[..., a] * away[..., b]).sum(axis=(1, 2)) / total for a, b in ((0, 0), (1, 1), (0, 1)))
@@ -229,21 +243,21 @@ def _split(fit: _Fit, rest: _Rest) -> NDArray[np.float64]:
     return np.asarray(others)
 
 
-def _left_over(fit: _Fit, rest: _Rest, support: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(m, 2) places where the light left over is significant, averaged over the cycles."""
+def _left_over(fit: _Fit, residual: _Residual, support: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(m, 2) places where the residual is significant on average over the cycles."""
 
     def brightest_of(cycle: int) -> NDArray[np.float32]:
         brightest = np.full(support.shape, -np.inf, np.float32)
-        for channel, image in enumerate(rest.images[cycle]):
+        for channel, image in enumerate(residual.images[cycle]):
             sigma = float(fit.sigma[channel])
-            # A normalised Gaussian filter times this has the noise of one pixel.
+            # Multiplied by this factor, a normalised Gaussian filter has noise of variance 1.
             matched = gaussian_filter(image, sigma) * (2 * np.sqrt(np.pi) * sigma / fit.noise[channel])
             moved = shift(matched, -fit.shifts[cycle, channel], order=1, mode="nearest")
             np.maximum(brightest, moved, out=brightest)
-        return np.asarray(np.minimum(brightest, ADD_MOST) / len(rest.images), np.float32)
+        return np.asarray(np.minimum(brightest, ADD_MAX_CYCLE) / len(residual.images), np.float32)
 
     mean = np.zeros(support.shape, np.float32)
-    for brightest in in_parallel(brightest_of, [(cycle,) for cycle in range(len(rest.images))]):
+    for brightest in in_parallel(brightest_of, [(cycle,) for cycle in range(len(residual.images))]):
         mean += brightest
     peaks = (mean == maximum_filter(mean, 3)) & (mean > ADD_SIGNIFICANCE) & (support > ADD_SUPPORT)
     places = np.argwhere(peaks).astype(np.float64)
@@ -253,7 +267,7 @@ def _left_over(fit: _Fit, rest: _Rest, support: NDArray[np.float32]) -> NDArray[
 
 
 def _coinciding(fit: _Fit) -> NDArray[np.bool_]:
-    """(n,) clusters that have moved onto a brighter one."""
+    """(n,) whether a cluster has moved onto a brighter one."""
     light = fit.light.max(axis=2).sum(axis=1)
     gone = np.zeros(len(light), bool)
     pairs = cKDTree(fit.positions).query_pairs(COINCIDENCE_PX, output_type="ndarray")
@@ -286,7 +300,7 @@ def _scene(fit: _Fit) -> Scene:
 
 
 def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-    """Value with half of the weight below it, so that things of another shape do not move it; 0 for none."""
+    """Value with half of the weight below it, 0 for no values; dust and debris hardly change it."""
     if len(values) == 0:
         return 0.0
     order = np.argsort(values)
@@ -295,12 +309,12 @@ def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) 
 
 
 def _pixel_noise(images: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(4,) from differences of neighbouring pixels, which spots hardly touch."""
+    """(4,) noise of a pixel, from differences of neighbouring pixels, which spots change little."""
     return np.asarray(_spread(np.diff(images, axis=3)) / np.sqrt(2))
 
 
 def _spread(images: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(4,) robust standard deviation about zero; at least a trace, so that blank images divide nothing by zero."""
+    """(4,) robust standard deviation about zero; at least 1e-6, because later steps divide by it."""
     some = images[:, :, ::SPREAD_STEP, ::SPREAD_STEP]
     spread = [1.4826 * float(np.median(np.abs(some[:, channel]))) for channel in range(4)]
     return np.asarray(np.maximum(spread, 1e-6), np.float64)

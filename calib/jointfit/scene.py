@@ -19,7 +19,7 @@ class Scene:
     brightness: NDArray[np.float64]
     """(n,) peak height of the cluster's spot when lit, normalised units."""
     channel_shift_px: NDArray[np.float64]
-    """(4, 2)."""
+    """(4, 2) shift of each channel, y and x."""
     sigma_px: NDArray[np.float64]
     """(4,) width of a spot in each channel."""
     noise: NDArray[np.float64]
@@ -29,7 +29,7 @@ class Scene:
 
     @cached_property
     def neighbours(self) -> Neighbours:
-        """Clusters that share light: the same in every cycle, for all move together."""
+        """Pairs of clusters that share light; they are the same in every cycle, because all clusters move together."""
         return Neighbours.within(self.positions, self.sigma_px)
 
 
@@ -47,10 +47,10 @@ def crowding(scene: Scene) -> NDArray[np.float64]:
 
 
 def crowding_beyond(scene: Scene, shape: tuple[int, ...], drift_px: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(n,) the same of clusters that are not known: those beyond the edges of the template or of a cycle's images.
+    """(n,) light of unknown clusters beyond the edges of the template or of a cycle's images, as in :func:`crowding`.
 
-    What lies behind an edge is taken to be as bright as the tile is on average: of an even brightness
-    ``B`` a pixel, a spot at a distance ``d`` from the edge receives ``4 pi sigma² B Phi(-d / sqrt(2) sigma)``.
+    The area beyond an edge is assumed to be as bright as the tile on average. From an even brightness ``B`` per
+    pixel, a spot at a distance ``d`` from the edge receives ``4 pi sigma² B Phi(-d / sqrt(2) sigma)``.
     """
     sigma = float(scene.sigma_px.mean())
     light = np.maximum(scene.brightness, 1e-6)

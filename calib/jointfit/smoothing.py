@@ -1,4 +1,4 @@
-"""Images of a template side by side: SciPy's filters and NumPy's arithmetic let other threads run."""
+"""Fast smoothing with broad Gaussians, and threads for the images of a template."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -12,26 +12,30 @@ from calib.jointfit.arrays import Array, library_of
 T = TypeVar("T")
 
 THREADS = min(8, len(os.sched_getaffinity(0)))
-"""At most eight: each holds several images' worth of memory."""
+"""There are at most eight threads, because each needs the memory of several images."""
 
 
 def in_parallel(function: Callable[..., T], arguments: Sequence[tuple[int, ...]]) -> list[T]:
-    """Results of calls that do not depend on each other, in the order of their arguments."""
+    """Call a function in threads and return its results in the order of the arguments.
+
+    SciPy's filters and NumPy's arithmetic release the interpreter's lock, so that the threads run at the same time.
+    """
     with ThreadPoolExecutor(THREADS, thread_name_prefix="template") as pool:
         return list(pool.map(lambda given: function(*given), arguments))
 
 
 COARSENING_PX2 = 1.0
-"""Variance that a mean of two pixels, 1/4, and interpolation between such means, 3/4, add along an axis."""
+"""Variance that coarsening adds along an axis: 1/4 by the mean of two pixels, 3/4 by interpolating such means."""
 
 
 def broad_blur(images: Array, sigma_px: float) -> Array:
-    """(b, H, W) float32 images, (b, H, W), under a Gaussian of at least 3 px, mirrored at the edges; at the far edge
-    of an odd number of pixels one pixel farther out.
+    """Smooth (b, H, W) float32 images with a Gaussian of at least 3 px.
 
-    Means of 2 × 2 pixels are blurred, and what is between them is interpolated: a third of the time of
-    :func:`scipy.ndimage.gaussian_filter`. What is smooth stays the same; of white noise, each pixel's share
-    lands up to half a pixel from its place, which at 5 px is 0.6 % of the noise.
+    Images are mirrored at their edges; where an axis has an odd number of pixels, its last pixel is repeated first.
+
+    Means of 2 × 2 pixels are smoothed and then interpolated, in a third of the time of
+    :func:`scipy.ndimage.gaussian_filter`. Smooth images do not change by this; white noise moves by up to half a
+    pixel, which at 5 px changes 0.6 % of it.
     """
     library = library_of(images)
     height, width = images.shape[-2:]

@@ -1,4 +1,4 @@
-"""Conjugate gradients for the joint fit: linear cost, warm starts, all images of a stack at once."""
+"""Conjugate gradients for the joint fit: linear cost, warm starts, several images in one call."""
 
 from calib.jointfit.arrays import Array, library_of
 from calib.jointfit.neighbours import Overlap
@@ -10,16 +10,18 @@ TOLERANCE = 1e-3
 def solve(overlap: Overlap, ridge: Array, wanted: Array, start: Array) -> Array:
     """Solve ``(overlap + ridge) x = wanted`` by conjugate gradients with Jacobi preconditioning.
 
-    The images of a stack are systems of their own; one that is solved waits for the others.
+    Each of the b images is a separate system; a system that is solved does not change while the others continue.
 
     Parameters
     ----------
-    overlap : positive semidefinite.
-    ridge : (b, 1).
-    wanted, start : (b, n).
+    overlap : positive semidefinite matrices.
+    ridge : (b, 1) added to their diagonals.
+    wanted, start : (b, n) right-hand sides and first solutions.
     """
     library = library_of(wanted)
-    left_over, combined, advanced, turned = (library.fused(one) for one in (_left_over, _combined, _advanced, _turned))
+    left_over, combined, next_solution, next_direction = (
+        library.fused(one) for one in (_left_over, _combined, _next_solution, _next_direction)
+    )
 
     def dot(a: Array, b: Array) -> Array:
         return library.dot(a, b, axis=1, keepdims=True)
@@ -34,10 +36,10 @@ def solve(overlap: Overlap, ridge: Array, wanted: Array, start: Array) -> Array:
     for _ in range(ITERATIONS):
         if (library.to_host(length) <= most).all():
             break
-        pushed = combined(overlap.others(direction), scale, direction)
-        x, rest, step = advanced(x, rest, direction, pushed, scale, length, dot(direction, pushed), enough)
+        product = combined(overlap.others(direction), scale, direction)
+        x, rest, step = next_solution(x, rest, direction, product, scale, length, dot(direction, product), enough)
         before, length = length, dot(rest, step)
-        direction = turned(step, direction, length, before, enough)
+        direction = next_direction(step, direction, length, before, enough)
     return x
 
 
@@ -49,19 +51,19 @@ def _combined(start: Array, factor: Array, direction: Array) -> Array:
     return start + factor * direction
 
 
-def _advanced(
-    x: Array, rest: Array, direction: Array, pushed: Array, scale: Array, length: Array, weight: Array, enough: Array
+def _next_solution(
+    x: Array, rest: Array, direction: Array, product: Array, scale: Array, length: Array, weight: Array, enough: Array
 ) -> tuple[Array, Array, Array]:
-    """The next solution, what it leaves over, and that preconditioned."""
+    """Return the next solution, its residual, and the preconditioned residual."""
     share = _ratio(length, weight, enough)
-    rest = rest - share * pushed
+    rest = rest - share * product
     return x + share * direction, rest, rest / scale
 
 
-def _turned(step: Array, direction: Array, length: Array, before: Array, enough: Array) -> Array:
+def _next_direction(step: Array, direction: Array, length: Array, before: Array, enough: Array) -> Array:
     return step + _ratio(length, before, enough) * direction
 
 
-def _ratio(length: Array, below: Array, enough: Array) -> Array:
-    """``length / below``; 0 for a system that is solved, where both may be 0."""
-    return (length > enough) * length / (below + (length <= enough))
+def _ratio(length: Array, divisor: Array, enough: Array) -> Array:
+    """``length / divisor``; 0 for a system whose squared residual is small ``enough``, where both may be 0."""
+    return (length > enough) * length / (divisor + (length <= enough))

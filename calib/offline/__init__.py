@@ -1,1 +1,1 @@
-"""Learning from images: simulation, training and evaluation. The running daemon imports none of it."""
+"""Learning from images: simulation, training and evaluation. The running daemon imports nothing from here."""

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from seqd_client.errors import SeqdError
 
 
@@ -16,7 +14,7 @@ class UsageError(SeqdError):
 
 @contextmanager
 def learning_installed(what: str, *, extra: str = "train") -> Iterator[None]:
-    """Say which extra to install where a library that only learning needs is missing.
+    """Name the extra to install if an import inside does not find a library.
 
     Raises
     ------
@@ -28,14 +26,3 @@ def learning_installed(what: str, *, extra: str = "train") -> Iterator[None]:
         if (error.name or "").partition(".")[0] in {"calib", "engines", "daemon"}:
             raise
         raise UsageError(f"{what} needs {error.name}: pip install 'seqd[{extra}]'") from error
-
-
-def bar() -> Progress:
-    """A bar on standard error with what is done and what is left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )

@@ -55,7 +55,7 @@ def read_image(path: Path) -> NDArray[np.uint16]:
 
 
 def check_images(root: Path, info: RunInfo) -> None:
-    """Look at the first image before a run is begun with a wrong folder.
+    """Check the first image, so that no run starts with a wrong folder.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def read_run_info(root: Path) -> RunInfo:
 
     Raises
     ------
-    RunFolderError : the file is missing, not XML, or lacks or contradicts what a run needs.
+    RunFolderError : the file is missing or is not XML, or its entries are incomplete or contradict each other.
     """
     path = root / RUN_INFO
     try:

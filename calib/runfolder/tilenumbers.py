@@ -23,7 +23,7 @@ class Naming(StrEnum):
 
 
 @dataclass(frozen=True)
-class Place:
+class TilePlace:
     """Where on the flow cell a tile lies; all count from 1."""
 
     surface: int
@@ -41,16 +41,16 @@ class Layout:
     surfaces: int
     swaths: int
     sections: int
-    """Sections of a lane, each with a camera of its own; 1 where numbers do not tell."""
+    """Sections of a lane, each with its own camera; 1 if the numbers have no section."""
     tiles: int
     """Tiles of a swath, or of a section of it."""
 
-    def place(self, tile: int) -> Place:
-        """Where the tile of a number lies."""
+    def place(self, tile: int) -> TilePlace:
+        """Return the place of the tile with this number."""
         return _place(self.naming, tile)
 
 
-class Numbered(Protocol):
+class LaneTile(Protocol):
     """A tile of a lane."""
 
     @property
@@ -59,7 +59,7 @@ class Numbered(Protocol):
     def tile(self) -> int: ...
 
 
-def layout_of(tiles: Collection[Numbered]) -> Layout:
+def layout_of(tiles: Collection[LaneTile]) -> Layout:
     """The smallest layout that holds all tiles, by their numbers."""
     numbers = {one.tile for one in tiles}
     naming = next(kind for kind in Naming if all(_fits(kind, number) for number in numbers))
@@ -84,11 +84,11 @@ def _fits(naming: Naming, number: int) -> bool:
     return place.surface in (1, 2) and 0 not in (place.swath, place.section, place.tile)
 
 
-def _place(naming: Naming, number: int) -> Place:
+def _place(naming: Naming, number: int) -> TilePlace:
     match naming:
         case Naming.FOUR_DIGIT:
-            return Place(number // 1000, number // 100 % 10, 1, number % 100)
+            return TilePlace(number // 1000, number // 100 % 10, 1, number % 100)
         case Naming.FIVE_DIGIT:
-            return Place(number // 10000, number // 1000 % 10, number // 100 % 10, number % 100)
+            return TilePlace(number // 10000, number // 1000 % 10, number // 100 % 10, number % 100)
         case Naming.ABSOLUTE:
-            return Place(1, 1, 1, number)
+            return TilePlace(1, 1, 1, number)

@@ -1,4 +1,4 @@
-"""Where the network sees clusters: in each of the first cycles, and over them together."""
+"""Clusters that the network detects: in each of the first cycles, and in all of them together."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,19 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, shift, uniform_filter
 from scipy.spatial import cKDTree
 
-DETECTION_LEAST = 0.08
+MIN_DETECTION = 0.08
 """Probability below which a pixel is no detection."""
 
 KERNEL_PX = 0.4
 """Spread of one cluster's detections over the cycles."""
 
 RESOLUTION_PX = 0.8
-"""Two clusters closer than this are one."""
+"""Two candidates closer than this are taken as one cluster."""
 
 REACH_PX = 1.2
 """A detection farther than this from every cluster belongs to none."""
 
-SUPPORT_LEAST = 0.45
+MIN_SUPPORT = 0.45
 """Share of the cycles that must show a cluster."""
 
 ROUNDS = 3
@@ -46,12 +46,12 @@ def detect(
     Parameters
     ----------
     probabilities : (5, H, W) of one cycle.
-    drift_px, channel_shift_px : (2,) and (4, 2), taken off the positions.
+    drift_px, channel_shift_px : (2,) and (4, 2), subtracted from the positions.
     """
     positions, masses = [], []
     for channel in range(4):
         plane = probabilities[channel + 1]
-        peaks = (plane == maximum_filter(plane, 3)) & (plane > DETECTION_LEAST)
+        peaks = (plane == maximum_filter(plane, 3)) & (plane > MIN_DETECTION)
         y, x = np.nonzero(peaks)
         padded = np.pad(plane, 1)
         taps = np.arange(3)
@@ -65,7 +65,7 @@ def detect(
 
 
 def merge(
-    detections: list[Detections], *, shape: tuple[int, int], support_least: float = SUPPORT_LEAST
+    detections: list[Detections], *, shape: tuple[int, int], min_support: float = MIN_SUPPORT
 ) -> NDArray[np.float32]:
     """Cluster positions from the detections of several cycles.
 
@@ -78,7 +78,7 @@ def merge(
     ----------
     detections : one for each template cycle.
     shape : (H, W) of the tile; positions outside are dropped.
-    support_least : share of the cycles that must show a cluster.
+    min_support : share of the cycles that must show a cluster.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def merge(
             axis=1,
         )
         shown = _support(owner[near], cycle[near], mass[near], len(centres), len(detections))
-        kept = (total > 0) & (shown >= support_least)
+        kept = (total > 0) & (shown >= min_support)
         centres = moved[kept] / total[kept, None]
     inside = np.all((centres >= -0.5) & (centres < np.array(shape) - 0.5), axis=1)
     centres = centres[inside]
@@ -128,7 +128,7 @@ def support(
 
 
 def _density_maxima(positions: NDArray[np.float64], mass: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Detections that stand where detections are densest, no two closer than the resolution."""
+    """(k, 2) positions of the detections with the highest density around them, no two closer than the resolution."""
     if len(positions) == 0:
         return np.zeros((0, 2))
     pairs = cKDTree(positions).query_pairs(3 * KERNEL_PX, output_type="ndarray")
@@ -140,7 +140,7 @@ def _density_maxima(positions: NDArray[np.float64], mass: NDArray[np.float64]) -
         + np.bincount(first, kernel * mass[second], minlength=len(mass))
         + np.bincount(second, kernel * mass[first], minlength=len(mass))
     )
-    # Ranks make the order strict, so of two equals one wins.
+    # Ranks make the order strict, so that of two detections of equal density only one is kept.
     rank = np.empty(len(density), np.int64)
     rank[np.argsort(density, kind="stable")] = np.arange(len(density))
     close = pairs[squared < RESOLUTION_PX**2]
@@ -157,6 +157,9 @@ def _support(
     clusters: int,
     cycles: int,
 ) -> NDArray[np.float64]:
-    """(clusters,) mean over the cycles of the probability that a cycle shows the cluster."""
+    """(clusters,) mean over the cycles of the probability that a cycle shows the cluster.
+
+    ``owner``, ``cycle`` and ``mass`` are the nearest cluster, the cycle and the probability of each detection.
+    """
     shown = np.bincount(owner * cycles + cycle, mass, minlength=clusters * cycles)
     return np.asarray(np.minimum(shown, 1.0).reshape(clusters, cycles).mean(axis=1))

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.calling.reading import Reading, fitted_reading, network_reading
+from calib.calling.signals import Signals, fitted_signals, network_signals
 from calib.jointfit.fitcycle import FittedCycle, fit_cycle
 from calib.jointfit.localise import localise
 from calib.jointfit.scene import Scene, crowding, crowding_beyond
@@ -22,22 +22,22 @@ MapOf = Callable[[NDArray[np.uint16], Normalisation], NDArray[np.float32]]
 """Runs the network: (4, H, W) pixels to the (5, H, W) probability map. Several threads call it at once."""
 
 SEED_SUPPORT = 0.3
-"""Share of the cycles that must show a cluster for the joint localisation to begin with it."""
+"""The joint localisation starts with the clusters that the network sees in at least this share of the cycles."""
 
 NETWORK_NEED = 0.4
-"""Share of the cycles in which the network must see a cluster amid nothing but structure."""
+"""Share of the cycles in which the network must see a cluster if the residual around it is all structure."""
 
 
 @dataclass(frozen=True)
 class TileTemplate:
-    """What is known of a tile."""
+    """Clusters, optics and geometry of a tile."""
 
     positions: NDArray[np.float32]
-    """(n, 2) y and x of the clusters that are called, in the cycle that the others were aligned to (the
-    first, if it was fit), mean of the channels."""
+    """(n, 2) y and x of the clusters that are called, mean of the channels, in the cycle that the others were aligned
+    to (usually the first)."""
     normalisation: Normalisation
     channel_shift_px: NDArray[np.float32]
-    """(4, 2)."""
+    """(4, 2) shift of each channel, y and x."""
     reference: NDArray[np.float32]
     """(H, W) band-passed picture that later cycles are registered to."""
     scene: Scene | None = None
@@ -53,16 +53,16 @@ class TileTemplate:
         """(4, n, 2) where each channel of a cycle shows each cluster."""
         return (self.positions[None] + drift_px + self.channel_shift_px[:, None]).astype(np.float32)
 
-    def reading(
+    def signals(
         self, fitted: FittedCycle | None, drift_px: NDArray[np.float32], centres: NDArray[np.float32] | None
-    ) -> Reading:
-        """What a cycle shows of the clusters that are called; of fit and network, one is there at least."""
+    ) -> Signals:
+        """Signals of the called clusters in one cycle, from the fit, the network, or both."""
         if self.scene is None or self.called is None or fitted is None:
             assert centres is not None
-            return network_reading(centres)
+            return network_signals(centres)
         shape = self.reference.shape
         beyond = crowding_beyond(self.scene, shape, drift_px)
-        return fitted_reading(
+        return fitted_signals(
             fitted,
             self.scene,
             called=self.called,
@@ -81,11 +81,11 @@ def make_template(
     images: list[NDArray[np.uint16]],
     probability_map: MapOf,
     readout: Readout,
-    worked: Callable[[], None] = lambda: None,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> TileTemplate:
-    """Template from the images of a tile's first cycles, at least one; those that match no other are left out.
+    """Make the template from a tile's first cycles, at least one; cycles that match no other are left out.
 
-    ``worked`` is called now and then, so that a watchdog sees progress.
+    ``on_progress`` is called after every step, so that a watchdog sees progress.
     """
     shape = (images[0].shape[1], images[0].shape[2])
     normalisation = estimate_normalisation(np.stack(images))
@@ -103,9 +103,9 @@ def make_template(
         whole,
         drift_px=alignment.drift_px,
         channel_shift_px=alignment.channel_shift_px,
-        seeds=_merged(maps, alignment, shape, support_least=SEED_SUPPORT),
+        seeds=_merged(maps, alignment, shape, min_support=SEED_SUPPORT),
         support=support(maps, drift_px=alignment.drift_px, channel_shift_px=alignment.channel_shift_px),
-        worked=worked,
+        on_progress=on_progress,
     )
     positions = scene.positions.astype(np.float32)
     inside = np.flatnonzero(_inside(positions, shape))
@@ -117,7 +117,7 @@ def make_template(
         scene=scene,
         called=inside,
     )
-    kept = _clusters(template, whole, maps, alignment.drift_px, worked)
+    kept = _clusters(template, whole, maps, alignment.drift_px, on_progress)
     return replace(template, positions=template.positions[kept], called=inside[kept])
 
 
@@ -126,20 +126,18 @@ def _clusters(
     images: NDArray[np.float32],
     maps: list[NDArray[np.float32]],
     drift_px: NDArray[np.float32],
-    worked: Callable[[], None],
+    on_progress: Callable[[], None],
 ) -> NDArray[np.bool_]:
-    """(n,) which of a template are clusters: what stands out of structured surroundings is one only where the
-    network says so.
-    """
+    """(n,) whether a candidate is a cluster. In structured surroundings the network must see it in enough cycles."""
     assert template.scene is not None
     scene = template.scene
 
     def read(index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Evidence for any base, and the texture around; (n,) each."""
+        """Return the evidence for any base and the texture around the cluster, (n,) each."""
         drift = drift_px[index]
         centres = read_centres(maps[index], template.positions_in(drift))
-        worked()
-        return centres.sum(axis=1), template.reading(fit_cycle(images[index], scene, drift), drift, centres).texture
+        on_progress()
+        return centres.sum(axis=1), template.signals(fit_cycle(images[index], scene, drift), drift, centres).texture
 
     seen, texture = zip(*in_parallel(read, [(index,) for index in range(len(images))]), strict=True)
     return np.asarray(np.mean(seen, axis=0) >= NETWORK_NEED * np.mean(texture, axis=0))
@@ -150,11 +148,11 @@ def _inside(positions: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[n
 
 
 def _merged(
-    maps: list[NDArray[np.float32]], alignment: Alignment, shape: tuple[int, int], **support_least: float
+    maps: list[NDArray[np.float32]], alignment: Alignment, shape: tuple[int, int], **min_support: float
 ) -> NDArray[np.float32]:
     channel_shift_px = alignment.channel_shift_px
     found = [
         detect(seen, drift_px=drift, channel_shift_px=channel_shift_px)
         for seen, drift in zip(maps, alignment.drift_px, strict=True)
     ]
-    return merge(found, shape=shape, **support_least)
+    return merge(found, shape=shape, **min_support)

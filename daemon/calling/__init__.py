@@ -1,1 +1,1 @@
-"""Tile images in, calls out, with an engine that is opened again when it fails."""
+"""From tile images to committed calls, with an engine that is opened again when it fails."""

@@ -1,110 +1,104 @@
-"""Readings in, calls out: a cycle is called when the cycles that it is corrected with are read."""
+"""The cycle caller: signals in, committed calls out; a cycle is called when the cycles that correct it are read."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-import structlog
-from numpy.typing import NDArray
 from seqd_client.runinfo import TileId
 from seqd_client.status import CycleStatus
 
-from calib.calling.callcycle import call_cycle
+from calib.calling.callcycle import CalledCycle, call_cycle
 from calib.calling.inphase import AHEAD, BACK
-from calib.calling.reading import Reading
-from calib.imagequality import ImageQuality
+from calib.calling.signals import Signals
 from calib.phasing import NeighbourLight, estimate_phasing
-from daemon.record.runrecord import CycleResult, RunOutput
+from calib.template.tiletemplate import TileTemplate
+from daemon.calling.signalstore import SignalStore
+from daemon.record.runrecord import CommittedCycle, CommittedTemplate, ReadOutcome, RunRecord
 from engines.bundles.bundle import QualityTable
 
-log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class ReadCycle:
-    """What became of a tile-cycle before it is called; called ones have a reading in the spool."""
-
-    cycle: int
-    status: CycleStatus
-    frames: int
-    reason: str = ""
-    drift_px: NDArray[np.float32] | None = None
-    images: ImageQuality | None = None
-    engine_s: float | None = None
+Observer = Callable[[CommittedTemplate | CommittedCycle], None]
+"""A function that is called with every template and every tile-cycle after it was committed."""
 
 
 @dataclass
-class _Tile:
+class _TileProgress:
     neighbours: dict[int, NeighbourLight]
-    """By cycle, of the whole run."""
-    waiting: deque[ReadCycle] = field(default_factory=deque)
+    """Light of strands that are out of step, by cycle of the run, as far as it could be measured."""
+    waiting: deque[ReadOutcome] = field(default_factory=deque)
+    """Cycles that are read and not committed."""
 
 
-class Sequencer:
-    """Keeps the readings of each tile in the spool until they can be called, and commits the calls.
+class CycleCaller:
+    """Makes the calls of cycles and commits them.
 
-    The calls before and what strands out of step showed are in the output; a restart finds them there.
+    The signals of a cycle wait until the next ``AHEAD`` cycles of its read have signals too. The calls before, and the
+    light of strands that are out of step, come from the record, where a restart finds them.
     """
 
-    def __init__(self, output: RunOutput, quality: QualityTable) -> None:
-        self._output, self._quality = output, quality
-        self._tiles: dict[TileId, _Tile] = {}
+    def __init__(self, record: RunRecord, quality: QualityTable, observer: Observer) -> None:
+        self._record, self._quality, self._observer = record, quality, observer
+        self._signals = SignalStore(record.files, record.retry)
+        self._tiles: dict[TileId, _TileProgress] = {}
 
     def begin(self, tile: TileId) -> None:
-        """Take up a tile whose template stands."""
-        seen = self._output.patience("ledger", lambda: self._output.ledger.neighbour_light(tile))
-        self._tiles[tile] = _Tile(seen)
+        """Begin, or continue, a tile that has a committed template."""
+        neighbours = self._record.retry("ledger", lambda: self._record.ledger.neighbour_light(tile))
+        self._tiles[tile] = _TileProgress(neighbours)
 
-    def take(self, tile: TileId, read: ReadCycle, reading: Reading | None) -> None:
-        """Take the next cycle of a tile; commits every cycle that has waited for it."""
-        if reading is not None:
-            self._output.keep_reading(tile, read.cycle, reading.packed())
-        here = self._tiles[tile]
-        here.waiting.append(read)
-        while here.waiting and here.waiting[-1].cycle >= min(
-            here.waiting[0].cycle + AHEAD, self._cycles_with(here.waiting[0].cycle)[-1]
-        ):
-            self._output.commit(tile, self._result(tile, here))
-            self._output.drop_reading(tile, here.waiting.popleft().cycle)
+    def begin_with(self, tile: TileId, template: TileTemplate) -> None:
+        """Commit the template of a tile, and begin the tile."""
+        self._observer(self._record.commit_template(tile, template))
+        self.begin(tile)
 
-    def _cycles_with(self, cycle: int) -> range:
-        """1-based cycles of the read that a cycle is in."""
-        info = self._output.info
+    def take(self, tile: TileId, outcome: ReadOutcome, signals: Signals | None) -> None:
+        """Take the next cycle of a tile, and commit the cycles that can be called now.
+
+        Parameters
+        ----------
+        signals : the signals of a cycle with the status ``CALLED``, else None.
+
+        Raises
+        ------
+        OutputError : a file cannot be written.
+        """
+        if signals is not None:
+            self._signals.put(tile, outcome.cycle, signals)
+        progress = self._tiles[tile]
+        progress.waiting.append(outcome)
+        while progress.waiting and outcome.cycle >= self._last_needed(progress.waiting[0].cycle):
+            committed = self._record.commit(tile, progress.waiting[0], self._called(tile, progress))
+            self._observer(committed)
+            self._signals.drop(tile, progress.waiting.popleft().cycle)
+
+    def _cycles_of_read_with(self, cycle: int) -> range:
+        """The 1-based cycles of the read that contains a cycle."""
+        info = self._record.info
         return next(cycles for cycles in map(info.cycles_of, info.reads) if cycle in cycles)
 
-    def _result(self, tile: TileId, here: _Tile) -> CycleResult:
-        """The calls of the cycle that has waited longest."""
-        read, *after = here.waiting
-        if read.status is not CycleStatus.CALLED:
-            return CycleResult(read.cycle, read.status, read.frames, reason=read.reason)
-        cycles = self._cycles_with(read.cycle)
-        seen = {cycle - cycles.start + 1: light for cycle, light in here.neighbours.items() if cycle in cycles}
+    def _last_needed(self, cycle: int) -> int:
+        """The last cycle that has to be read before a cycle is called."""
+        return min(cycle + AHEAD, self._cycles_of_read_with(cycle)[-1])
+
+    def _called(self, tile: TileId, progress: _TileProgress) -> CalledCycle | None:
+        """Call the cycle that has waited longest; None where it is missing or failed."""
+        outcome, *later = progress.waiting
+        if outcome.status is not CycleStatus.CALLED:
+            return None
+        cycles = self._cycles_of_read_with(outcome.cycle)
+        seen = {cycle - cycles.start + 1: light for cycle, light in progress.neighbours.items() if cycle in cycles}
         called = call_cycle(
-            self._reading(tile, read),
+            self._signals.get(tile, outcome.cycle),
             [
-                self._reading(tile, later) if later.status is CycleStatus.CALLED else None
-                for later in after
-                if later.cycle in cycles
+                self._signals.get(tile, after.cycle) if after.status is CycleStatus.CALLED else None
+                for after in later
+                if after.cycle in cycles
             ],
-            self._output.calls(tile, range(max(cycles.start, read.cycle - BACK), read.cycle)),
-            cycle=read.cycle - cycles.start + 1,
+            self._record.calls(tile, range(max(cycles.start, outcome.cycle - BACK), outcome.cycle)),
+            cycle=outcome.cycle - cycles.start + 1,
             phasing=estimate_phasing(seen),
-            purity=self._output.purity(tile, read.cycle - 1),
+            purity=self._record.chastity(tile, outcome.cycle - 1),
             quality=self._quality,
         )
         if called.neighbours is not None:
-            here.neighbours[read.cycle] = called.neighbours
-        return CycleResult(
-            read.cycle,
-            CycleStatus.CALLED,
-            read.frames,
-            calls=called.calls,
-            chastity=called.chastity,
-            drift_px=read.drift_px,
-            neighbours=called.neighbours,
-            images=read.images,
-            engine_s=read.engine_s,
-        )
-
-    def _reading(self, tile: TileId, read: ReadCycle) -> Reading:
-        return Reading.unpacked(self._output.reading(tile, read.cycle))
+            progress.neighbours[outcome.cycle] = called.neighbours
+        return called

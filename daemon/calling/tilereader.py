@@ -1,8 +1,7 @@
-"""The caller: tile images in, committed calls out."""
+"""The tile reader: tile images in, signals of clusters out, with an engine that may fail."""
 
 import time
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,105 +10,111 @@ from numpy.typing import NDArray
 from seqd_client.runinfo import CHANNELS, TileId
 from seqd_client.status import CycleStatus
 
-from calib.calling.reading import Reading
+from calib.calling.signals import Signals
 from calib.imagequality import image_quality
 from calib.jointfit.fitcycle import FittedCycle
 from calib.normalisation import Normalisation
 from calib.registration import RegistrationError
 from calib.template.tiletemplate import MapOf, TileTemplate, make_template
-from daemon.calling.cyclecaller import ReadCycle, Sequencer
-from daemon.calling.supervisedengine import FAULTS, LastingEngine, told
-from daemon.intake.assembler import Item, MissingImage, SpooledImage, TileImage
-from daemon.record.runrecord import RunOutput
-from daemon.watching.progress import Progress
-from engines.bundles.bundle import QualityTable, Readout
+from daemon.calling.cyclecaller import CycleCaller
+from daemon.calling.supervisedengine import FAULTS, SupervisedEngine, error_text
+from daemon.intake.tileimages import Item, MissingImage, SpooledImage, TileImage
+from daemon.record.runrecord import ReadOutcome, RunRecord
+from daemon.watching.liveness import Liveness
+from engines.bundles.bundle import Readout
 from engines.contract import Request, Slot
 from engines.errors import EngineError
 
 log = structlog.get_logger()
 
-
 ATTEMPTS = 3
-"""A tile-cycle that an engine fails at so often, fresh and with nothing beside it, is given up; so is a template."""
+"""A tile-cycle is given up when the engine has failed at it this many times, each time just opened and with no other
+tile-cycle in flight; the making of a template is given up after as many failures."""
 
 
 @dataclass
 class _InFlight:
-    """A tile-cycle on its way; without a slot it needs no engine."""
+    """A tile-cycle that was started and is not read yet."""
 
     item: Item
-    """Kept until it is read: an engine that fails has to do it again."""
-    read: ReadCycle | None = None
+    """Kept for the case that the engine fails and the tile-cycle has to be read again."""
+    outcome: ReadOutcome | None = None
     slot: Slot | None = None
+    """The engine's slot that computes the tile-cycle; None where it needs no engine."""
     fitted: FittedCycle | None = None
     submitted_s: float = 0.0
 
 
-class Caller:
-    """Reads the tile images of one run, one thread, and hands what it read to the :class:`Sequencer`.
+class TileReader:
+    """Reads the tile images of one run, and gives their signals to the :class:`CycleCaller`; one thread uses it.
 
-    A tile's first cycles wait in the spool until there are enough for a template. From then on
-    every cycle, those first ones to begin with, is registered, run through the engine and fitted;
-    one tile-cycle is read out while the engine computes the next. Order is kept. What lies in the
-    spool stays there until its calls are committed, so that a daemon that is killed finds it again.
+    The first cycles of a tile wait in the spool until there are enough for a template. Then every cycle, including the
+    first ones, is read: its images are registered against the template, run through the engine, and fitted. While the
+    engine computes one tile-cycle, the one before is collected. The cycles of a tile are read in their order. An image
+    stays in the spool until its calls are committed, so that a restart finds it.
 
-    When the engine fails it is opened again, and what was on its way is done again from its images, one after the
-    other: a tile-cycle that fails it ``ATTEMPTS`` times by itself is committed as failed, if the engine reads a dark
-    image; else the engine is of no use.
+    When the engine fails it is opened again, and the tile-cycles in flight are read again from their images, one after
+    the other. If the engine then fails ``ATTEMPTS`` times at the same tile-cycle, it is tried on a dark image. If it
+    can read that, the tile-cycle is committed as failed; otherwise the engine is replaced.
     """
 
     def __init__(
         self,
-        engine: LastingEngine,
-        output: RunOutput,
-        progress: Progress,
+        engine: SupervisedEngine,
+        record: RunRecord,
+        caller: CycleCaller,
+        liveness: Liveness,
         *,
         readout: Readout,
-        quality: QualityTable,
         template_cycles: int,
         timeout_s: float,
     ) -> None:
-        self._lasting, self._output, self._progress = engine, output, progress
+        """
+        Parameters
+        ----------
+        template_cycles : number of cycles whose images a template is made from.
+        timeout_s : an engine that needs longer for one tile has failed.
+        """
+        self._engine, self._record, self._caller, self._liveness = engine, record, caller, liveness
         self._readout, self._template_cycles, self._timeout_s = readout, template_cycles, timeout_s
-        self._sequencer = Sequencer(output, quality)
-        self._templates = output.templates()
+        self._templates = record.templates()
         for tile in self._templates:
-            self._sequencer.begin(tile)
+            caller.begin(tile)
         self._waiting: dict[TileId, list[SpooledImage | MissingImage]] = {}
-        """Each tile's cycles until its template can be made."""
+        """The cycles of each tile that wait for its template."""
         self._in_flight: deque[_InFlight] = deque()
 
     def take(self, item: Item) -> None:
-        """Start on a tile-cycle; may finish earlier ones.
+        """Start to read a tile-cycle; earlier ones may be finished before this returns.
 
         Raises
         ------
-        EngineError, EngineLostError : no engine works, or makes a tile's template.
-        OutputError : something cannot be written.
+        EngineError, EngineLostError : no engine can be opened, or the engine cannot make the tile's template.
+        OutputError : a file cannot be written.
         """
         if item.tile in self._templates:
             self._start(item)
         else:
-            self._wait(item)
+            self._wait_for_template(item)
 
     @property
     def busy(self) -> bool:
-        """Whether a tile-cycle is on its way."""
+        """Whether a tile-cycle is in flight."""
         return bool(self._in_flight)
 
     def finish_oldest(self) -> None:
-        """Collect and hand on the tile-cycle that was started first."""
+        """Collect the tile-cycle that was started first, and give its signals to the caller."""
         flight = self._in_flight[0]
         try:
-            read, reading = self._collected(flight)
+            outcome, signals = self._collect(flight)
         except FAULTS as error:
-            self._do_again(error)
+            self._read_again(error)
         else:
             self._in_flight.popleft()
-            self._sequencer.take(flight.item.tile, read, reading)
+            self._caller.take(flight.item.tile, outcome, signals)
 
     def finish(self) -> None:
-        """Hand on everything that is on its way."""
+        """Finish all tile-cycles in flight."""
         while self._in_flight:
             self.finish_oldest()
 
@@ -117,17 +122,17 @@ class Caller:
         flight = _InFlight(item)
         self._in_flight.append(flight)
         try:
-            self._begin(flight)
+            self._submit(flight)
         except FAULTS as error:
-            self._do_again(error)
-        while len(self._in_flight) >= self._lasting.engine.info.slots:
+            self._read_again(error)
+        while len(self._in_flight) >= self._engine.current.info.slots:
             self.finish_oldest()
 
-    def _begin(self, flight: _InFlight) -> None:
-        """Register, submit and fit; the engine computes while the cycle is fitted."""
+    def _submit(self, flight: _InFlight) -> None:
+        """Register a tile-cycle, submit it to the engine, and fit it while the engine computes."""
         item = flight.item
         if isinstance(item, MissingImage):
-            flight.read = _missing(item)
+            flight.outcome = _not_called(item, CycleStatus.MISSING, item.frames, item.reason)
             return
         template = self._templates[item.tile]
         pixels = item.pixels if isinstance(item, TileImage) else self._spooled(item.tile, item.cycle)
@@ -135,115 +140,123 @@ class Caller:
         try:
             drift = template.drift(images)
         except RegistrationError as error:
-            flight.read = _failed(item, str(error))
+            flight.outcome = _not_called(item, CycleStatus.FAILED, len(CHANNELS), str(error))
             return
         flight.submitted_s = time.monotonic()
-        flight.slot, flight.fitted = self._computed(template, pixels, images, drift)
+        flight.slot, flight.fitted = self._compute(template, pixels, images, drift)
         measured = image_quality(pixels, template.normalisation.offset, template.positions_in(drift))
-        flight.read = ReadCycle(item.cycle, CycleStatus.CALLED, len(CHANNELS), drift_px=drift, images=measured)
-        self._progress.worked()
+        flight.outcome = ReadOutcome(item.cycle, CycleStatus.CALLED, len(CHANNELS), drift_px=drift, images=measured)
+        self._liveness.worked()
 
-    def _computed(
+    def _compute(
         self,
         template: TileTemplate,
         pixels: NDArray[np.uint16],
         images: NDArray[np.float32],
         drift_px: NDArray[np.float32],
     ) -> tuple[Slot | None, FittedCycle | None]:
+        """Submit an image to the engine and fit it, each where the readout needs it."""
         slot = fitted = None
         if self._readout is not Readout.FIT or template.scene is None:
-            request = _request(template.normalisation, positions=template.positions_in(drift_px))
-            slot = self._submitted(pixels, request)
+            slot = self._submit_image(pixels, template.normalisation, positions=template.positions_in(drift_px))
         if template.scene is not None:
-            fitted = self._lasting.place.fit(images, template.scene, drift_px)
+            fitted = self._engine.fit_device.fit(images, template.scene, drift_px)
         return slot, fitted
 
-    def _collected(self, flight: _InFlight) -> tuple[ReadCycle, Reading | None]:
-        read, centres = flight.read, None
-        assert read is not None
-        if flight.slot is not None:
-            centres = self._lasting.engine.collect(flight.slot, self._timeout_s).centres
-            read = replace(read, engine_s=time.monotonic() - flight.submitted_s)
-        if read.status is not CycleStatus.CALLED:
-            return read, None
-        assert read.drift_px is not None
-        return read, self._templates[flight.item.tile].reading(flight.fitted, read.drift_px, centres)
+    def _submit_image(
+        self,
+        pixels: NDArray[np.uint16],
+        normalisation: Normalisation,
+        *,
+        positions: NDArray[np.float32] | None = None,
+        probabilities: bool = False,
+    ) -> Slot:
+        """Lease a slot of the engine and submit a (4, H, W) image in it."""
+        slot = self._engine.current.lease(self._timeout_s)
+        slot.pixels[...] = pixels
+        request = Request(normalisation.offset, normalisation.gain, positions=positions, probabilities=probabilities)
+        self._engine.current.submit(slot, request)
+        return slot
 
-    def _do_again(self, error: BaseException) -> None:
-        """Open the engine again, and finish what was in flight one by one, so that who fails it is known."""
-        self._lasting.restart(error)
+    def _collect(self, flight: _InFlight) -> tuple[ReadOutcome, Signals | None]:
+        outcome, centres = flight.outcome, None
+        assert outcome is not None
+        if flight.slot is not None:
+            centres = self._engine.current.collect(flight.slot, self._timeout_s).centres
+            outcome = replace(outcome, engine_s=time.monotonic() - flight.submitted_s)
+        if outcome.drift_px is None:
+            return outcome, None
+        return outcome, self._templates[flight.item.tile].signals(flight.fitted, outcome.drift_px, centres)
+
+    def _read_again(self, error: BaseException) -> None:
+        """Open the engine again, and read the tile-cycles in flight one by one, to find the one that fails."""
+        self._engine.restart(error)
         while self._in_flight:
             item = self._in_flight[0].item
-            read, reading = self._read_alone(item)
+            outcome, signals = self._read_alone(item)
             self._in_flight.popleft()
-            self._sequencer.take(item.tile, read, reading)
+            self._caller.take(item.tile, outcome, signals)
 
-    def _read_alone(self, item: Item) -> tuple[ReadCycle, Reading | None]:
+    def _read_alone(self, item: Item) -> tuple[ReadOutcome, Signals | None]:
+        """Read a tile-cycle with no other one in flight, until it is known whether it or the engine fails."""
         while True:
             for _ in range(ATTEMPTS):
                 flight = _InFlight(item)
                 try:
-                    self._begin(flight)
-                    return self._collected(flight)
+                    self._submit(flight)
+                    return self._collect(flight)
                 except FAULTS as error:
                     failure = error
-                    self._lasting.restart(error)
+                    self._engine.restart(error)
             try:
-                self._read_dark(item.tile)
+                self._read_dark_image(item.tile)
             except FAULTS as error:
-                self._lasting.replace(error)
+                self._engine.replace(error)
             else:
-                return _failed(item, f"{ATTEMPTS} times: {told(failure)}"), None
+                reason = f"{ATTEMPTS} times: {error_text(failure)}"
+                return _not_called(item, CycleStatus.FAILED, len(CHANNELS), reason), None
 
-    def _read_dark(self, but: TileId) -> None:
-        """Read a dark image at the clusters of another tile, or where there is none, of the same one."""
-        template = self._templates[next((tile for tile in self._templates if tile != but), but)]
-        pixels = np.zeros((len(CHANNELS), self._output.info.height, self._output.info.width), np.uint16)
-        still = np.zeros(2, np.float32)
-        slot, _ = self._computed(template, pixels, template.normalisation.apply(pixels), still)
+    def _read_dark_image(self, failed: TileId) -> None:
+        """Read a dark image with the template of another tile than the failed one, if there is another template."""
+        template = self._templates[next((tile for tile in self._templates if tile != failed), failed)]
+        pixels, no_drift = self._dark_image(), np.zeros(2, np.float32)
+        slot, _ = self._compute(template, pixels, template.normalisation.apply(pixels), no_drift)
         if slot is not None:
-            self._lasting.engine.collect(slot, self._timeout_s)
+            self._engine.current.collect(slot, self._timeout_s)
 
-    def _submitted(self, pixels: NDArray[np.uint16], request: Request) -> Slot:
-        slot = self._lasting.engine.lease(self._timeout_s)
-        slot.pixels[...] = pixels
-        self._lasting.engine.submit(slot, request)
-        return slot
+    def _dark_image(self) -> NDArray[np.uint16]:
+        return np.zeros((len(CHANNELS), self._record.info.height, self._record.info.width), np.uint16)
 
-    def _wait(self, item: Item) -> None:
+    def _wait_for_template(self, item: Item) -> None:
+        """Keep a cycle until its tile can have a template; then make the template, and read the cycles kept so far."""
         waiting = self._waiting.setdefault(item.tile, [])
         if isinstance(item, TileImage):
-            self._output.patience("spool", lambda: self._output.spool.put(item.tile, item.cycle, item.pixels))
+            self._record.retry("spool", lambda: self._record.spool.put(item.tile, item.cycle, item.pixels))
         waiting.append(item if isinstance(item, MissingImage) else SpooledImage(item.tile, item.cycle))
-        images = sum(isinstance(one, SpooledImage) for one in waiting)
-        if images == self._template_cycles or item.cycle == self._output.info.cycles:
-            # All slots must be free: making a template uses them too.
-            self.finish()
-            self._read_waiting(item.tile, self._waiting.pop(item.tile))
-
-    def _read_waiting(self, tile: TileId, waiting: list[SpooledImage | MissingImage]) -> None:
-        """Make a tile's template, then read the cycles that have waited for it."""
         cycles = [one.cycle for one in waiting if isinstance(one, SpooledImage)]
-        template = self._template(tile, [self._spooled(tile, cycle) for cycle in cycles])
-        self._output.commit_template(tile, template)
-        self._templates[tile] = template
-        self._sequencer.begin(tile)
-        for one in waiting:
+        if len(cycles) < self._template_cycles and item.cycle < self._record.info.cycles:
+            return
+        # All slots must be free: making a template uses them too.
+        self.finish()
+        template = self._make_template(item.tile, [self._spooled(item.tile, cycle) for cycle in cycles])
+        self._caller.begin_with(item.tile, template)
+        self._templates[item.tile] = template
+        for one in self._waiting.pop(item.tile):
             self._start(one)
 
     def _spooled(self, tile: TileId, cycle: int) -> NDArray[np.uint16]:
-        return self._output.patience("spool", lambda: self._output.spool.get(tile, cycle))
+        return self._record.retry("spool", lambda: self._record.spool.get(tile, cycle))
 
-    def _template(self, tile: TileId, images: list[NDArray[np.uint16]]) -> TileTemplate:
-        info = self._output.info
-        cycles = images or [np.zeros((len(CHANNELS), info.height, info.width), np.uint16)]
+    def _make_template(self, tile: TileId, images: list[NDArray[np.uint16]]) -> TileTemplate:
         for _ in range(ATTEMPTS):
-            started, busy_before = time.monotonic(), self._lasting.busy_s
+            started, busy_before = time.monotonic(), self._engine.busy_s
             try:
-                template = make_template(cycles, self._maps(), self._readout, self._progress.worked)
+                template = make_template(
+                    images or [self._dark_image()], self._probability_maps(), self._readout, self._liveness.worked
+                )
             except FAULTS as error:
                 failure = error
-                self._lasting.restart(error)
+                self._engine.restart(error)
                 continue
             log.info(
                 "template",
@@ -251,52 +264,32 @@ class Caller:
                 clusters=len(template.positions),
                 cycles=len(images),
                 seconds=round(time.monotonic() - started, 3),
-                engine_s=round(self._lasting.busy_s - busy_before, 3),
+                engine_s=round(self._engine.busy_s - busy_before, 3),
             )
             return template
-        raise EngineError(f"tile {tile}: no template, {ATTEMPTS} times: {told(failure)}") from failure
+        raise EngineError(f"tile {tile}: no template, {ATTEMPTS} times: {error_text(failure)}") from failure
 
-    def _maps(self) -> MapOf:
-        """The network's maps, from an engine that is not asked any more when it has failed."""
-        engine, failures = self._lasting.engine, list[BaseException]()
+    def _probability_maps(self) -> MapOf:
+        """A function that computes the network's maps; once the engine has failed, it only repeats the error."""
+        engine, failures = self._engine.current, list[BaseException]()
 
         def probability_map(pixels: NDArray[np.uint16], normalisation: Normalisation) -> NDArray[np.float32]:
             if failures:
                 raise failures[0]
             try:
-                slot = self._submitted(pixels, _request(normalisation, probabilities=True))
+                slot = self._submit_image(pixels, normalisation, probabilities=True)
                 answer = engine.collect(slot, self._timeout_s)
             except FAULTS as error:
                 failures.append(error)
                 raise
-            self._progress.worked()
+            self._liveness.worked()
             assert answer.probabilities is not None
             return answer.probabilities
 
         return probability_map
 
 
-def _request(
-    normalisation: Normalisation, *, positions: NDArray[np.float32] | None = None, probabilities: bool = False
-) -> Request:
-    return Request(normalisation.offset, normalisation.gain, positions=positions, probabilities=probabilities)
-
-
-def _missing(item: MissingImage) -> ReadCycle:
-    log.warning("tile-cycle missing", tile=str(item.tile), cycle=item.cycle, reason=item.reason)
-    return ReadCycle(item.cycle, CycleStatus.MISSING, item.frames, reason=item.reason)
-
-
-def _failed(item: Item, reason: str) -> ReadCycle:
-    log.warning("tile-cycle failed", tile=str(item.tile), cycle=item.cycle, reason=reason)
-    return ReadCycle(item.cycle, CycleStatus.FAILED, len(CHANNELS), reason=reason)
-
-
-def take_all(caller: Caller, items: Iterator[Item | None]) -> None:
-    """Call everything a source yields; None means that nothing is waiting just now."""
-    for item in items:
-        if item is not None:
-            caller.take(item)
-        elif caller.busy:
-            caller.finish_oldest()
-    caller.finish()
+def _not_called(item: Item, status: CycleStatus, frames: int, reason: str) -> ReadOutcome:
+    """The outcome of a missing or failed tile-cycle, which has no signals."""
+    log.warning(f"tile-cycle {status}", tile=str(item.tile), cycle=item.cycle, reason=reason)
+    return ReadOutcome(item.cycle, status, frames, reason=reason)

@@ -1,1 +1,1 @@
-"""The command line. ``daemon.cli.app`` is the entry point of the ``seqd`` command."""
+"""The ``seqd`` command: a module for each subcommand, and ``daemon.cli.app``, where it starts."""

@@ -1,8 +1,8 @@
 """The ``seqd`` command: its subcommands, and the one place where errors are printed.
 
 Exit codes: 0 done; 1 other failure; 2 usage, configuration; 3 run folder; 4 bundle; 5 engine;
-6 registration; 7 output files; 8 run; 9 a process that should answer does not;
-10 a run that was verified differs from its ledger; 130 interrupted.
+6 registration; 7 output files; 8 run; 9 a process does not answer;
+10 `seqd verify` found a difference; 130 interrupted.
 """
 
 import sys
@@ -29,25 +29,25 @@ COMMANDS = {
     "demo": "rundemo",
     "export": "exportrun",
 }
-"""The module of each command; the module has a function of the command's name, or ``app`` where it has commands of its
-own."""
+"""Module of each command. It has a function of the command's name, or ``app`` where the command has subcommands."""
 
 PLUGINS = "seqd.commands"
-"""Entry points that add commands, so that the daemon need not know who provides them."""
+"""Group of entry points that add commands: the daemon does not need to know the packages that provide them."""
 
 app = typer.Typer(
     name="seqd",
     help="Real-time base calling for fluorescence DNA sequencers.",
     epilog="Exit codes: 0 done, 1 other failure, 2 usage or configuration, 3 run folder, 4 bundle, 5 engine, "
-    "6 registration, 7 output files, 8 run, 9 a process does not answer, 10 verified and different, 130 interrupted.",
+    "6 registration, 7 output files, 8 run, 9 a process does not answer, 10 a run differs from its ledger, "
+    "130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"seqd {__version__}")
         raise typer.Exit
 
@@ -72,11 +72,14 @@ def main() -> None:
         sys.exit(130)
 
 
-def add_commands(wanted: str) -> None:
-    """Add the command that is asked for, or all where they are listed: importing one takes longer than most run."""
+def add_commands(first: str) -> None:
+    """Add the command that the first argument names; if it names none, add all of them, for the help.
+
+    Importing a command's module takes longer than most commands run, so the other modules are not imported.
+    """
     plugins = {plugin.name: plugin for plugin in entry_points(group=PLUGINS)}
     names = (*COMMANDS, *plugins)
-    for name in (wanted,) if wanted in names else names:
+    for name in (first,) if first in names else names:
         if name in plugins:
             command = plugins[name].load()
         else:

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -19,26 +19,28 @@ from seqd_client.errors import SeqdError, UnreachableError
 from seqd_client.runinfo import RunInfo
 from seqd_client.status import CycleStatus, Status
 
-from calib.progressbar import bar
 from calib.runfolder.images import check_images, read_run_info
+from daemon.cli.options import progress_bar
 from daemon.cli.showsummary import show_summary
 from daemon.config import Config, ConfigError, load_config
 from daemon.errors import RunError
 from daemon.outputs.pictures.emit import Form, emit, form_folder
-from daemon.record.ledger import Ledger
-from daemon.record.runfiles import RunFiles
+from daemon.record.committed import open_run
 
 POLL_S = 0.25
 ANSWER_S = 0.5
-"""The daemon answers in less; at its end it answers no more."""
-SHALLOW = 64
-"""Characters of a temporary folder that sockets can lie in."""
+"""Seconds to wait for an answer. The daemon needs less, but does not answer any more when it is about to end."""
+MAX_SOCKET_FOLDER = 64
+"""Most characters in the path of a temporary folder, for sockets in it to have paths that are short enough."""
 STOP_S = 90.0
-"""Time the processes get to end."""
+"""Seconds that the processes get to end."""
+
+
+Process = subprocess.Popen[bytes]
 
 
 class ChildError(SeqdError):
-    """The daemon or the controller ended with an error; carries its line and its exit code."""
+    """The daemon or the controller ended with an error; this has its message and its exit code."""
 
     def __init__(self, text: str, exit_code: int) -> None:
         super().__init__(text)
@@ -47,18 +49,22 @@ class ChildError(SeqdError):
 
 def call(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder with archived images.")],
-    output: Annotated[Path, typer.Option(help="Folder to write the run to; a run begun there is gone on with.")],
-    config: Annotated[Path | None, typer.Option(help="Configuration; its output and addresses are not used.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder to write the run to; an unfinished run in it is continued.")],
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration file; its output folder and addresses are not used.")
+    ] = None,
     faults: Annotated[str, typer.Option(help="Faults of the controller, see `seqd camera --help`.")] = "",
     emitted: Annotated[
         list[Form] | None,
-        typer.Option("--emit", help="Form to write of every called tile and cycle, see docs/forms.md; repeatable."),
+        typer.Option(
+            "--emit", help="Form to write for every called tile and cycle, see docs/reference/forms.md; repeatable."
+        ),
     ] = None,
     merged: Annotated[bool, typer.Option("--merged", help="One file for the four channels of a form.")] = False,
 ) -> None:
     """Call an archived run: starts a controller and a daemon, shows progress, prints where the FASTQ is."""
     if merged and not emitted:
-        raise ConfigError("--merged: it says how forms are written, and there is no --emit")
+        raise ConfigError("--merged: this option needs --emit")
     info = read_run_info(folder)
     check_images(folder, info)
     settings = load_config(config) if config else Config()
@@ -67,9 +73,9 @@ def call(
         run_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"output folder {output}: {error.strerror}") from error
-    # Paths of sockets are short: a deep temporary folder would not do.
-    shallow = tempfile.gettempdir() if len(tempfile.gettempdir()) < SHALLOW else "/tmp"
-    with tempfile.TemporaryDirectory(prefix="seqd-", dir=shallow) as scratch:
+    # The path of a socket has to be short, so a folder with a long path cannot be used.
+    parent = tempfile.gettempdir() if len(tempfile.gettempdir()) < MAX_SOCKET_FOLDER else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="seqd-", dir=parent) as scratch:
         local = _local(settings, Path(scratch), output)
         path = Path(scratch) / "seqd.toml"
         path.write_text(tomli_w.dumps(local.model_dump(mode="json", exclude_none=True)), "utf-8")
@@ -79,29 +85,28 @@ def call(
             _process([*camera, "--faults", faults], run_folder / "controller.log") as controller,
         ):
             last = _watch(daemon, controller, local, info, run_folder)
-    with closing(Ledger(RunFiles(run_folder).ledger)) as ledger:
-        totals, expected = ledger.totals(), info.cycles * len(info.tiles)
-    committed = sum(totals.values())
-    if committed < expected:
-        raise RunError(
-            f"run {info.run}: stopped at {committed} of {expected} tile-cycles; run the same command again to go on"
-        )
-    show_summary(Console(), run_folder, info, last)
-    if not emitted:
-        return
-    files, forms, called = RunFiles(run_folder), list(dict.fromkeys(emitted)), totals[CycleStatus.CALLED]
-    with bar(Console(stderr=True)) as progress:
-        task = progress.add_task(f"{info.run} forms", total=called)
-        advance = partial(progress.advance, task)
-        emit(folder, files, info, forms=forms, merged=merged, engine=settings.engine, progress=advance)
-    console = Console()
-    console.print(f"forms of {called} tile-cycles, {expected - called} skipped (missing or failed):")
-    for form in forms if called else ():
-        console.out(f"  {form_folder(files, form)}", highlight=False)
+    with open_run(run_folder) as run:
+        totals, expected = run.ledger.totals(), info.cycles * len(info.tiles)
+        if (committed := sum(totals.values())) < expected:
+            raise RunError(
+                f"run {info.run}: stopped at {committed} of {expected} tile-cycles; run the same command again to "
+                "continue"
+            )
+        show_summary(Console(), run, last)
+        if not emitted:
+            return
+        forms, called = list(dict.fromkeys(emitted)), totals[CycleStatus.CALLED]
+        with progress_bar() as progress:
+            advance = partial(progress.advance, progress.add_task(f"{info.run} forms", total=called))
+            emit(folder, run, forms=forms, merged=merged, engine=settings.engine, progress=advance)
+        console = Console()
+        console.print(f"forms of {called} tile-cycles, {expected - called} skipped (missing or failed):")
+        for form in forms if called else ():
+            console.out(f"  {form_folder(run.files, form)}", highlight=False)
 
 
 def _local(settings: Config, scratch: Path, output: Path) -> Config:
-    """The configuration with private addresses and the output folder asked for."""
+    """The configuration with private addresses and another output folder."""
     fresh = settings.model_dump()
     fresh["output"] = output.resolve()
     fresh["controller"] |= {"frames": f"ipc://{scratch}/frames", "recovery": f"ipc://{scratch}/recovery"}
@@ -113,8 +118,8 @@ def _local(settings: Config, scratch: Path, output: Path) -> Config:
 
 
 @contextmanager
-def _process(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A ``seqd`` process that writes to a log and does not outlive the block."""
+def _process(arguments: list[str], log: Path) -> Iterator[Process]:
+    """A ``seqd`` process that writes to a log, and is ended with the block."""
     with log.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "daemon.cli", *arguments], stdin=subprocess.DEVNULL, stdout=file, stderr=file
@@ -131,21 +136,15 @@ def _process(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes
             process.wait()
 
 
-def _watch(
-    daemon: "subprocess.Popen[bytes]",
-    controller: "subprocess.Popen[bytes]",
-    config: Config,
-    info: RunInfo,
-    run_folder: Path,
-) -> Status | None:
-    """Show progress until the daemon ends; what it said last of itself, None when it was too quick to ask.
+def _watch(daemon: Process, controller: Process, config: Config, info: RunInfo, run_folder: Path) -> Status | None:
+    """Show progress until the daemon ends; return its last status, None if it ended before it was asked.
 
     Raises
     ------
     ChildError : a process ended with an error.
     """
     last: Status | None = None
-    with ControlClient(config.control.endpoint, timeout_s=ANSWER_S) as client, bar(Console(stderr=True)) as progress:
+    with ControlClient(config.control.endpoint, timeout_s=ANSWER_S) as client, progress_bar() as progress:
         task = progress.add_task(f"{info.run} tile-cycles", total=info.cycles * len(info.tiles))
         while daemon.poll() is None:
             if controller.poll():

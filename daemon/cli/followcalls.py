@@ -1,4 +1,4 @@
-"""``seqd tail``: the calls as they are committed."""
+"""``seqd tail``: print calls as they are committed."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +9,9 @@ from seqd_client.consumer import CallsStream, ControlClient
 from seqd_client.keys import load_client_keys
 from seqd_client.wire.messages import Calls, Event, Message, Template
 
-from daemon.cli.makekeys import Own, Server
-from daemon.config import ControlConfig, StreamConfig
+from daemon.cli.options import CONTROL, Certificate, ControlAddress, ServerKey
+from daemon.config import StreamConfig
+from daemon.outputs.reads.recordbytes import letters as letters_of
 from daemon.record.tilefile import HEADER, encode_locs
 
 SHOWN = 40
@@ -19,18 +20,17 @@ SHOWN = 40
 
 def tail(
     calls: Annotated[str, typer.Option(help="Address of the daemon's stream.")] = StreamConfig().calls,
-    control: Annotated[str, typer.Option(help="Control address of the daemon.")] = ControlConfig().endpoint,
-    certificate: Own = None,
-    server_key: Server = None,
+    control: ControlAddress = CONTROL,
+    certificate: Certificate = None,
+    server_key: ServerKey = None,
     write: Annotated[
-        Path | None, typer.Option(help="Folder to write tile files to, byte for byte as the daemon does.")
+        Path | None, typer.Option(help="Folder to write tile files to, with the same bytes as the daemon's.")
     ] = None,
     timeout: Annotated[
-        float,
-        typer.Option(min=1, help="Seconds that the daemon may be away; started again within them it is followed on."),
+        float, typer.Option(min=1, help="Seconds to wait for a daemon that does not answer, or is started again.")
     ] = 10.0,
 ) -> None:
-    """Follow the calls of a run until it ends; what came before is fetched first."""
+    """Follow the calls of a run until it ends. Earlier calls are fetched first."""
     if write:
         write.mkdir(parents=True, exist_ok=True)
     keys = load_client_keys(certificate, server_key)
@@ -44,7 +44,7 @@ def tail(
 def _show(message: Message, payload: bytes) -> None:
     match message:
         case Calls():
-            letters = _letters(np.frombuffer(payload, np.uint8)[:SHOWN])
+            letters = letters_of(np.frombuffer(payload, np.uint8)[:SHOWN]).tobytes().decode()
             typer.echo(
                 f"{message.run} tile {message.lane}_{message.tile} cycle {message.cycle:4d} n {message.n} {letters}"
             )
@@ -52,10 +52,6 @@ def _show(message: Message, payload: bytes) -> None:
             typer.echo(f"{message.run} tile {message.lane}_{message.tile} template of {message.n} clusters")
         case Event():
             typer.echo(f"{message.level}: {message.text}")
-
-
-def _letters(calls: "np.typing.NDArray[np.uint8]") -> str:
-    return bytes(np.where(calls == 0, ord("N"), np.frombuffer(b"ACGT", np.uint8)[calls & 3]).astype(np.uint8)).decode()
 
 
 def _write(folder: Path, message: Message, payload: bytes) -> None:

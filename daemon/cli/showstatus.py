@@ -1,4 +1,4 @@
-"""``seqd status``: what the daemon is doing."""
+"""``seqd status``: show the state of the daemon."""
 
 import time
 from typing import Annotated
@@ -11,21 +11,20 @@ from seqd_client.consumer import ControlClient
 from seqd_client.keys import load_client_keys
 from seqd_client.status import Status
 
-from daemon.cli.makekeys import Own, Server
-from daemon.config import ControlConfig
+from daemon.cli.options import CONTROL, AnswerTimeout, Certificate, ControlAddress, ServerKey
 
 REFRESH_S = 1.0
 
 
 def status(
-    control: Annotated[str, typer.Option(help="Control address of the daemon.")] = ControlConfig().endpoint,
+    control: ControlAddress = CONTROL,
     watch: Annotated[bool, typer.Option("--watch", help="Show it until interrupted.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON (docs/status.schema.json).")] = False,
-    certificate: Own = None,
-    server_key: Server = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 5.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON (docs/reference/status.schema.json).")] = False,
+    certificate: Certificate = None,
+    server_key: ServerKey = None,
+    timeout: AnswerTimeout = 5.0,
 ) -> None:
-    """Show state, cycle, balance, lag and the engine in use."""
+    """Show state, cycle, numbers of frames and tile-cycles, lag, and the engine in use."""
     with ControlClient(control, timeout_s=timeout, keys=load_client_keys(certificate, server_key)) as client:
         if as_json:
             typer.echo(client.status().model_dump_json(indent=None if watch else 2))
@@ -48,13 +47,13 @@ def _table(status: Status) -> RenderableType:
     table = Table(show_header=False, title=f"seqd {status.version}", title_justify="left")
     table.add_row("state", ": ".join(filter(None, (status.state, status.phase or status.stop_reason, status.reason))))
     for trouble in status.troubles:
-        table.add_row("waits for", f"{trouble.text} ({_lasting(trouble.since_s)})")
+        table.add_row("waiting for", f"{trouble.text} ({_duration(trouble.since_s)})")
     table.add_row("run", status.run or "-")
     table.add_row("cycle", f"{status.cycle} of {status.cycles}")
     table.add_row(
         "tile-cycles",
         f"{counts.received} received = {counts.called} called + {counts.missing} missing + "
-        f"{counts.failed} failed + {counts.pending} pending; {counts.expected} expected" + _balance(counts.balanced),
+        f"{counts.failed} failed + {counts.pending} pending; {counts.expected} expected" + _unequal(counts.balanced),
     )
     table.add_row("speed", f"{status.tile_cycles_per_s:.2f} tile-cycles/s")
     table.add_row(
@@ -71,15 +70,15 @@ def _table(status: Status) -> RenderableType:
         "frames",
         f"{frames.received} received = {frames.accepted} accepted + {frames.duplicate} duplicate + "
         f"{frames.late} late + {sum(frames.refused.values())} refused; {frames.gaps} gaps, "
-        f"{frames.resend_requested} asked again, {frames.gone} gone" + _balance(frames.balanced),
+        f"{frames.resend_requested} requested again, {frames.gone} gone" + _unequal(frames.balanced),
     )
     table.add_row("refused", _counts(frames.refused))
     table.add_row(
         "clients",
-        f"shut out: {_counts(status.shut_out)}; requests refused: "
+        f"connections refused: {_counts(status.shut_out)}; requests refused: "
         f"{_counts(status.requests_refused)}; slowed: {status.slowed}",
     )
-    table.add_row("clusters", f"{status.clusters}, {status.passing_filter} known to pass the filter")
+    table.add_row("clusters", f"{status.clusters}, of which {status.passing_filter} pass the filter so far")
     for name, sink in status.sinks.items():
         behind = f", {sink.behind} tile-cycles behind" if sink.behind else ""
         table.add_row(name, f"{sink.files} files{behind}")
@@ -89,11 +88,11 @@ def _table(status: Status) -> RenderableType:
         )
         table.add_row("chosen", engine.reason)
         if engine.restarts:
-            table.add_row("opened again", f"{engine.restarts} times" + (", now as fallback" if engine.fallback else ""))
+            table.add_row("opened again", f"{engine.restarts} times" + (", now a fallback" if engine.fallback else ""))
         if engine.fallback:
-            table.add_row("falls back", engine.fallback)
-        off = f"off by {engine.golden_difference:.2g} at {engine.golden_positions} positions, as allowed"
-        table.add_row("golden tile", off if engine.golden_positions else "not held against it: tiles are too small")
+            table.add_row("fallback", engine.fallback)
+        allowed = f"differs by {engine.golden_difference:.2g} at {engine.golden_positions} positions, which is allowed"
+        table.add_row("golden tile", allowed if engine.golden_positions else "not compared: tiles are too small")
         for backend, why in engine.passed_over.items():
             table.add_row("passed over", f"{backend}: {why}")
         if status.fit:
@@ -106,8 +105,8 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{what} {count}" for what, count in counts.items()) or "none"
 
 
-def _balance(balanced: bool) -> str:
-    return "" if balanced else "; [bold red]does not balance[/]"
+def _unequal(balanced: bool) -> str:
+    return "" if balanced else "; [bold red]these numbers do not add up[/]"
 
 
 def _size(size: int) -> str:
@@ -115,10 +114,10 @@ def _size(size: int) -> str:
 
 
 def _full(seconds: float | None) -> str:
-    return "" if seconds is None else f", full in {_lasting(seconds)} at this rate"
+    return "" if seconds is None else f", full in {_duration(seconds)} at this rate"
 
 
-def _lasting(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

@@ -1,37 +1,33 @@
-"""``seqd verify``: the files of a run against its ledger."""
+"""``seqd verify``: compare the files of a run with its ledger."""
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from calib.progressbar import bar
+from daemon.cli.options import RunFolder, progress_bar
 from daemon.verification import Verification, verify_run
 
 DIFFERENT = 10
-"""Exit code when anything is not as it should be."""
+"""Exit code when a difference is found."""
 
 
-def verify(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that a run was, or is being, written to.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Hold tile files, templates, FASTQ and spool of a run against its ledger; exit code 10 if anything differs.
+def verify(folder: RunFolder, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Compare tile files, templates, FASTQ and spool of a run with its ledger; exit code 10 if anything differs.
 
     A run may still be written: it is checked up to what was committed at the start, and the daemon is not disturbed.
     """
-    progress = bar(Console(stderr=True))
+    progress = progress_bar()
     with ExitStack() as shown:
 
-        def show(done: int, of: int) -> None:
+        def show(done: int, total: int) -> None:
             if not progress.tasks:
-                # Not before there is a run: what is none is told in one line.
+                # The bar appears with the first step, so that a folder without a run gives one line, the error.
                 shown.enter_context(progress)
                 progress.add_task(f"{folder.name} tiles and FASTQ files")
-            progress.update(progress.task_ids[0], completed=done, total=of)
+            progress.update(progress.task_ids[0], completed=done, total=total)
 
         found = verify_run(folder, progress=show)
     if as_json:
@@ -54,10 +50,12 @@ def _show(found: Verification) -> None:
     )
     table.add_row("checked", f"{found.files} files, {found.bytes} bytes")
     if found.uncommitted_bytes:
-        table.add_row("not committed", f"{found.uncommitted_bytes} bytes at the ends of tile files, written anew")
+        table.add_row(
+            "not committed", f"{found.uncommitted_bytes} bytes at the ends of tile files; the daemon will replace them"
+        )
     table.add_row("differences", f"{len(found.differences) or 'none'}")
     Console().print(table)
     for difference in found.differences:
         typer.echo(str(difference))
     for name in found.not_compared:
-        typer.echo(f"{name}: whole, not compared: the tile files that it is made of differ")
+        typer.echo(f"{name}: undamaged, but not compared with the calls, because the tile files differ")

@@ -1,1 +1,1 @@
-"""Frames in: from the controller's sockets to whole tile images."""
+"""From the controller's sockets to whole tile images."""

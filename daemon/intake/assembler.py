@@ -1,6 +1,6 @@
-"""From frames to tile images: four channels of one tile and cycle, cycles in order, nothing lost.
+"""The assembler: frames go in, and tile images come out, those of each tile in the order of its cycles.
 
-No sockets and no threads: frames go in, tile images come out, time is an argument.
+The assembler has no sockets, threads or clock: the time is an argument.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -13,65 +13,33 @@ from seqd_client.runinfo import CHANNELS, Channel, RunInfo, TileId
 from seqd_client.wire.codec import Refusal, WireError
 from seqd_client.wire.messages import Frame, Gone
 
-from daemon.intake.cycletime import ImagingTime
+from daemon.intake.cycletime import CycleTime
+from daemon.intake.tileimages import Item, MissingImage, SpooledImage, TileImage
 
 REQUEST_WINDOW = 32
-"""Frames that may be asked for again at once."""
+"""Frames that may be requested at the same time."""
 
 SILENT_FACTOR = 4
-"""How many times as long a frame is waited for while the controller cannot be asked for it, or says nothing."""
+"""The wait for a frame is this many times longer while the request cannot be sent, or the controller is silent."""
 
 OLDEST_RESERVE = 4
-"""Tile images of the oldest cycle that is waited for that are held beyond the bound."""
+"""Tile images beyond the memory bound that are accepted of the cycle that is needed next, so that calling continues."""
 
 
 class Outcome(StrEnum):
-    """What became of a frame that was not refused."""
+    """The outcome of a frame that was not refused."""
 
     ACCEPTED = "accepted"
-    """It fills a place that was empty."""
+    """The frame is new, and is kept."""
     DUPLICATE = "duplicate"
-    """It was there already."""
+    """The frame had come before."""
     LATE = "late"
-    """Its tile-cycle has been called or given up."""
-
-
-@dataclass(frozen=True)
-class TileImage:
-    """All four channels of a tile in a cycle."""
-
-    tile: TileId
-    cycle: int
-    pixels: NDArray[np.uint16]
-    """(4, H, W)."""
-
-
-@dataclass(frozen=True)
-class SpooledImage:
-    """All four channels of a tile in a cycle; they lie in the spool."""
-
-    tile: TileId
-    cycle: int
-
-
-@dataclass(frozen=True)
-class MissingImage:
-    """A tile-cycle that did not come."""
-
-    tile: TileId
-    cycle: int
-    reason: str
-    frames: int
-    """Channels that came all the same."""
-
-
-Item = TileImage | SpooledImage | MissingImage
-"""What leaves the assembler."""
+    """The tile-cycle of the frame has left the assembler: it was called or given up."""
 
 
 @dataclass(frozen=True)
 class ChannelKey:
-    """Names one frame of a run."""
+    """The name of one frame of a run."""
 
     tile: TileId
     cycle: int
@@ -80,7 +48,7 @@ class ChannelKey:
 
 @dataclass
 class _Assembly:
-    """The frames of one tile-cycle so far; without pixels they lie in the spool."""
+    """The frames of one tile-cycle that have come; an assembly without pixels is complete and in the spool."""
 
     pixels: NDArray[np.uint16] | None
     present: set[Channel] = field(default_factory=set)
@@ -92,22 +60,22 @@ class _Assembly:
 
 @dataclass
 class _Request:
-    """A frame that is to be asked for again, and was if it is ``sent``."""
+    """A request for a frame; ``first_s`` and ``last_s`` are the times of its first and last sending."""
 
     first_s: float
     last_s: float
     sent: bool = False
     gone: bool = False
+    """Whether the controller has answered that it no longer has the frame."""
 
 
 class Assembler:
     """Collects the frames of one run.
 
-    A tile-cycle is *due* when the controller has gone past it. The frames a due tile-cycle lacks
-    are asked for again, a bounded number at a time, oldest cycle first; one that stays away is
-    given up and the tile-cycle leaves as :class:`MissingImage`. Images leave in the order of
-    their cycles, tile by tile. Memory is bounded: whole images can be moved to the spool, and frames
-    beyond the bound are refused, to be asked for again.
+    A cycle is *due* when the controller has finished it. The assembler lists the missing frames of due cycles to be
+    requested, the oldest cycle first and a bounded number at a time. When a frame does not come in time, its tile-cycle
+    leaves as :class:`MissingImage`. Memory is bounded: complete images can move to the spool, and frames beyond the
+    bound are refused and requested later.
     """
 
     def __init__(
@@ -123,19 +91,23 @@ class Assembler:
         """
         Parameters
         ----------
-        next_cycle : first cycle of each tile that is not committed.
-        spooled : images that are in the spool from before.
-        refuse_above : bytes of frames that are held at most.
-        missing_after_s : a frame that was asked for so long ago is missing; 0 for what :class:`ImagingTime` says.
+        next_cycle : first cycle of each tile that is not committed; 1 for a tile that is not listed.
+        spooled : tile-cycles whose images are in the spool already.
+        refuse_above : largest number of bytes of frames in memory.
+        resend_after_s : a frame is requested this long after its cycle became due, and again each time this passes.
+        missing_after_s : a frame is missing this long after its first request; 0 stands for the time that
+            :class:`CycleTime` gives.
         """
         self.info = info
-        self.imaging = ImagingTime()
+        self.cycle_time = CycleTime()
         self._next = {tile: next_cycle.get(tile, 1) for tile in info.tiles}
         self._assemblies = {
             (tile, cycle): _Assembly(None, set(CHANNELS)) for tile, cycle in spooled if cycle >= self._next.get(tile, 1)
         }
         self._in_memory = 0
-        """Assemblies with pixels."""
+        """Number of assemblies with pixels."""
+        self._incomplete: dict[int, dict[TileId, None]] = {}
+        """The tiles that lack frames of a due cycle, in the order of the run; the oldest cycle first."""
         self._requests: dict[ChannelKey, _Request] = {}
         self._refuse_above = refuse_above
         self._resend_after_s = resend_after_s
@@ -146,12 +118,12 @@ class Assembler:
 
     @property
     def bytes_held(self) -> int:
-        """Memory of the frames that are here."""
+        """Bytes of the frames in memory."""
         return self._in_memory * self.image_bytes
 
     @property
     def bytes_waiting(self) -> int:
-        """Memory that calling, or a frame sent again, will free; a cycle still being imaged is not in it."""
+        """Bytes in memory that wait for calling or a missing frame; the cycle that is being imaged does not count."""
         waiting = sum(
             held.pixels is not None and (held.complete or cycle <= self._due)
             for (_, cycle), held in self._assemblies.items()
@@ -160,12 +132,12 @@ class Assembler:
 
     @property
     def spooled(self) -> int:
-        """Images in the spool that wait to be called."""
+        """Number of images that wait in the spool."""
         return len(self._assemblies) - self._in_memory
 
     @property
-    def whole(self) -> list[TileImage]:
-        """Images in memory that lack nothing, those that will be called last first."""
+    def complete_images(self) -> list[TileImage]:
+        """Complete images in memory, the latest cycles first."""
         found = [
             TileImage(tile, cycle, held.pixels)
             for (tile, cycle), held in self._assemblies.items()
@@ -174,7 +146,7 @@ class Assembler:
         return sorted(found, key=lambda image: image.cycle, reverse=True)
 
     def moved_to_spool(self, tile: TileId, cycle: int) -> None:
-        """An image is in the spool; its memory is freed, if it has not left meanwhile."""
+        """Free the memory of an image that is in the spool now; an image that has left meanwhile is ignored."""
         held = self._assemblies.get((tile, cycle))
         if held is not None and held.pixels is not None:
             held.pixels = None
@@ -182,20 +154,20 @@ class Assembler:
 
     @property
     def newest_cycle(self) -> int:
-        """Highest cycle the controller is known to have finished."""
+        """Highest cycle that the controller is known to have finished."""
         return self._due
 
     @property
     def finished(self) -> bool:
-        """Whether every tile-cycle of the run has left."""
+        """Whether every tile-cycle of the run has left the assembler."""
         return all(cycle > self.info.cycles for cycle in self._next.values())
 
     def add(self, frame: Frame, payload: bytes, now_s: float) -> Outcome:
-        """Take a frame in.
+        """Take a frame in; ``payload`` is its (height, width) pixels as little-endian u16.
 
         Raises
         ------
-        WireError : it is of another run, tile, cycle or size, or no memory is left for it.
+        WireError : the run declares no such frame, or there is no memory for it.
         """
         key = self._checked(frame)
         self.mark_due(frame.cycle - 1, now_s)
@@ -216,74 +188,87 @@ class Assembler:
         pixels = np.frombuffer(payload, "<u2").reshape(frame.height, frame.width)
         assembly.pixels[CHANNELS.index(frame.channel)] = pixels
         assembly.present.add(frame.channel)
+        if assembly.complete:
+            self._no_longer_incomplete(key.tile, frame.cycle)
         return Outcome.ACCEPTED
 
     def mark_due(self, cycle: int, now_s: float) -> None:
-        """The controller is past ``cycle``: what is not here by now is overdue."""
+        """Note that the controller has finished a cycle: from now on its missing frames are overdue."""
         if self._due < cycle <= self.info.cycles:
-            self.imaging.over(cycle, now_s)
+            self.cycle_time.finished(cycle, now_s)
         for passed in range(self._due + 1, min(cycle, self.info.cycles) + 1):
             self._due_since[passed] = now_s
             self._due = passed
+            incomplete = {tile: None for tile in self.info.tiles if self._missing_channels(tile, passed)}
+            if incomplete:
+                self._incomplete[passed] = incomplete
 
-    def gone(self, message: Gone) -> None:
-        """The controller no longer holds a frame."""
+    def mark_gone(self, message: Gone) -> None:
+        """Note that the controller no longer has a frame."""
         key = ChannelKey(TileId(lane=message.lane, tile=message.tile), message.cycle, message.channel)
         if key in self._requests:
             self._requests[key].gone = True
 
-    def sent(self, key: ChannelKey, now_s: float) -> None:
-        """A frame was asked for; from the first time on it is waited for."""
+    def mark_requested(self, key: ChannelKey, now_s: float) -> None:
+        """Note that a request was sent; the wait for the frame begins with the first one."""
         request = self._requests[key]
         if not request.sent:
             request.sent, request.first_s = True, now_s
         request.last_s = now_s
 
-    def ask_anew(self) -> None:
-        """The controller is heard again after a silence: what it was asked for meanwhile it may not have heard."""
+    def forget_requests(self) -> None:
+        """Forget the requests: the controller was silent, and may not have received them."""
         self._requests = {key: request for key, request in self._requests.items() if request.gone}
 
     def requests(self, now_s: float) -> list[ChannelKey]:
-        """Frames to ask for now; :meth:`sent` says which of them were."""
-        asked, oldest = [], self._oldest
-        # What would be refused now is asked for afresh later; until then its time does not run.
+        """Frames to request now; the caller confirms each one that it has sent by :meth:`mark_requested`."""
+        due_requests, oldest = [], self._oldest
+        # A frame that would be refused now is requested later, and its wait begins then.
         for key in [key for key in self._requests if not self._has_room(key.tile, key.cycle, oldest)]:
             del self._requests[key]
-        for key in self._lacking(now_s):
+        for key in self._overdue_frames(now_s, oldest):
             request = self._requests.get(key)
             if request is None:
                 self._requests[key] = _Request(now_s, now_s)
-                asked.append(key)
+                due_requests.append(key)
             elif not request.gone and now_s - request.last_s >= self._resend_after_s:
-                asked.append(key)
-        return asked
+                due_requests.append(key)
+        return due_requests
 
-    def ready(self, now_s: float, *, silent: bool = False) -> Iterator[Item]:
-        """Tile images that can go on, each tile's in the order of its cycles.
+    def pop_ready(self, now_s: float, *, silent: bool = False) -> Iterator[Item]:
+        """Remove and yield the tile-cycles that can be read now, those of each tile in the order of its cycles.
 
         Parameters
         ----------
-        silent : whether nothing is heard of the controller, which then is given longer to send a frame.
+        silent : whether the controller is silent; then it gets more time to send a frame.
         """
         for tile in self.info.tiles:
             while (cycle := self._next[tile]) <= self.info.cycles:
-                leaving = self._leaving(tile, cycle, now_s, silent)
-                if leaving is None:
+                item = self._finished_item(tile, cycle, now_s, silent)
+                if item is None:
                     break
                 self._next[tile] = cycle + 1
                 left = self._assemblies.pop((tile, cycle), None)
                 self._in_memory -= left is not None and left.pixels is not None
+                self._no_longer_incomplete(tile, cycle)
                 for channel in CHANNELS:
                     self._requests.pop(ChannelKey(tile, cycle, channel), None)
-                yield leaving
+                yield item
 
     @property
     def _oldest(self) -> int:
-        """Lowest cycle that a tile waits for."""
+        """Lowest cycle that has not left for every tile."""
         return min(self._next.values())
 
+    def _no_longer_incomplete(self, tile: TileId, cycle: int) -> None:
+        incomplete = self._incomplete.get(cycle)
+        if incomplete is not None:
+            incomplete.pop(tile, None)
+            if not incomplete:
+                del self._incomplete[cycle]
+
     def _has_room(self, tile: TileId, cycle: int, oldest: int) -> bool:
-        """Whether a frame is let in; a few of the cycle that all others wait for always are, so that waiting ends."""
+        """Whether a frame of a tile-cycle is accepted now."""
         reserve = OLDEST_RESERVE if cycle == oldest else 0
         return (tile, cycle) in self._assemblies or (
             self.bytes_held + self.image_bytes <= self._refuse_above + reserve * self.image_bytes
@@ -291,7 +276,7 @@ class Assembler:
 
     def _checked(self, frame: Frame) -> ChannelKey:
         if frame.run != self.info.run:
-            raise WireError(Refusal.FOREIGN_RUN, f"frame of run {frame.run}, this is run {self.info.run}")
+            raise WireError(Refusal.FOREIGN_RUN, f"frame of run {frame.run}; the present run is {self.info.run}")
         tile = TileId(lane=frame.lane, tile=frame.tile)
         if tile not in self._next:
             raise WireError(Refusal.UNKNOWN_TILE, f"tile {tile}: run {self.info.run} does not declare it")
@@ -307,40 +292,53 @@ class Assembler:
             )
         return ChannelKey(tile, frame.cycle, frame.channel)
 
-    def _lacking(self, now_s: float) -> Iterator[ChannelKey]:
-        """Overdue frames, oldest cycle first, as many as may be asked for at once."""
-        left, oldest = REQUEST_WINDOW, self._oldest
-        for cycle in range(oldest, self._due + 1):
+    def _overdue_frames(self, now_s: float, oldest: int) -> Iterator[ChannelKey]:
+        """Missing frames of due cycles, the oldest cycle first, as many as may be requested at the same time."""
+        left = REQUEST_WINDOW
+        for tile, cycle in self._incomplete_with_room(oldest):
             if now_s - self._due_since[cycle] < self._resend_after_s:
                 return
-            for tile in self.info.tiles:
-                if not self._has_room(tile, cycle, oldest):
-                    continue
-                for channel in self._absent(tile, cycle):
-                    if left == 0:
-                        return
-                    left -= 1
-                    yield ChannelKey(tile, cycle, channel)
+            for channel in self._missing_channels(tile, cycle):
+                if left == 0:
+                    return
+                left -= 1
+                yield ChannelKey(tile, cycle, channel)
 
-    def _absent(self, tile: TileId, cycle: int) -> list[Channel]:
+    def _incomplete_with_room(self, oldest: int) -> Iterator[tuple[TileId, int]]:
+        """Due tile-cycles that lack frames and have memory for them, the oldest cycle first."""
+        # The cost must not grow with the backlog: when memory is full, only images that have begun and those of the
+        # oldest cycle are accepted, so nothing else is looked at.
+        if self.bytes_held + self.image_bytes <= self._refuse_above:
+            yield from ((tile, cycle) for cycle, tiles in self._incomplete.items() for tile in tiles)
+            return
+        begun: dict[int, list[TileId]] = {}
+        for (tile, cycle), held in self._assemblies.items():
+            if held.pixels is not None and not held.complete and cycle <= self._due:
+                begun.setdefault(cycle, []).append(tile)
+        yield from ((tile, oldest) for tile in self._incomplete.get(oldest, ()) if self._has_room(tile, oldest, oldest))
+        for cycle in sorted(begun):
+            if cycle > oldest:
+                yield from ((tile, cycle) for tile in self.info.tiles if tile in begun[cycle])
+
+    def _missing_channels(self, tile: TileId, cycle: int) -> list[Channel]:
         if cycle < self._next[tile]:
             return []
         assembly = self._assemblies.get((tile, cycle))
-        present = assembly.present if assembly else set()
-        return [channel for channel in CHANNELS if channel not in present]
+        return [channel for channel in CHANNELS if assembly is None or channel not in assembly.present]
 
-    def _leaving(self, tile: TileId, cycle: int, now_s: float, silent: bool) -> Item | None:
+    def _finished_item(self, tile: TileId, cycle: int, now_s: float, silent: bool) -> Item | None:
+        """The image of a tile-cycle, or its :class:`MissingImage`; None while its frames are waited for."""
         assembly = self._assemblies.get((tile, cycle))
         if assembly and assembly.complete:
             if assembly.pixels is None:
                 return SpooledImage(tile, cycle)
             return TileImage(tile, cycle, assembly.pixels)
-        absent = self._absent(tile, cycle)
-        requests = [self._requests.get(ChannelKey(tile, cycle, channel)) for channel in absent]
-        frames, names = len(CHANNELS) - len(absent), ",".join(absent)
+        missing = self._missing_channels(tile, cycle)
+        requests = [self._requests.get(ChannelKey(tile, cycle, channel)) for channel in missing]
+        frames, names = len(CHANNELS) - len(missing), ",".join(missing)
         if any(request and request.gone for request in requests):
-            return MissingImage(tile, cycle, f"channel {names}: gone at the controller", frames)
-        missing_after_s = self._missing_after_s or self.imaging.missing_after_s
+            return MissingImage(tile, cycle, f"channel {names}: the controller no longer has it", frames)
+        missing_after_s = self._missing_after_s or self.cycle_time.missing_after_s
         for request in filter(None, requests):
             waited_s = missing_after_s if request.sent and not silent else SILENT_FACTOR * missing_after_s
             if now_s - request.first_s >= waited_s:

@@ -1,4 +1,4 @@
-"""Ingest: the sockets to the imaging controller."""
+"""The ingest: the sockets to the imaging controller."""
 
 import time
 from collections.abc import Iterator
@@ -22,17 +22,19 @@ from seqd_client.wire.messages import (
 
 from daemon.config import ControllerConfig
 from daemon.serving.gate import Gate
-from daemon.watching.logs import SparingLog
-from daemon.watching.progress import Progress
+from daemon.watching.counters import Counters
+from daemon.watching.liveness import Liveness
+from daemon.watching.logs import RateLimitedLog
 
 QUEUE = 32
-"""Messages that a socket keeps; frames beyond are dropped by it, noticed as a gap and asked for again."""
+"""Messages that a socket keeps. It drops further frames; the ingest counts the gap, and they are requested again."""
 
 SYNC_EVERY_S = 2.0
-"""The controller is asked where it is after such a silence, and so often while it sends frames of an unknown run."""
+"""The daemon asks the controller for its position after a silence of this length; while the controller sends frames of
+an unknown run, it asks at this interval."""
 
 BATCH = 64
-"""Messages taken in before the rest of the loop has its turn."""
+"""Most messages of one socket that one call of :meth:`Ingest.receive` takes."""
 
 PUBLISHED = (RunStart, Frame, CycleEnd, RunEnd)
 ANSWERS = (RunStart, Frame, Gone, Position, Idle)
@@ -42,14 +44,19 @@ class Ingest:
     """Receives the controller's messages; everything that is refused is counted and logged."""
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], config: ControllerConfig, progress: Progress, gate: Gate
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        config: ControllerConfig,
+        counters: Counters,
+        liveness: Liveness,
+        gate: Gate,
     ) -> None:
-        self._progress, self._log = progress, SparingLog()
+        self._counters, self._liveness, self._log = counters, liveness, RateLimitedLog()
         with ExitStack() as opened:
             self._frames = opened.enter_context(context.socket(zmq.SUB))
             self._frames.setsockopt(zmq.SUBSCRIBE, b"")
             self._recovery = opened.enter_context(context.socket(zmq.DEALER))
-            # Without it, questions would pile up while no controller is there.
+            # Otherwise requests would pile up while no controller is connected.
             self._recovery.setsockopt(zmq.IMMEDIATE, 1)
             for name, socket, endpoint in (
                 ("frames", self._frames, config.frames),
@@ -64,13 +71,13 @@ class Ingest:
         self._poller.register(self._recovery, zmq.POLLIN)
         self._run = ""
         self._last_seq: int | None = None
-        # A daemon that was started again joins in the middle of a run.
+        # A daemon that is started again may join in the middle of a run.
         self._lost = True
         self._synced_s = -SYNC_EVERY_S
 
     def receive(self, timeout_s: float) -> Iterator[tuple[Message, bytes]]:
-        """Messages that came within the timeout, at most a batch of them."""
-        unsure = self._lost or self._progress.silent_s > SYNC_EVERY_S
+        """Messages that come within the timeout, and their payloads; at most ``BATCH`` of each socket."""
+        unsure = self._lost or self._liveness.silent_s > SYNC_EVERY_S
         if unsure and time.monotonic() - self._synced_s > SYNC_EVERY_S and self.send(Sync()):
             self._lost, self._synced_s = False, time.monotonic()
         ready = dict(self._poller.poll(int(timeout_s * 1000)))
@@ -85,18 +92,18 @@ class Ingest:
                 try:
                     message, payload = decode(parts)
                     if not isinstance(message, allowed):
-                        raise WireError(Refusal.TOPIC, f"{message.topic} does not belong on this socket")
+                        raise WireError(Refusal.TOPIC, f"{message.topic}: this socket does not take it")
                 except WireError as error:
                     self.refuse(error)
                     continue
                 if not self._run or getattr(message, "run", None) == self._run:
-                    self._progress.heard()
+                    self._liveness.heard()
                 if socket is self._frames:
                     self._watch_sequence(message)
                 yield message, payload
 
     def send(self, message: Message) -> bool:
-        """Send to the controller's recovery socket; False when it takes no more for now."""
+        """Send to the controller's recovery socket; False when the message cannot be queued at the moment."""
         try:
             self._recovery.send_multipart(encode(message), zmq.NOBLOCK)
         except zmq.Again:
@@ -105,13 +112,13 @@ class Ingest:
 
     def refuse(self, error: WireError) -> None:
         """Count and log a refused message."""
-        self._progress.refused(error.refusal)
+        self._counters.refused(error.refusal)
         self._log.warning("message refused", reason=error.refusal.value, detail=str(error))
 
-    def follow(self, run: str) -> None:
-        """Watch the sequence numbers of this run."""
+    def set_run(self, run: str) -> None:
+        """Set the run whose sequence numbers are watched."""
         self._run, self._last_seq, self._lost = run, None, False
-        self._progress.heard()
+        self._liveness.heard()
 
     def __enter__(self) -> "Ingest":
         return self
@@ -126,15 +133,15 @@ class Ingest:
         if not isinstance(message, PUBLISHED):
             return
         if message.run != self._run:
-            # A daemon that joins in the middle of a run never hears its run_start.
+            # A daemon that joins in the middle of a run did not receive its run_start, and has to ask for it.
             self._lost = not isinstance(message, RunStart)
             return
         if isinstance(message, RunStart):
-            # A controller that was started anew counts anew.
+            # A controller that was started again counts from the beginning.
             self._last_seq = None
         if self._last_seq is not None and message.seq > self._last_seq + 1:
             missed = message.seq - self._last_seq - 1
-            self._progress.gap(missed)
+            self._counters.gap(missed)
             self._log.warning("sequence gap", missed=missed, after=self._last_seq)
         if self._last_seq is None or message.seq > self._last_seq:
             self._last_seq = message.seq

@@ -1,4 +1,4 @@
-"""When the controller is asked to hold the flow cell, and when to go on."""
+"""Pressure: when the controller is asked to hold or release the flow cell, and how soon spool and disk will be full."""
 
 import shutil
 import time
@@ -11,22 +11,25 @@ from daemon.config import MemoryConfig, SpoolConfig
 
 
 class Backpressure:
-    """Holds above the spool's high-water mark until it is below the low one.
+    """Asks for a hold when the spool has grown above ``hold_above``, and for a release below ``release_below``.
 
-    Images in memory hold too when the spool takes none of them: it is at its limit, or its disk fails.
+    Images in memory also lead to a hold when they cannot move to the spool, because it is at its limit or its disk
+    fails.
     """
 
     def __init__(self, memory: MemoryConfig, spool: SpoolConfig) -> None:
         self._memory, self._spool = memory, spool
         self.holding: bool | None = None
-        """What the controller was asked for; None before the first time: an earlier daemon may have left it holding."""
+        """Whether the controller was asked to hold; None before the first request, as an earlier daemon may have
+        asked for a hold."""
 
     def change(self, *, waiting_bytes: int, spooled_bytes: int) -> bool | None:
-        """True where a hold is to be asked for, False for a release, None where nothing changes.
+        """True when a hold is to be requested, False for a release, None when nothing changes.
 
         Parameters
         ----------
-        waiting_bytes : in memory, not counting a cycle that is being imaged.
+        waiting_bytes : bytes in memory, without the cycle that is being imaged.
+        spooled_bytes : bytes in the spool.
         """
         memory, spool = self._memory, self._spool
         above = waiting_bytes > (memory.spill_above + memory.refuse_above) / 2 or spooled_bytes > spool.hold_above
@@ -37,66 +40,59 @@ class Backpressure:
 
 
 WINDOW_S = 300.0
-"""How far back growth is looked at."""
+"""A forecast is made from the growth of this time."""
 
-LEAST_S = 2.0
-"""Before so much has been seen nothing is foretold."""
+MIN_WINDOW_S = 2.0
+"""No forecast is made from a shorter time."""
 
 STEP_S = 1.0
-"""Values are kept this far apart."""
+"""Time between two amounts that are remembered."""
 
 
 class Forecast:
-    """Watches one growing amount."""
+    """Forecasts when a growing amount reaches a limit."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, float]] = deque()
+        self._amounts: deque[tuple[float, float]] = deque()
 
-    def see(self, amount: float, now_s: float) -> None:
-        """Take note of the amount there is."""
-        if self._seen and now_s - self._seen[-1][0] < STEP_S:
+    def add(self, amount: float, now_s: float) -> None:
+        """Remember the present amount."""
+        if self._amounts and now_s - self._amounts[-1][0] < STEP_S:
             return
-        self._seen.append((now_s, amount))
-        while now_s - self._seen[0][0] > WINDOW_S:
-            self._seen.popleft()
+        self._amounts.append((now_s, amount))
+        while now_s - self._amounts[0][0] > WINDOW_S:
+            self._amounts.popleft()
 
     def full_in_s(self, limit: float) -> float | None:
-        """Seconds until the amount is at its limit at the rate of the window; None while it does not grow."""
-        if len(self._seen) < 2 or self._seen[-1][0] - self._seen[0][0] < LEAST_S:
+        """Seconds until the amount reaches the limit at its present rate; None while it does not grow."""
+        if len(self._amounts) < 2 or self._amounts[-1][0] - self._amounts[0][0] < MIN_WINDOW_S:
             return None
-        (began_s, before), (now_s, amount) = self._seen[0], self._seen[-1]
+        (began_s, before), (now_s, amount) = self._amounts[0], self._amounts[-1]
         rate = (amount - before) / (now_s - began_s)
-        return max(0.0, limit - amount) / rate if rate > 0 else None
+        return round(max(0.0, limit - amount) / rate, 1) if rate > 0 else None
 
 
 class Gauges:
-    """Reads what fills up, and remembers how it grew."""
+    """Measures spool and disk, and forecasts when they are full."""
 
     def __init__(self, folder: Path, *, spool_limit: int) -> None:
         self._folder, self._spool_limit = folder, spool_limit
         self._spool, self._disk = Forecast(), Forecast()
 
     def spool(self, images: int, image_bytes: int) -> SpoolStatus:
-        """The spool with so many images that wait."""
+        """The spool's status when it holds this number of images of this size."""
         held = images * image_bytes
-        self._spool.see(held, time.monotonic())
+        self._spool.add(held, time.monotonic())
         return SpoolStatus(
-            images=images,
-            bytes=held,
-            limit=self._spool_limit,
-            full_in_s=_rounded(self._spool.full_in_s(self._spool_limit)),
+            images=images, bytes=held, limit=self._spool_limit, full_in_s=self._spool.full_in_s(self._spool_limit)
         )
 
     def disk(self) -> DiskStatus:
-        """The disk of the output folder; nothing is known of one that does not answer."""
+        """The status of the output folder's disk, without numbers where the disk answers with an error."""
         try:
             usage = shutil.disk_usage(self._folder)
         except OSError:
             return DiskStatus()
-        # Reserved blocks are free and cannot be had: what is free counts, not what is used.
-        self._disk.see(-usage.free, time.monotonic())
-        return DiskStatus(free=usage.free, full_in_s=_rounded(self._disk.full_in_s(0)))
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 1)
+        # The forecast is made from the free bytes: blocks that are reserved for the system are neither free nor used.
+        self._disk.add(-usage.free, time.monotonic())
+        return DiskStatus(free=usage.free, full_in_s=self._disk.full_in_s(0))

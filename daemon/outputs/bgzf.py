@@ -1,4 +1,4 @@
-"""BGZF, gzip in blocks that can be found and inflated each for itself (SAM specification, 4.1).
+"""BGZF: gzip in blocks, each of which can be found and inflated alone (SAM specification, 4.1).
 
 Every reader of gzip reads it.
 """
@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator
 from isal import igzip_lib
 
 CONTENT = 0xFF00
-"""Bytes in a block, as other writers have it: even if they cannot be compressed, the block's size fits its field."""
+"""Bytes of content in a block, as in other writers: a block's size fits its field even if nothing can be compressed."""
 
 LEVEL = 1
 
 HEADER = struct.Struct("<4BI2BH2BHH")
-"""Of a gzip member with an extra field, ``BC``: the block's size less one."""
+"""Header of a gzip member with the extra field ``BC``, which holds the block's size less one."""
 
 END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
-"""An empty block; without it a file was cut off."""
+"""The empty block at the end of a file; a file without it was cut off."""
 
 
 def bgzf(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -28,7 +28,7 @@ def bgzf(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def blocks(content: memoryview) -> bytes:
-    """Content in as many blocks as it takes; same content, same bytes."""
+    """Content in as many blocks as it needs; the same content gives the same bytes."""
     made = []
     for start in range(0, len(content), CONTENT):
         body = igzip_lib.compress(content[start : start + CONTENT], LEVEL, igzip_lib.COMP_GZIP_NO_HDR)

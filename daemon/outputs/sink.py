@@ -1,4 +1,4 @@
-"""Sinks: what is made of a run while it goes on, and again at any time later."""
+"""What a sink gives: files made of committed calls, during a run and again at any later time."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
 from isal import isal_zlib
 from seqd_client.runinfo import TileId
@@ -17,11 +16,11 @@ from daemon.record.committed import CommittedRun
 from daemon.record.durable import make_folder, stream_durably
 
 GZIP_LEVEL = 1
-"""ISA-L's; on FASTQ 3.3 times smaller, at four times the speed of zlib's level 1."""
+"""ISA-L's; it makes FASTQ 3.3 times smaller, at four times the speed of zlib's level 1."""
 
 
 class Encoding(StrEnum):
-    """How content lies in a file."""
+    """How content is stored in a file."""
 
     PLAIN = "plain"
     """As it is."""
@@ -33,26 +32,26 @@ class Encoding(StrEnum):
 
 @dataclass(frozen=True)
 class SinkFile:
-    """A file made of what is committed alone; the same calls make the same content."""
+    """A file whose content depends on committed calls alone: the same calls make the same bytes."""
 
     path: Path
     content: Callable[[], Iterable[bytes]]
-    """Gives what the file holds before it is encoded, in pieces.
+    """Gives the content before it is encoded, in pieces.
 
     Raises :class:`daemon.errors.OutputError` where the run's files cannot be read.
     """
     encoding: Encoding = Encoding.PLAIN
     tile: TileId | None = None
-    """That it is made of, where it is of one alone."""
+    """The tile whose calls it contains; None where it contains those of several."""
     cycle: int = 0
-    """Last cycle that it is made of."""
+    """Last cycle that its content needs."""
 
     def write(self) -> None:
         """Write it whole or not at all.
 
         Raises
         ------
-        OutputError : it is not there. May be tried again.
+        OutputError : it could not be written. The caller may try again.
         """
         try:
             make_folder(self.path.parent)
@@ -60,22 +59,22 @@ class SinkFile:
         except OSError as error:
             raise storage_error(f"file {self.path}", error) from error
 
-    def make(self) -> None:
-        """Write it if it is not there; what stands is not touched.
+    def write_if_missing(self) -> None:
+        """Write it if it does not exist; an existing file is not touched.
 
         Raises
         ------
         OutputError : as :meth:`write`.
         """
         try:
-            there = self.path.exists()
+            exists = self.path.exists()
         except OSError as error:
             raise storage_error(f"file {self.path}", error) from error
-        if not there:
+        if not exists:
             self.write()
 
-    def renew(self) -> None:
-        """Write it if it is not what it should be, so that nothing changes any more after the end of a run.
+    def write_if_changed(self) -> None:
+        """Write it if its content is out of date; a file that is up to date keeps its time of change.
 
         Raises
         ------
@@ -88,33 +87,31 @@ class SinkFile:
         replace(self, content=lambda: (content,)).write()
 
 
-class Sink(Protocol):
-    """Makes files that stand once they are made."""
+@dataclass(frozen=True)
+class Sink:
+    """Makes files that are final once they are written."""
 
     name: str
-    """For people."""
+    """For status and log."""
+    due: Callable[[CommittedRun, Path, TileId, int], Iterable[SinkFile]]
+    """Gives the files that become possible when a cycle of a tile is committed.
 
-    def due(self, run: CommittedRun, root: Path, tile: TileId, cycle: int) -> Iterable[SinkFile]:
-        """The files that can be made once a cycle of a tile is committed, and could not before.
-
-        Parameters
-        ----------
-        root : folder of the run's outputs; the run's own, if not configured otherwise.
-        """
+    It is called with the run, the folder of the run's outputs, the tile and the 1-based cycle.
+    """
 
 
-class View(Protocol):
-    """Makes files that are made anew as the run goes on."""
+@dataclass(frozen=True)
+class View:
+    """Makes files that are written again whenever the run has advanced."""
 
     name: str
-    """For people."""
-
-    def files(self, root: Path) -> Iterable[SinkFile]:
-        """Every file, of what is committed now."""
+    """For the log."""
+    files: Callable[[Path], Iterable[SinkFile]]
+    """Gives every file, of what is committed now, below the folder of the run's outputs."""
 
 
 def encoded(content: Iterable[bytes], encoding: Encoding) -> Iterator[bytes]:
-    """Content as it lies in a file, in pieces."""
+    """The bytes that a file has on the disk, in pieces."""
     match encoding:
         case Encoding.PLAIN:
             yield from content

@@ -1,1 +1,1 @@
-"""What is on the disk of a run, and how it gets there so that it outlives a power cut."""
+"""The files of a run, and writing them so that a power cut loses nothing that was committed."""

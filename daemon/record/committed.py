@@ -1,4 +1,4 @@
-"""A run as it is committed: all that a sink is made of."""
+"""A run as its ledger has committed it: everything that sinks and exports are made from."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -10,43 +10,45 @@ from seqd_client.runinfo import RunInfo, TileId
 
 from calib.runfolder.images import RunFolderError
 from daemon.errors import OutputError, storage_error
-from daemon.record.ledgerreader import LedgerReader, follow_ledger, open_ledger
-from daemon.record.runfiles import RunFiles, filter_cycles, passing
+from daemon.record.ledgercopy import copied
+from daemon.record.ledgerreader import LedgerReader, follow_ledger
+from daemon.record.runfiles import RunFiles, filter_cycles, read_passing
 from daemon.record.tilefile import read_chunks, read_cycles, read_locs
 
 
 class CommittedRun:
-    """What is committed of a run, to be read by one thread; nothing else of it can be seen from here.
-
-    It stands as it was when it was last refreshed.
-    """
+    """The committed part of a run, for one reading thread; it does not change before the next :meth:`refresh`."""
 
     def __init__(self, files: RunFiles, ledger: LedgerReader) -> None:
         """
         Raises
         ------
-        OutputError : the ledger cannot be read, or is none.
+        OutputError : the ledger cannot be read, or is not one of this version.
         """
         self.files, self.ledger = files, ledger
         self.facts = ledger.facts()
-        """What the run is made with."""
+        """The facts that decide the bytes of the run."""
         self.info: RunInfo = self.facts["info"]
         self.filter_cycles = filter_cycles(self.info)
         self._passing: dict[TileId, NDArray[np.uint8]] = {}
-        """Eight clusters a byte."""
+        """One bit a cluster."""
         self.committed: dict[TileId, int] = {}
         """Last committed cycle of each tile of the run, 0 where there is none."""
         self.clusters: dict[TileId, int] = {}
-        """Of each tile that has a template."""
+        """Clusters of each tile that has a template."""
 
     def refresh(self, committed: Mapping[TileId, int] | None = None) -> None:
-        """Take in what was committed since.
+        """Bring this object up to date with the ledger.
 
         Parameters
         ----------
-        committed : last committed cycles, where they are known; else the ledger is asked, row by row.
+        committed : last committed cycles, where they are known; otherwise they are read from the ledger, row by row.
+
+        Raises
+        ------
+        OutputError : the ledger cannot be read.
         """
-        # Cycles first: each is of a tile whose template stands.
+        # The cycles are read before the templates, so that every committed cycle has its template.
         committed = self.ledger.committed_cycles() if committed is None else dict(committed)
         self.clusters = self.ledger.tiles()
         self.committed = {tile: committed.get(tile, 0) for tile in self.info.tiles}
@@ -61,7 +63,7 @@ class CommittedRun:
 
         Raises
         ------
-        OutputError : they cannot be read.
+        OutputError : the ``.locs`` file cannot be read.
         """
         path = self.files.locs_of(tile)
         with _reading(path):
@@ -76,14 +78,14 @@ class CommittedRun:
 
         Raises
         ------
-        OutputError : it cannot be read.
+        OutputError : the chastity file cannot be read.
         """
         if not self.filtered(tile):
             return np.ones(self.clusters.get(tile, 0), np.bool_)
         if tile not in self._passing:
             allowed = self.facts["chastity_failures"]
             with _reading(self.files.chastity_of(tile)):
-                self._passing[tile] = np.packbits(passing(self.files, self.info, tile, failures_allowed=allowed))
+                self._passing[tile] = np.packbits(read_passing(self.files, self.info, tile, failures_allowed=allowed))
         bits: NDArray[np.uint8] = np.unpackbits(self._passing[tile], count=self.clusters[tile])
         return bits.view(np.bool_)
 
@@ -92,53 +94,60 @@ class CommittedRun:
 
         Raises
         ------
-        OutputError : they cannot be read.
+        OutputError : the tile file cannot be read, or does not hold the cycle.
         """
         path = self.files.calls_of(tile)
         with _reading(path):
             return read_cycles(path, range(cycle, cycle + 1)).reshape(-1)
 
     def chunks(self, tile: TileId, cycles: range, *, calls: int) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-        """Consecutive clusters and their (cycles, clusters) bytes, about so many calls at a time.
+        """Consecutive clusters and their (cycles, clusters) bytes, about ``calls`` bytes in each chunk.
 
         Raises
         ------
-        OutputError : the tile's file cannot be read, does not hold the cycles, or is of another number of clusters than
+        OutputError : the tile file cannot be read, does not hold the cycles, or has another number of clusters than
             the ledger.
         """
-        path, there = self.files.calls_of(tile), self.clusters[tile]
+        path, clusters = self.files.calls_of(tile), self.clusters[tile]
         last = 0
         with _reading(path):
             for part, content in read_chunks(path, cycles, calls=calls):
                 last = part.stop
-                if last > there:
+                if last > clusters:
                     break
                 yield part, content
-        if last != there:
-            raise OutputError(f"tile file {path}: {last} clusters, the ledger has {there}; it was changed from outside")
+        if last != clusters:
+            raise OutputError(
+                f"tile file {path}: {last} clusters, the ledger has {clusters}; it was changed from outside"
+            )
 
 
 @contextmanager
 def open_run(folder: Path) -> Iterator[CommittedRun]:
-    """A run folder as it stands; nothing is written to it, and who writes it is not disturbed.
+    """A run folder at this moment; a daemon that writes to it is not disturbed, and nothing else is written.
 
     Raises
     ------
     RunFolderError : seqd wrote no run to the folder.
-    OutputError : its ledger cannot be read.
+    OutputError : the run's ledger cannot be read.
     """
     files = RunFiles(folder)
     if not files.ledger.is_file():
         raise RunFolderError(f"run folder {folder}: there is no {files.ledger.name}; seqd did not write a run to it")
-    with open_ledger(files.ledger) as ledger:
-        run = CommittedRun(files, ledger)
+    with copied(files.ledger) as database:
+        run = CommittedRun(files, LedgerReader(files.ledger, database))
         run.refresh()
         yield run
 
 
 @contextmanager
 def follow_run(files: RunFiles) -> Iterator[CommittedRun]:
-    """A run that goes on, for a thread of the daemon that writes it."""
+    """The run that this daemon is writing, for another thread than the writing one.
+
+    Raises
+    ------
+    OutputError : the run's ledger cannot be read.
+    """
     with closing(follow_ledger(files.ledger)) as ledger:
         run = CommittedRun(files, ledger)
         run.refresh()

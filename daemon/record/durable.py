@@ -1,8 +1,8 @@
-"""Files that a kill or a power loss leaves whole or not there.
+"""Writing files durably: after a kill or a power loss a file is whole or absent.
 
-Guaranteed: when :func:`write_durably` or :func:`write_sealed` returns, file and name are on the disk. At any instant
-before, the name has what it had before or nothing. Not guaranteed: that no ``.<name>.tmp`` is left behind; the next
-writer of the same name writes over it. Two processes never write to one ``.tmp``: the second is refused.
+Guaranteed: when :func:`write_durably` or :func:`write_sealed` returns, the file and its name are on the disk. Until
+then the name has its former content, or does not exist. Two processes never write to one ``.<name>.tmp``: the second
+is refused. Not guaranteed: that no ``.<name>.tmp`` is left behind; the next writer of the same name overwrites it.
 """
 
 import errno
@@ -19,7 +19,7 @@ DIGEST = hashlib.sha256().digest_size
 
 
 def write_fully(descriptor: int, content: bytes | memoryview, *, at: int) -> None:
-    """Write all bytes from an offset on; the system may take them in pieces."""
+    """Write all bytes at an offset, also where the system takes them in several pieces."""
     view = memoryview(content).cast("B")
     while view:
         written = os.pwrite(descriptor, view, at)
@@ -44,12 +44,12 @@ def make_folder(folder: Path) -> None:
 
 
 def temporary(path: Path) -> Path:
-    """Where a file lies until it is whole."""
+    """The name that a file has until it is whole."""
     return path.with_name(f".{path.name}.tmp")
 
 
 def open_temporary(path: Path) -> int:
-    """Descriptor of a file's ``.tmp``, empty, that no other process gets before this one closes it.
+    """Descriptor of a file's ``.tmp``, emptied, and locked against other processes until it is closed.
 
     Raises
     ------
@@ -64,7 +64,8 @@ def open_temporary(path: Path) -> int:
                 raise BlockingIOError(errno.EWOULDBLOCK, "another process writes it") from None
             except OSError:
                 pass  # Some file systems know no locks.
-            # Whoever had it may have renamed it between: then it is a whole file of that name, and not ours.
+            # Between open and lock, another process may have renamed this file: then it has its final name and is
+            # whole, so it must not be emptied, and a new one is opened.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), temporary(path).stat()):
                     os.ftruncate(descriptor, 0)
@@ -80,13 +81,18 @@ def write_durably(path: Path, *content: bytes | memoryview) -> None:
 
     Raises
     ------
-    OSError : it is not there; what was there before still is. May be tried again.
+    OSError : the file is not written, and the former one still exists; the call may be repeated.
     """
     stream_durably(path, content)
 
 
 def stream_durably(path: Path, content: Iterable[bytes | memoryview]) -> None:
-    """As :func:`write_durably`, of content that need not be in memory at once; what it raises, this raises too."""
+    """Write a file as :func:`write_durably` does, from parts that need not be in memory at the same time.
+
+    Raises
+    ------
+    OSError : as by :func:`write_durably`; an error of the iterable leaves the former file, too.
+    """
     descriptor = open_temporary(path)
     try:
         at = 0
@@ -96,7 +102,7 @@ def stream_durably(path: Path, content: Iterable[bytes | memoryview]) -> None:
         os.fsync(descriptor)
         temporary(path).replace(path)
     except BaseException:
-        # A half of it would take the room that others wait for.
+        # Half a file would take disk space that other files wait for.
         temporary(path).unlink(missing_ok=True)
         raise
     finally:
@@ -105,11 +111,11 @@ def stream_durably(path: Path, content: Iterable[bytes | memoryview]) -> None:
 
 
 def write_sealed(path: Path, *content: bytes | memoryview) -> None:
-    """Write a file durably, and after its bytes their SHA-256.
+    """Write a file durably, with the SHA-256 of its content at the end.
 
     Raises
     ------
-    OSError : as :func:`write_durably`.
+    OSError : as by :func:`write_durably`.
     """
     digest = hashlib.sha256()
     for part in content:
@@ -118,11 +124,11 @@ def write_sealed(path: Path, *content: bytes | memoryview) -> None:
 
 
 def read_sealed(path: Path) -> memoryview:
-    """The bytes of a file written by :func:`write_sealed`.
+    """The content of a file written by :func:`write_sealed`, without the SHA-256.
 
     Raises
     ------
-    OutputError : it is missing or damaged.
+    OutputError : the file is missing, damaged, or cannot be read.
     """
     try:
         stored = memoryview(path.read_bytes())
@@ -138,11 +144,11 @@ def read_sealed(path: Path) -> memoryview:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps others out of a run folder, until this ends or the process does.
+    """Keep other processes from writing to a run folder, until the block or the process ends.
 
     Raises
     ------
-    RunError : another one is in it.
+    RunError : another process has locked the folder.
     OSError : the folder cannot be opened.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

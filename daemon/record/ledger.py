@@ -1,14 +1,14 @@
 """The ledger: one row for every tile-cycle that is committed, in SQLite.
 
 Guaranteed: when :meth:`Ledger.commit` returns, its row is on the disk (write-ahead log, ``synchronous=FULL``). A tile
-file is synced before its row is written, so a row always names bytes that are there. A commit that fails leaves
-nothing, and may be tried again. Not guaranteed: anything, when the disk says that bytes are synced and they are not.
+file is synced before its row is written, so every row names bytes that exist. A commit that fails changes nothing, and
+may be tried again. Nothing is guaranteed on a disk that reports bytes as synced when they are not.
 """
 
 import json
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
@@ -43,13 +43,16 @@ CREATE TABLE IF NOT EXISTS image (
 
 
 class Ledger(LedgerReader):
-    """A run's ledger, open for one writing thread."""
+    """A run's ledger, open for one writing thread.
+
+    Every method raises :class:`OutputError` where the database cannot be read or written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._engine: int | None = None
         with self._failures():
-            # The database's companions get the modes that it has.
+            # SQLite gives the database's log and index the permissions of the database.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o640))
             self._database = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
             try:
@@ -61,66 +64,62 @@ class Ledger(LedgerReader):
                 self._database.close()
                 raise
 
-    def begin(self, facts: dict[str, object]) -> None:
-        """Record what the run is made with; a run that goes on must be made with the same.
+    def begin(self, facts: Mapping[str, object]) -> None:
+        """Record the facts that decide the bytes of the run; a run that continues must have the same.
 
         Raises
         ------
-        RunError : the ledger was begun with something else.
+        RunError : the ledger has other facts.
         """
         fresh = _as_json({"schema": SCHEMA_VERSION, **facts})
-        with self._failures():
-            stored = dict(self._database.execute("SELECT key, value FROM run").fetchall())
-        self._compare(stored, fresh)
+        self._compare(dict(self._execute("SELECT key, value FROM run")), fresh)
         with self._failures():
             self._database.executemany("INSERT OR IGNORE INTO run VALUES (?, ?)", fresh.items())
 
     def start(self, start: Start) -> None:
-        """Record that a daemon took up the run."""
-        with self._failures():
-            self._database.execute("INSERT INTO start VALUES (?, ?, ?)", astuple(start))
+        """Record that a daemon started or continued the run."""
+        self._execute("INSERT INTO start VALUES (?, ?, ?)", *astuple(start))
 
-    def use_engine(self, facts: dict[str, object], *, reason: str, since_ns: int) -> None:
-        """Record which engine reads the cycles that are committed from here on.
+    def use_engine(self, facts: Mapping[str, object], *, reason: str, since_ns: int) -> None:
+        """Record the engine that reads the cycles committed from now on.
 
-        A cycle is called when the ones it is corrected with are read: of those, the engine in its row read the last.
+        A cycle is called after the later cycles that correct it were read, so the engine in its row is the one that
+        read the last of these.
 
         Parameters
         ----------
-        reason : why it took over from another one; empty where it must be the one before.
+        facts : the properties of the engine that decide the calls.
+        reason : why the engine replaced another one; empty where it must be the same as before.
+        since_ns : time, nanoseconds since the epoch.
 
         Raises
         ------
-        RunError : it is another one than before, and has no reason of its own to take over.
+        RunError : the engine differs from the one before, and ``reason`` is empty or that of the one before.
         """
-        before = self.engines()
-        if before and reason in ("", before[-1].reason):
-            self._compare(_as_json(before[-1].facts), _as_json(facts))
-        if not before or before[-1].facts != facts:
+        engines = self.engines()
+        if engines and reason in ("", engines[-1].reason):
+            self._compare(_as_json(engines[-1].facts), _as_json(facts))
+        self._engine = len(engines)
+        if not engines or engines[-1].facts != facts:
             content = json.dumps(facts, sort_keys=True)
-            with self._failures():
-                self._database.execute(
-                    "INSERT INTO engine (facts, reason, since_ns) VALUES (?, ?, ?)", (content, reason, since_ns)
-                )
-            before = self.engines()
-        self._engine = len(before)
+            self._execute("INSERT INTO engine (facts, reason, since_ns) VALUES (?, ?, ?)", content, reason, since_ns)
+            self._engine += 1
 
     def _compare(self, stored: dict[str, str], fresh: dict[str, str]) -> None:
         for key in stored:
             if stored[key] != fresh.get(key, stored[key]):
                 before, now = _differing(json.loads(stored[key]), json.loads(fresh[key]))
                 raise RunError(
-                    f"run in {self.path.parent}: begun with {key} {before:.80}, now it is {now:.80}; "
-                    "go on with the same, or choose another output folder"
+                    f"run in {self.path.parent}: begun with {key} {before:.80}, this daemon has {now:.80}; "
+                    "continue with the same, or choose another output folder"
                 )
 
     def commit_tile(self, tile: TileId, clusters: int, locs_crc32: int) -> None:
         """Commit that a tile has a template; the checksum is that of its ``.locs`` file."""
-        with self._failures():
-            self._database.execute("INSERT INTO tile VALUES (?, ?, ?, ?)", (tile.lane, tile.tile, clusters, locs_crc32))
+        self._execute("INSERT INTO tile VALUES (?, ?, ?, ?)", tile.lane, tile.tile, clusters, locs_crc32)
 
     def commit(self, row: CycleRow, images: Sequence[ImageRow] = ()) -> None:
-        """Commit a tile-cycle, and what was measured on its images."""
+        """Commit a tile-cycle together with the measurements of its images."""
         columns = (*astuple(row), self._engine)
         with self._failures():
             self._database.execute("BEGIN IMMEDIATE")
@@ -130,12 +129,12 @@ class Ledger(LedgerReader):
 
 
 def _differing(before: object, now: object) -> tuple[str, str]:
-    """What two values differ in, as JSON."""
+    """The differing parts of two values, as JSON."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
         before, now = ({key: one.get(key) for key in sorted(keys)} for one in (before, now))
     return json.dumps(before), json.dumps(now)
 
 
-def _as_json(facts: dict[str, object]) -> dict[str, str]:
+def _as_json(facts: Mapping[str, object]) -> dict[str, str]:
     return {key: json.dumps(value, sort_keys=True) for key, value in facts.items()}

@@ -1,4 +1,4 @@
-"""Copying a ledger while a daemon writes it."""
+"""Opening a ledger from another process than the daemon that may be writing it: from a copy."""
 
 import shutil
 import sqlite3
@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 
 from daemon.errors import OutputError, storage_error
 
-CHANGING_S = 10.0
-"""Time in which a copy has to succeed."""
+COPY_S = 10.0
+"""A copy that does not succeed within this time is given up."""
 
 LOG_HEADER = 32
 """Bytes of the header of SQLite's write-ahead log."""
@@ -19,11 +19,11 @@ LOG_HEADER = 32
 
 @contextmanager
 def copied(path: Path) -> Iterator[sqlite3.Connection]:
-    """A ledger as it stands, in a copy: no file beside it is written, no lock of it taken.
+    """A connection to a copy of a ledger, as it is at the moment: nothing beside the ledger is written or locked.
 
     Raises
     ------
-    OutputError : it cannot be copied or read.
+    OutputError : the ledger cannot be copied or read.
     """
     with TemporaryDirectory(prefix="seqd-") as folder:
         copy = Path(folder) / path.name
@@ -36,27 +36,27 @@ def copied(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def is_open(path: Path) -> bool:
-    """Whether a daemon has the ledger open, or was killed while it had."""
+    """Whether a daemon has the ledger open, or was killed while the ledger was open."""
     return _log(path).exists()
 
 
 def _log(path: Path) -> Path:
-    """The write-ahead log; SQLite removes it when the last who writes the database closes it."""
+    """The write-ahead log; SQLite removes it when the last writer closes the database."""
     return path.with_name(f"{path.name}-wal")
 
 
 def copy_ledger(path: Path, copy: Path) -> None:
     """Copy a database and its log in one consistent state, without SQLite's locks.
 
-    A daemon that closes the ledger while another reads it would leave its log behind, and a reader that comes a
-    moment later would make another. The log holds all that a checkpoint may have moved into the database while that
-    was copied, as long as it was not begun anew meanwhile; then both are copied again.
+    The locks would disturb others: a daemon that closes the ledger while somebody reads it leaves its log behind.
+    While the database is copied, a checkpoint may move pages from the log into it. The log still holds these pages,
+    so a copy of both is complete, unless the log was begun again meanwhile; then both are copied again.
 
     Raises
     ------
-    OutputError : it cannot be read, or the copy not be written.
+    OutputError : the ledger cannot be read, or the copy cannot be written.
     """
-    deadline = time.monotonic() + CHANGING_S
+    deadline = time.monotonic() + COPY_S
     try:
         while True:
             before = _state(path)
@@ -67,13 +67,13 @@ def copy_ledger(path: Path, copy: Path) -> None:
             if _state(path) == before:
                 return
             if time.monotonic() > deadline:
-                raise OutputError(f"ledger {path}: changes faster than it can be copied, for {CHANGING_S:g} s")
+                raise OutputError(f"ledger {path}: changes faster than it can be copied, for {COPY_S:g} s")
     except OSError as error:
         raise storage_error(f"copy of ledger {path}", error) from error
 
 
 def _state(path: Path) -> tuple[int, int, bytes]:
-    """Differs once a checkpoint wrote the database, or the log was begun anew: its header has new salts then.
+    """A value that differs after a checkpoint, or after the log was begun again with new salts in its header.
 
     The log's layout: https://sqlite.org/fileformat2.html#walformat
     """

@@ -1,4 +1,4 @@
-"""What a run was made with, as it is written beside its calls and into the headers of its files."""
+"""The provenance of a run: its software, model and settings, as written beside its calls and into file headers."""
 
 import hashlib
 import json
@@ -15,43 +15,40 @@ class Provenance(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     software: str
-    """Name and version of what took the run up last."""
+    """Name and version of the daemon that wrote the newest cycle."""
     model: str
-    """Of the bundle's files: network, weights, quality tables."""
+    """Hash of the bundle's files: network, weights, quality tables."""
     calibration: str
-    """Of what decides about the calls beside the model: readout, template cycles, filter, binning of scores."""
+    """Hash of the other facts that decide the calls: readout, template cycles, filter, binning of scores."""
     configuration: str
-    """Of the configuration that the run was taken up with last."""
+    """Hash of the configuration of the daemon that wrote the newest cycle."""
     engine: str
-    """Backend, software and precision of the engine in use last."""
+    """Backend, software and precision of the engine that read the newest cycle."""
     precision: str
     engines: tuple[dict[str, object], ...]
-    """Every one that called a cycle, in their order, with the reason why it took over."""
+    """Every engine that read cycles, in their order, with the reason why it replaced the one before."""
     starts: tuple[dict[str, object], ...]
-    """Every time that a daemon took the run up."""
+    """Every start of a daemon on the run."""
 
     @property
     def hashes(self) -> dict[str, str]:
-        """What goes into the headers of files."""
-        return {
-            name: getattr(self, name)
-            for name in ("software", "model", "calibration", "configuration", "engine", "precision")
-        }
+        """The entries that are written into the headers of files."""
+        return self.model_dump(exclude={"engines", "starts"})
 
 
 NOT_CALIBRATION = frozenset({"schema", "info", "model", "threads", "sinks"})
-"""Facts of a run that do not say how images become calls."""
+"""Facts of a run that the hash of the calibration leaves out."""
 
 
 def provenance_of(ledger: LedgerReader) -> Provenance:
-    """What a ledger says of how its run was made.
+    """The provenance that a ledger records.
 
     Raises
     ------
-    OutputError : the ledger cannot be read, or is none.
+    OutputError : the ledger cannot be read.
     """
     facts, last_ns = ledger.facts(), ledger.last_committed_ns()
-    # What took a finished run up once more committed nothing of it.
+    # A daemon that was started on a finished run commits nothing of it, so its start does not count.
     engines = [use for use in ledger.engines() if last_ns is None or use.since_ns <= last_ns]
     starts = [start for start in ledger.starts() if last_ns is None or start.began_ns <= last_ns]
     calibration = {key: value for key, value in facts.items() if key not in NOT_CALIBRATION}

@@ -1,4 +1,4 @@
-"""Where the files of a run lie in its output folder."""
+"""The paths of a run's files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +15,21 @@ from daemon.record.tilefile import read_chunks
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Paths of one run; the run id was checked to be a plain name."""
+    """Paths in one run folder; its name, the run id, was checked to be a plain name."""
 
     root: Path
 
     def create(self) -> None:
-        """Make the folders, durably: also those that a kill left behind before their names were on the disk.
+        """Make the folders, and sync their names: a folder that exists may not be on the disk after a kill.
 
         Raises
         ------
-        RunError : one of them is a link, and what is written there would lie elsewhere.
+        RunError : one of the folders is a link, so that its files would be written elsewhere.
+        OSError : a folder cannot be made; the call may be repeated.
         """
         for folder in (self.root, self.tiles, self.spool):
             if folder.is_symlink():
-                raise RunError(f"run folder {folder}: a link to {folder.readlink()}; a folder of its own is needed")
+                raise RunError(f"run folder {folder}: is a link to {folder.readlink()}; a real folder is needed")
             folder.mkdir(mode=0o750, parents=True, exist_ok=True)
             sync_folder(folder.parent)
 
@@ -42,7 +43,7 @@ class RunFiles:
 
     @property
     def control(self) -> Path:
-        """FASTA of the spiked-in control that the run was begun with, if there is one."""
+        """FASTA of the spike-in that the run was begun with, if there is one."""
         return self.root / "control.fasta"
 
     @property
@@ -51,7 +52,7 @@ class RunFiles:
 
     @property
     def spool(self) -> Path:
-        """Images until their calls are committed, where they had to wait; readings until they are called."""
+        """Folder of the images and signals of tile-cycles that are not committed yet."""
         return self.root / "spool"
 
     def calls_of(self, tile: TileId) -> Path:
@@ -69,25 +70,29 @@ class RunFiles:
     def spooled(self, tile: TileId, cycle: int) -> Path:
         return self.spool / f"s_{tile}_C{cycle}.image"
 
-    def spooled_reading(self, tile: TileId, cycle: int) -> Path:
-        return self.spool / f"s_{tile}_C{cycle}.reading.npy"
+    def spooled_signals(self, tile: TileId, cycle: int) -> Path:
+        return self.spool / f"s_{tile}_C{cycle}.signals.npy"
 
 
 CHUNK = 2**22
-"""Values looked at at a time, however many clusters there are."""
+"""Bytes that are read at a time."""
 
 
 def filter_cycles(info: RunInfo) -> int:
-    """Cycles that decide about the filter: the first 25, fewer where the first read is shorter."""
+    """Number of cycles that decide the filter: the first 25, fewer where the first read is shorter."""
     return min(CYCLES, info.reads[0].cycles)
 
 
-def passing(files: RunFiles, info: RunInfo, tile: TileId, *, failures_allowed: int) -> NDArray[np.bool_]:
-    """(n,) which clusters pass; known once :func:`filter_cycles` are committed.
+def read_passing(files: RunFiles, info: RunInfo, tile: TileId, *, failures_allowed: int) -> NDArray[np.bool_]:
+    """(n,) whether each cluster of a tile passes the filter, from the chastity of its first :func:`filter_cycles`.
+
+    Parameters
+    ----------
+    failures_allowed : cycles below the threshold that a passing cluster may have.
 
     Raises
     ------
-    OutputError : they are not.
+    OutputError : the chastity file does not hold these cycles.
     """
     decided = [np.zeros(0, np.bool_)]
     for _, percents in read_chunks(files.chastity_of(tile), range(1, filter_cycles(info) + 1), calls=CHUNK):

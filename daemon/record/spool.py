@@ -4,9 +4,9 @@
 
     4 × H × W uint16, little-endian | SHA-256 of them
 
-Guaranteed: when :meth:`Spool.put` returns, the image is on the disk, and a daemon that starts anew finds it. An image
-is removed only after its tile-cycle is committed. A damaged or half-written one is removed at the start, and its frames
-are asked for again.
+Guaranteed: when :meth:`Spool.put` returns, the image is on the disk, and the next start of the daemon finds it. An
+image is removed only after its tile-cycle is committed. A damaged or half-written image is removed at the start, and
+its frames are asked for again.
 """
 
 import re
@@ -26,7 +26,7 @@ NAME = re.compile(r"s_(\d+)_(\d+)_C(\d+)\.image")
 
 
 class Spool:
-    """The spooled images of one run; for every thread, each image for one at a time."""
+    """The spooled images of one run. Any thread may use it, but not two threads the same image at the same time."""
 
     def __init__(self, files: RunFiles, info: RunInfo) -> None:
         self._files = files
@@ -34,21 +34,21 @@ class Spool:
         self._held: set[tuple[TileId, int]] = set()
 
     def put(self, tile: TileId, cycle: int, pixels: NDArray[np.uint16]) -> None:
-        """Keep a (4, H, W) image.
+        """Keep a (4, H, W) image, camera counts.
 
         Raises
         ------
-        OSError : it is not on the disk; may be tried again.
+        OSError : the image is not on the disk; the call may be repeated.
         """
         write_sealed(self._files.spooled(tile, cycle), np.ascontiguousarray(pixels, "<u2").data.cast("B"))
         self._held.add((tile, cycle))
 
     def get(self, tile: TileId, cycle: int) -> NDArray[np.uint16]:
-        """The (4, H, W) image of a tile-cycle.
+        """The (4, H, W) image of a tile-cycle, camera counts.
 
         Raises
         ------
-        OutputError : it is missing or damaged.
+        OutputError : the image is missing or damaged.
         """
         content = read_sealed(self._files.spooled(tile, cycle))
         if len(content) != 2 * int(np.prod(self._shape)):
@@ -61,8 +61,13 @@ class Spool:
             self._files.spooled(tile, cycle).unlink(missing_ok=True)
             self._held.discard((tile, cycle))
 
-    def reaches(self, tile: TileId, committed: int) -> int:
-        """Last cycle of a tile up to which every one is committed or here."""
+    def kept_up_to(self, tile: TileId, committed: int) -> int:
+        """Last cycle up to which every cycle of a tile is committed or in the spool.
+
+        Parameters
+        ----------
+        committed : last committed cycle of the tile.
+        """
         while (tile, committed + 1) in self._held:
             committed += 1
         return committed
@@ -76,7 +81,7 @@ class Spool:
 
         Raises
         ------
-        OSError, OutputError : the disk does not answer; may be tried again.
+        OSError, OutputError : the disk answers with an error; the call may be repeated.
         """
         self._held.clear()
         for path in self._files.spool.iterdir():
@@ -88,6 +93,7 @@ class Spool:
         return set(self._held)
 
     def _needed(self, path: Path, committed: Mapping[TileId, int]) -> tuple[TileId, int] | None:
+        """The tile-cycle of a file in the spool; None where the file is not whole or not needed any more."""
         named = NAME.fullmatch(path.name)
         if named is None:
             return None

@@ -12,11 +12,16 @@ from calib.template.tiletemplate import TileTemplate
 from daemon.record.durable import read_sealed, write_sealed
 
 SCENE = ("positions", "brightness", "channel_shift_px", "sigma_px", "noise", "crosstalk")
-"""Fields of a scene, stored under their names with ``scene_`` before them."""
+"""Fields of :class:`calib.jointfit.scene.Scene`, stored under their names with the prefix ``scene_``."""
 
 
 def save_template(path: Path, template: TileTemplate) -> None:
-    """Write a template durably; the reference is drawn again when it is read."""
+    """Write a template durably, without its reference image, which :func:`load_template` draws again.
+
+    Raises
+    ------
+    OSError : the file cannot be written; the call may be repeated.
+    """
     fields = {
         "positions": template.positions,
         "offset": template.normalisation.offset,
@@ -32,6 +37,10 @@ def save_template(path: Path, template: TileTemplate) -> None:
 
 def load_template(path: Path, shape: tuple[int, int]) -> TileTemplate:
     """Read a template written by :func:`save_template`.
+
+    Parameters
+    ----------
+    shape : height and width of the tile, pixels.
 
     Raises
     ------

@@ -1,13 +1,13 @@
-"""The growing tile file: one byte a cluster and cycle, appended cycle after cycle.
+"""Tile files: one byte for each cluster and cycle; each cycle is appended after the one before.
 
 ::
 
     u32 n | cycle 1: n bytes | cycle 2: n bytes | ...        byte = (Q << 2) | base, 0 = no-call
 
-Guaranteed: when :meth:`TileFile.put` returns, the bytes are on the disk (``fdatasync``). A kill
-or power loss in the middle leaves a torn tail, which :func:`open_tile_file` cuts off; a cycle that
-failed, for want of room or by an error of the disk, writes its bytes anew when it is tried again. Not
-guaranteed: anything about bytes that the ledger does not name; they are written again.
+Guaranteed: when :meth:`TileFile.put` returns, the bytes are on the disk (``fdatasync``). After a kill or a power loss
+the file may end with half a cycle, which :func:`open_tile_file` cuts off. A cycle that could not be written (disk full,
+disk error) is written again from its first byte. Nothing is guaranteed about bytes of cycles that are not in the
+ledger; they are written again.
 """
 
 import os
@@ -35,11 +35,12 @@ class TileFile:
         self._descriptor = descriptor
 
     def put(self, cycle: int, calls: NDArray[np.uint8]) -> None:
-        """Write the calls of a 1-based cycle, (n,) bytes, where they belong, and sync them.
+        """Write the calls of a 1-based cycle, (n,) bytes, at the place of the cycle, and sync them.
 
         Raises
         ------
-        OSError : they are not on the disk; may be tried again.
+        OSError : the calls are not on the disk; the call may be repeated.
+        ValueError : the number of calls is not that of the tile's clusters.
         """
         if calls.shape != (self.clusters,):
             raise ValueError(f"{self.path}: calls of shape {calls.shape}, the tile has {self.clusters} clusters")
@@ -56,7 +57,8 @@ def open_tile_file(path: Path, *, clusters: int, cycles: int) -> TileFile:
 
     Raises
     ------
-    OutputError : the file is shorter than the ledger says, or of another tile.
+    OutputError : the file is shorter than these cycles, or has another number of clusters.
+    OSError : the file cannot be opened or cut; the call may be repeated.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
     try:
@@ -85,7 +87,7 @@ def read_cycles(path: Path, cycles: range) -> NDArray[np.uint8]:
 
     Raises
     ------
-    OutputError : the file does not hold them.
+    OutputError : the file does not hold the cycles.
     """
     with path.open("rb") as file:
         clusters = _clusters(path, file)
@@ -97,7 +99,7 @@ def read_cycles(path: Path, cycles: range) -> NDArray[np.uint8]:
 
 
 def read_chunks(path: Path, cycles: range, *, calls: int) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-    """Consecutive clusters and their (cycles, clusters) bytes, about so many calls at a time.
+    """Consecutive clusters and their (cycles, clusters) bytes, about ``calls`` bytes in each chunk.
 
     Raises
     ------
@@ -124,6 +126,7 @@ def _clusters(path: Path, file: BinaryIO | FileIO) -> int:
 
 
 LOCS_HEADER = struct.Struct("<IfI")
+"""Header of a ``.locs`` file of cluster positions, as the Illumina run folder has it: 1, 1.0, number of clusters."""
 
 
 def encode_locs(positions: NDArray[np.float32]) -> bytes:
@@ -132,18 +135,18 @@ def encode_locs(positions: NDArray[np.float32]) -> bytes:
 
 
 def read_locs(path: Path) -> NDArray[np.float32]:
-    """(n, 2) y and x, pixels.
+    """(n, 2) y and x of the clusters in a ``.locs`` file, pixels.
 
     Raises
     ------
-    OutputError : the file is not of this layout.
+    OutputError : the file does not have this layout.
+    OSError : the file cannot be read.
     """
     content = path.read_bytes()
     if len(content) < LOCS_HEADER.size or LOCS_HEADER.unpack_from(content)[:2] != (1, 1.0):
         raise OutputError(f"locs file {path}: not of the .locs layout")
     number = LOCS_HEADER.unpack_from(content)[2]
-    if len(content) != LOCS_HEADER.size + 8 * number:
-        raise OutputError(
-            f"locs file {path}: {len(content)} bytes, {number} clusters take {LOCS_HEADER.size + 8 * number}"
-        )
+    expected = LOCS_HEADER.size + 8 * number
+    if len(content) != expected:
+        raise OutputError(f"locs file {path}: {len(content)} bytes, {number} clusters need {expected}")
     return np.frombuffer(content, "<f4", offset=LOCS_HEADER.size).reshape(-1, 2)[:, ::-1].astype(np.float32)

@@ -1,1 +1,1 @@
-"""What other programs get from a running daemon: answers to requests, the stream of calls, and who may connect."""
+"""Answers to the requests of other programs, the stream of calls, and the keys of those who may connect."""

@@ -1,4 +1,4 @@
-"""The daemon's keys, whom it lets in, and how often somebody was shut out."""
+"""The gate: the daemon's keys, the clients that may connect, and the count of refused connections."""
 
 import threading
 from contextlib import ExitStack
@@ -9,46 +9,46 @@ from seqd_client.keys import allow_clients, load_client_keys, load_server_keys
 from zmq.utils.monitor import parse_monitor_message
 
 from daemon.config import SecurityConfig
-from daemon.watching.logs import SparingLog
-from daemon.watching.progress import Progress
+from daemon.watching.counters import Counters
+from daemon.watching.logs import RateLimitedLog
 
 FAILURES: dict[int, str] = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "its key is not on the list",
-    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "its key or ours is wrong, or it has none",
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "it has no key, or went away",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "its key is wrong or missing, or it has a wrong key of the daemon",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "it has no key, or closed the connection",
 }
 
 POLL_MS = 200
 
 
 class Gate:
-    """Keys for the sockets of a daemon; counts the connections that they refuse.
+    """Holds the keys for the sockets of a daemon, and counts the connections that the sockets refuse.
 
-    Key files are read when it is made, and not again.
+    Key files are read once, when the object is made.
 
     Raises
     ------
     ConfigError : a key file cannot be used.
     """
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", config: SecurityConfig, progress: Progress) -> None:
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", config: SecurityConfig, counters: Counters) -> None:
         self.observers, self.operators = (
             load_server_keys(config.certificate, name, folder) if config.certificate and folder else None
             for name, folder in (("observers", config.observers), ("operators", config.operators))
         )
         self.controller = load_client_keys(config.certificate, config.controller) if config.controller else None
-        self._progress, self._log = progress, SparingLog()
+        self._counters, self._log = counters, RateLimitedLog()
         self._monitors: dict[zmq.Socket[bytes], str] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._opened = ExitStack()
         if lists := [keys for keys in (self.observers, self.operators) if keys]:
             self._opened.enter_context(allow_clients(context, *lists))
-        self._thread = threading.Thread(target=self._count, name="gate", daemon=True)
+        self._thread = threading.Thread(target=self._count_refusals, name="gate", daemon=True)
         self._thread.start()
 
     def watch(self, name: str, socket: "zmq.Socket[bytes]") -> None:
-        """Count what a socket refuses; to be called before it is bound or connected."""
+        """Count the connections that a socket refuses; to be called before the socket is bound or connected."""
         monitor = socket.get_monitor_socket(sum(FAILURES))
         with self._lock:
             self._monitors[monitor] = name
@@ -63,7 +63,7 @@ class Gate:
         self._thread.join(timeout=5)
         self._opened.close()
 
-    def _count(self) -> None:
+    def _count_refusals(self) -> None:
         poller = zmq.Poller()
         while not self._stop.is_set():
             with self._lock:
@@ -72,7 +72,7 @@ class Gate:
             for monitor, _ in poller.poll(POLL_MS):
                 event = parse_monitor_message(monitor.recv_multipart())["event"]
                 name = self._monitors[monitor]
-                self._progress.shut_out(name)
+                self._counters.connection_refused(name)
                 self._log.warning("connection refused", socket=name, reason=FAILURES[event])
         for monitor in self._monitors:
             monitor.close()

@@ -1,4 +1,4 @@
-"""Requests to the daemon: status, tiles and replay on one socket, drain on another; answered by a thread of its own."""
+"""Answers to requests, in a separate thread: status, tiles and replay on one socket, drain on another."""
 
 import threading
 import time
@@ -32,57 +32,68 @@ from daemon.errors import OutputError
 from daemon.record.runfiles import RunFiles
 from daemon.record.tilefile import read_cycles, read_locs
 from daemon.serving.gate import Gate
-from daemon.watching.progress import Progress
+from daemon.watching.runstatus import RunStatus
 
 POLL_MS = 200
 
 QUEUE = 16
-"""Requests of a client that wait, and answers that it has not taken."""
+"""Most requests of one client that wait, and most answers that it has not received."""
 
-LARGEST_PART = 4096
-"""Bytes of the largest part of a request."""
+MAX_PART = 4096
+"""Bytes that the largest part of a request may have."""
 
 SHARE = 0.1
-"""Of one processor core, that answering takes in the long run: under a flood requests wait, and calling does not."""
+"""Share of one processor core that answering takes in the long run: in a flood, requests wait and calling does not."""
 
 BURST_S = 0.5
-"""Seconds of a core that it may take at once after it was idle: who catches up for a while need not wait."""
+"""Seconds of a core that answering may take without a pause after it was idle, so that short bursts do not wait."""
 
-LONGEST_REST_S = 1.0
+MAX_REST_S = 1.0
 
-READS = (StatusQuery, TilesQuery, Replay)
+QUERIES = (StatusQuery, TilesQuery, Replay)
 COMMANDS = (Drain,)
 
 
 @dataclass(frozen=True)
-class _Door:
+class _RequestSocket:
     name: str
     socket: zmq.Socket[bytes]
-    taken: tuple[type[Message], ...]
-    elsewhere: str
-    """What to do about requests that the other socket takes."""
+    accepted: tuple[type[Message], ...]
+    hint: str
+    """Part of the answer to a request that belongs on the other socket."""
 
 
-class Control:
-    """Answers requests, also while every worker hangs; those that read on one socket, commands on the other."""
+class RequestServer:
+    """Answers requests, also while every worker hangs: queries on one socket, commands on the other.
+
+    Parameters
+    ----------
+    drain : is called when a client asks for it.
+    """
 
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         config: ControlConfig,
-        progress: Progress,
+        status: RunStatus,
         drain: Callable[[], None],
         gate: Gate,
     ) -> None:
-        self._progress, self._drain = progress, drain
+        self._status, self._drain = status, drain
         self._run: tuple[str, RunFiles] | None = None
         self._stop = threading.Event()
         with ExitStack() as opened:
-            self._doors = tuple(
-                _Door(name, _opened(opened, context, name, endpoint, keys, gate), taken, elsewhere)
-                for name, endpoint, keys, taken, elsewhere in (
-                    ("control", config.endpoint, gate.observers, READS, "it is a command: ask at control.command"),
-                    ("command", config.command, gate.operators, COMMANDS, "it is no command: ask at control.endpoint"),
+            self._sockets = tuple(
+                _RequestSocket(name, _bound(opened, context, name, endpoint, keys, gate), accepted, hint)
+                for name, endpoint, keys, accepted, hint in (
+                    ("control", config.endpoint, gate.observers, QUERIES, "this is a command: ask at control.command"),
+                    (
+                        "command",
+                        config.command,
+                        gate.operators,
+                        COMMANDS,
+                        "this is not a command: ask at control.endpoint",
+                    ),
                 )
             )
             self._opened = opened.pop_all()
@@ -90,10 +101,10 @@ class Control:
         self._thread.start()
 
     def serve_run(self, run: str, files: RunFiles) -> None:
-        """Replays are answered from this run's files."""
+        """Set the run whose files answer replays."""
         self._run = (run, files)
 
-    def __enter__(self) -> "Control":
+    def __enter__(self) -> "RequestServer":
         return self
 
     def __exit__(
@@ -104,47 +115,47 @@ class Control:
 
     def _serve(self) -> None:
         poller = zmq.Poller()
-        for door in self._doors:
-            poller.register(door.socket, zmq.POLLIN)
+        for served in self._sockets:
+            poller.register(served.socket, zmq.POLLIN)
         with self._opened:
             credit_s, looked_s, rested = BURST_S, time.monotonic(), False
             while not self._stop.is_set():
                 begun_s = time.thread_time()
                 ready = dict(poller.poll(0 if rested else POLL_MS))
-                for door in self._doors:
-                    if door.socket in ready:
-                        self._answer_one(door)
+                for served in self._sockets:
+                    if served.socket in ready:
+                        self._answer_one(served)
                 if rested:
-                    self._progress.slowed(len(ready))
+                    self._status.counters.requests_delayed(len(ready))
                 now_s, spent_s = time.monotonic(), time.thread_time() - begun_s
                 credit_s = min(BURST_S, credit_s + SHARE * (now_s - looked_s)) - spent_s
                 looked_s, rested = now_s, credit_s < 0
                 if rested:
-                    self._stop.wait(min(-credit_s / SHARE, LONGEST_REST_S))
+                    self._stop.wait(min(-credit_s / SHARE, MAX_REST_S))
 
-    def _answer_one(self, door: _Door) -> None:
-        """Answer one request, so that the other socket and other clients have their turn."""
-        identity, *parts = door.socket.recv_multipart()
-        answer, payload = self._answer(parts, door)
+    def _answer_one(self, served: _RequestSocket) -> None:
+        """Answer one request only; the next one may be of the other socket or of another client."""
+        identity, *parts = served.socket.recv_multipart()
+        answer, payload = self._answer(parts, served)
         try:
-            door.socket.send_multipart([identity, *encode(answer, payload)], zmq.NOBLOCK)
+            served.socket.send_multipart([identity, *encode(answer, payload)], zmq.NOBLOCK)
         except zmq.ZMQError:
-            # The client went away, or asks and does not take the answers.
-            self._progress.request_refused(door.name, "unread")
+            # The client has disconnected, or does not receive its answers.
+            self._status.counters.request_refused(served.name, "unread")
 
-    def _answer(self, parts: list[bytes], door: _Door) -> tuple[Message, bytes]:
+    def _answer(self, parts: list[bytes], served: _RequestSocket) -> tuple[Message, bytes]:
         try:
             request, _ = decode(parts)
         except WireError as error:
-            self._progress.request_refused(door.name, error.refusal)
+            self._status.counters.request_refused(served.name, error.refusal)
             return Refused(reason=str(error)[:2000]), b""
-        if not isinstance(request, door.taken):
-            self._progress.request_refused(door.name, Refusal.TOPIC)
-            known = isinstance(request, (*READS, *COMMANDS))
-            return Refused(reason=f"{request.topic}: {door.elsewhere if known else 'it is not a request'}"), b""
+        if not isinstance(request, served.accepted):
+            self._status.counters.request_refused(served.name, Refusal.TOPIC)
+            known = isinstance(request, (*QUERIES, *COMMANDS))
+            return Refused(reason=f"{request.topic}: {served.hint if known else 'this is not a request'}"), b""
         match request:
             case StatusQuery():
-                return StatusAnswer(), self._progress.snapshot().model_dump_json().encode()
+                return StatusAnswer(), self._status.snapshot().model_dump_json().encode()
             case TilesQuery():
                 return self._tiles(), b""
             case Replay():
@@ -154,7 +165,7 @@ class Control:
                 return Accepted(), b""
 
     def _tiles(self) -> TilesAnswer:
-        run, committed = self._progress.committed_cycles()
+        run, committed = self._status.committed_cycles()
         tiles = tuple(TileProgress(lane=tile.lane, tile=tile.tile, cycle=cycle) for tile, cycle in committed.items())
         return TilesAnswer(run=run, tiles=tiles)
 
@@ -165,7 +176,7 @@ class Control:
         tile = TileId(lane=request.lane, tile=request.tile)
         refused = Refused(reason=f"tile {tile}, cycle {request.cycle}: not committed")
         # The file may hold bytes that are not committed yet, and a tile without clusters holds none.
-        if self._progress.last_committed(tile) < max(request.cycle, 1):
+        if self._status.counters.last_committed(tile) < max(request.cycle, 1):
             return refused, b""
         try:
             if request.cycle == 0:
@@ -179,7 +190,7 @@ class Control:
         return answer, calls.tobytes()
 
 
-def _opened(
+def _bound(
     opened: ExitStack,
     context: zmq.Context[zmq.Socket[bytes]],
     name: str,
@@ -189,8 +200,8 @@ def _opened(
 ) -> zmq.Socket[bytes]:
     socket = opened.enter_context(context.socket(zmq.ROUTER))
     socket.setsockopt(zmq.LINGER, 500)
-    # An answer that cannot be sent is an error, and counted.
+    # An answer that cannot be sent raises an error, and is counted.
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     gate.watch(name, socket)
-    bind(socket, endpoint, keys=keys, queue=QUEUE, largest_part=LARGEST_PART)
+    bind(socket, endpoint, keys=keys, queue=QUEUE, largest_part=MAX_PART)
     return socket

@@ -1,41 +1,40 @@
-"""The stream of committed calls: a PUB socket fed from a queue that is bounded in bytes, so it cannot delay calling."""
+"""The stream of committed calls: a PUB socket whose queue is bounded in bytes and never delays calling."""
 
 import queue
 import threading
-import time
 from types import TracebackType
 
 import zmq
 from seqd_client.sockets import bind
 from seqd_client.wire.codec import encode
-from seqd_client.wire.messages import Event, Message
+from seqd_client.wire.messages import Message
 
 from daemon.serving.gate import Gate
-from daemon.watching.progress import Progress
+from daemon.watching.counters import Counters
 
-MESSAGES = 128
+MAX_MESSAGES = 128
 """Messages that ZeroMQ keeps for a consumer that does not read.
 
-ZeroMQ counts messages where memory counts bytes, and a mark that is lowered while a connection stands can starve it for
-good: instead of the mark, the size of a message follows from the bytes that there are."""
+ZeroMQ bounds the number of messages, and memory is a number of bytes. Lowering the bound of an open connection can stop
+that connection for good. Therefore this bound is fixed, and the stream bounds the size of each message."""
 
-SUBSCRIPTION = 64
-"""Bytes of the longest subscription of a consumer."""
+MAX_SUBSCRIPTION = 64
+"""Bytes that the subscription of a consumer may have."""
 
 OVERHEAD = 1024
-"""Bytes that a message takes beside its own in Python and ZeroMQ, at most; what bounds a queue of events."""
+"""Most bytes that Python and ZeroMQ need for a message in addition to its content; they bound a queue of events."""
 
 
 class Stream:
     """Publishes ``calls``, ``template`` and ``event`` messages from any thread.
 
-    The sequence number counts all messages of this daemon's life, so that a consumer sees what it missed.
+    The sequence number counts all messages since the daemon started, so that a consumer sees that it missed some.
 
     Parameters
     ----------
-    queue_bytes : bytes of messages that wait for the publishing thread, and again of those that wait for a
-        consumer. What comes beyond is dropped, and so is a message that takes more than one in ``MESSAGES`` of
-        them: it leaves a gap in the sequence, and can be replayed.
+    queue_bytes : most bytes of messages that wait for the publishing thread; as many may wait for each consumer. A
+        message is dropped when it does not fit, or when it alone needs more than ``queue_bytes / MAX_MESSAGES``. It
+        leaves a gap in the sequence numbers, and a consumer can ask for a replay.
     """
 
     def __init__(
@@ -43,39 +42,33 @@ class Stream:
         context: zmq.Context[zmq.Socket[bytes]],
         endpoint: str,
         queue_bytes: int,
-        progress: Progress,
+        counters: Counters,
         gate: Gate,
     ) -> None:
         self._socket = context.socket(zmq.PUB)
         self._socket.setsockopt(zmq.LINGER, 500)
         gate.watch("calls", self._socket)
-        bind(self._socket, endpoint, keys=gate.observers, queue=MESSAGES, largest_part=SUBSCRIPTION)
-        # Without a length of its own: no put may wait.
+        bind(self._socket, endpoint, keys=gate.observers, queue=MAX_MESSAGES, largest_part=MAX_SUBSCRIPTION)
+        # This queue has no bound, so that no put waits; the bytes are counted in `send`.
         self._queue: queue.SimpleQueue[list[bytes | memoryview] | None] = queue.SimpleQueue()
         self._queue_bytes, self._waiting_bytes = queue_bytes, 0
-        self._progress = progress
+        self._counters = counters
         self._seq = 0
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._publish, name="stream", daemon=True)
         self._thread.start()
 
     def send(self, message: Message, payload: bytes = b"") -> None:
-        """Queue a message; its ``seq`` is set here. Never waits: where there is no room it is dropped and counted."""
+        """Queue a message and set its ``seq``; this never waits: a message without room is dropped and counted."""
         with self._lock:
             parts = encode(message.model_copy(update={"seq": self._seq}), payload)
             self._seq += 1
             size = _size(parts)
-            if size > self._queue_bytes // MESSAGES or self._waiting_bytes + size > self._queue_bytes:
-                self._progress.stream_dropped()
+            if size > self._queue_bytes // MAX_MESSAGES or self._waiting_bytes + size > self._queue_bytes:
+                self._counters.stream_dropped()
                 return
             self._waiting_bytes += size
             self._queue.put(parts)
-
-    def event(self, level: str, text: str) -> None:
-        """Queue an event for operators, about the run in hand."""
-        status = self._progress.snapshot()
-        facts = {"run": status.run, "run_state": status.state.value, "level": level, "text": text[:2000]}
-        self.send(Event.model_validate({"seq": 0, "t_ns": time.time_ns(), **facts}))
 
     def __enter__(self) -> "Stream":
         return self

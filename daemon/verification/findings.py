@@ -1,4 +1,4 @@
-"""What is found while a run is verified."""
+"""Results of verifying a run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +12,16 @@ from daemon.errors import OutputError
 
 
 class Difference(BaseModel):
-    """One thing that is not as it should be."""
+    """A difference between a file and what is expected of it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: str
-    """Path in the run folder, or whole where a sink writes elsewhere."""
+    """Path in the run folder, or the absolute path where a sink writes to another folder."""
     tile: str | None
-    """``<lane>_<tile>``, where it is of one."""
+    """``<lane>_<tile>``; None where the difference is not of one tile."""
     cycle: int | None
-    """1-based, where it is of one."""
+    """1-based; None where the difference is not of one cycle."""
     expected: str
     found: str
 
@@ -34,7 +34,7 @@ class Difference(BaseModel):
 
 @dataclass
 class Findings:
-    """Grows with every file that is looked at."""
+    """The results so far."""
 
     root: Path
     files: int = 0
@@ -46,24 +46,24 @@ class Findings:
     def differs(
         self, path: Path, expected: str, found: str, *, tile: TileId | str | None = None, cycle: int | None = None
     ) -> None:
-        """Something is not as it should be."""
+        """Add a difference."""
         named = None if tile is None else str(tile)
         self.differences.append(
             Difference(file=self.name(path), tile=named, cycle=cycle, expected=expected, found=found)
         )
 
     def checked(self, size: int) -> None:
-        """So many bytes of a file were read."""
+        """Count a file of which this many bytes were read."""
         self.files += 1
         self.bytes += size
 
     def name(self, path: Path) -> str:
-        """A path as it is shown: in the run folder, or whole where a sink writes elsewhere."""
+        """A path as :attr:`Difference.file` has it."""
         return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
 
     @contextmanager
     def reading(self, path: Path, tile: TileId | None = None) -> Iterator[None]:
-        """A file that cannot be read, or not as what it should be, differs."""
+        """Add a difference if the file cannot be read, or is damaged."""
         try:
             yield
         except FileNotFoundError:
@@ -71,23 +71,23 @@ class Findings:
         except OSError as error:
             self.differs(path, "a file that can be read", error.strerror or str(error), tile=tile)
         except OutputError as error:
-            # Its text names the path first.
+            # The text of the error begins with the path.
             self.differs(path, "a whole file", str(error).partition(": ")[2], tile=tile)
 
 
 class Verification(BaseModel):
-    """A run held against its ledger, as far as it was committed when that began."""
+    """Result of comparing a run with its ledger, up to the cycles that were committed at the start."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     folder: Path
     run: str
     finished: bool
-    """Whether every tile-cycle is committed and every file made of them is written, or nobody writes any longer."""
+    """Whether every tile-cycle is committed, and either the sinks' files all exist or no daemon writes any more."""
     tiles: int
     """Tiles of the run."""
     templates: int
-    """Tiles of them that have a template."""
+    """Tiles that have a template."""
     expected: int
     """Tile-cycles of the run."""
     called: int
@@ -96,9 +96,9 @@ class Verification(BaseModel):
     files: int
     """Files that were read."""
     bytes: int
-    """Bytes of them that were checked."""
+    """Bytes that were checked."""
     uncommitted_bytes: int
-    """Bytes of tile files after what is committed: whoever goes on with the run writes them anew."""
+    """Bytes of tile files after the last committed cycle; the daemon replaces them when it continues the run."""
     not_compared: tuple[str, ...]
-    """Files that are whole, and are made of tile files that are not as committed."""
+    """Files that are undamaged, but were not compared with the calls, because the tile files differ."""
     differences: tuple[Difference, ...]

@@ -1,9 +1,9 @@
 """Verifying a run folder: finished, stopped, or still being written.
 
-Guaranteed: nothing is written into the folder and the daemon's lock is not taken; of a run that goes on, what was
-committed when this began is checked. Memory holds a cycle of a tile, or a piece of a file, never a file that grows with
-the run. Not guaranteed: anything about what no other file and no checksum tells of, as the times and drifts in the
-ledger.
+Guaranteed: nothing is written into the folder, and the daemon's lock is not taken. A run that is still being written is
+checked up to what was committed at the start. Memory holds a cycle of a tile or a piece of a file, never a whole file
+that grows with the run. Not guaranteed: values that have no checksum and are in no second file are not checked, for
+example the times and drifts in the ledger.
 """
 
 import json
@@ -22,45 +22,47 @@ from daemon.outputs.sink import SinkFile
 from daemon.outputs.sinks.configured import due_files, root_of
 from daemon.record.committed import CommittedRun
 from daemon.record.durable import read_sealed
-from daemon.record.ledgercopy import is_open
+from daemon.record.ledgercopy import copied, is_open
 from daemon.record.runfiles import RunFiles
 from daemon.record.spool import NAME
-from daemon.verification.books import Books, open_books
+from daemon.verification.checkedledger import CheckedLedger
 from daemon.verification.findings import Findings, Verification
 from daemon.verification.sinkfiles import check_sink_file
 from daemon.verification.tilefiles import check_calls, check_template
 
 
 def verify_run(folder: Path, *, progress: Callable[[int, int], None]) -> Verification:
-    """Hold the files of a run against its ledger, and what sinks made against the calls.
+    """Compare the files of a run with its ledger, and the files of its sinks with the calls.
 
     Parameters
     ----------
-    progress : told how many tiles and files of sinks are done, and of how many.
+    progress : receives how many tiles and files of sinks are done, and how many there are.
 
     Raises
     ------
-    RunFolderError : the folder is no output folder of a run.
+    RunFolderError : the folder is not the output folder of a run.
     OutputError : the ledger cannot be read.
     """
     files = RunFiles(folder)
     if not files.ledger.is_file():
         raise RunFolderError(f"run folder {folder}: there is no {files.ledger.name}; seqd did not write a run to it")
     findings = Findings(folder)
-    # Before the ledger is read: what a daemon has closed is written, and what is there is of committed cycles.
+    # Both before the ledger is read: if it is closed now, all files are written, and the files that exist now contain
+    # committed cycles only.
     closed = not is_open(files.ledger)
-    there = set(folder.rglob("*"))
-    with open_books(files.ledger) as books:
-        info, run = books.info, CommittedRun(files, books)
+    existing = set(folder.rglob("*"))
+    with copied(files.ledger) as database:
+        ledger = CheckedLedger(files.ledger, database)
+        info, run = ledger.info, CommittedRun(files, ledger)
         settings = run.facts["sinks"]
         root = root_of(settings, folder, info.run)
-        there |= set(root.rglob("*"))
+        existing |= set(root.rglob("*"))
         made = list(due_files(run, root, settings, dict.fromkeys(info.tiles, info.cycles)))
         steps = len(info.tiles) + len(made)
-        books.check_whole(findings)
+        ledger.check_whole(findings)
         tiles: dict[TileId, _Tile] = {}
         for tile in info.tiles:
-            tiles[tile] = _check_tile(files, books, tile, findings)
+            tiles[tile] = _check_tile(files, ledger, tile, findings)
             run.committed[tile], run.clusters[tile] = tiles[tile].committed, tiles[tile].clusters
             progress(len(tiles), steps)
     totals = sum((tile.totals for tile in tiles.values()), Counter[str]())
@@ -68,10 +70,10 @@ def verify_run(folder: Path, *, progress: Callable[[int, int], None]) -> Verific
     finished = complete and (closed or all(file.path.exists() for file in made))
     for done, file in enumerate(made, len(tiles) + 1):
         assert file.tile is not None
-        _check_made(file, file.path in there, tiles[file.tile], findings, finished=finished)
+        _check_made(file, tiles[file.tile], findings, existed=file.path in existing, finished=finished)
         progress(done, steps)
-    _check_strays(files, info, made, there, findings)
-    _check_spool(files, info, there, findings)
+    _check_unexpected(files, info, made, existing, findings)
+    _check_spool(files, info, existing, findings)
     if totals.total():
         _check_run_info(files, info, findings)
         _check_provenance(files, findings)
@@ -96,65 +98,65 @@ def verify_run(folder: Path, *, progress: Callable[[int, int], None]) -> Verific
 @dataclass(frozen=True)
 class _Tile:
     template: bool
-    """Whether it has one."""
+    """Whether it has a template."""
     clusters: int
     committed: int
     """Last committed cycle."""
     totals: Counter[str]
     """Cycles by status."""
-    sound: bool
+    as_committed: bool
     """Whether its calls, chastity and positions are as committed."""
 
 
-def _check_tile(files: RunFiles, books: Books, tile: TileId, findings: Findings) -> _Tile:
+def _check_tile(files: RunFiles, ledger: CheckedLedger, tile: TileId, findings: Findings) -> _Tile:
     before = len(findings.differences)
-    template, rows = books.template(tile, findings), books.cycles(tile, findings)
+    template, rows = ledger.template(tile, findings), ledger.cycles(tile, findings)
     if template is not None:
-        check_calls(files, books.info, tile, template, rows, findings)
+        check_calls(files, ledger.info, tile, template, rows, findings)
     elif rows:
-        findings.differs(books.path, "a template of a tile with cycles", "none", tile=tile)
-    sound = len(findings.differences) == before
+        findings.differs(ledger.path, "a template of a tile with cycles", "none", tile=tile)
+    as_committed = len(findings.differences) == before
     if template is not None:
-        check_template(files, books.info, tile, template, findings)
+        check_template(files, ledger.info, tile, template, findings)
     return _Tile(
         template is not None,
         template.clusters if template else 0,
         max(rows, default=0),
         Counter(row.status for row in rows.values()),
-        sound,
+        as_committed,
     )
 
 
-def _check_made(file: SinkFile, there: bool, tile: _Tile, findings: Findings, *, finished: bool) -> None:
-    if there and tile.committed < file.cycle:
+def _check_made(file: SinkFile, tile: _Tile, findings: Findings, *, existed: bool, finished: bool) -> None:
+    if existed and tile.committed < file.cycle:
         findings.differs(file.path, f"no file before cycle {file.cycle} is committed", "one", tile=file.tile)
-    elif there:
-        check_sink_file(file, findings, compared=tile.sound)
+    elif existed:
+        check_sink_file(file, findings, compared=tile.as_committed)
     elif finished and not file.path.exists():
         findings.differs(file.path, "a file of a finished run", "none", tile=file.tile)
 
 
-def _check_strays(
-    files: RunFiles, info: RunInfo, made: Iterable[SinkFile], there: Collection[Path], findings: Findings
+def _check_unexpected(
+    files: RunFiles, info: RunInfo, made: Iterable[SinkFile], existing: Collection[Path], findings: Findings
 ) -> None:
-    """Nothing else lies where tile files and sinks' files do, but for leftovers of a killed write."""
+    """Check that the folders of tile files and sinks hold no other files, except those that a kill left unfinished."""
     known = {file.path for file in made}
     folders = {path.parent for path in known} | {files.tiles}
     for of in (files.calls_of, files.chastity_of, files.locs_of, files.template_of):
         known |= {of(tile) for tile in info.tiles}
-    for path in sorted(path for path in there if path.parent in folders and path not in known | folders):
+    for path in sorted(path for path in existing if path.parent in folders and path not in known | folders):
         if not (path.name.startswith(".") and path.name.endswith(".tmp")):
             findings.differs(path, "no such file in this run", "one")
 
 
-def _check_spool(files: RunFiles, info: RunInfo, there: Collection[Path], findings: Findings) -> None:
-    """Images that wait are whole, and of the run's size."""
+def _check_spool(files: RunFiles, info: RunInfo, existing: Collection[Path], findings: Findings) -> None:
+    """Check that the spooled images are undamaged, and have the run's size."""
     size = len(CHANNELS) * info.height * info.width * 2
-    for path in sorted(path for path in there if path.parent == files.spool and NAME.fullmatch(path.name)):
+    for path in sorted(path for path in existing if path.parent == files.spool and NAME.fullmatch(path.name)):
         try:
             found = len(read_sealed(path))
         except OutputError as error:
-            # One that is gone was committed meanwhile.
+            # An image that does not exist any more was committed meanwhile.
             if path.exists():
                 findings.differs(path, "a whole file", str(error).partition(": ")[2])
             continue

@@ -1,7 +1,8 @@
-"""A sink's files against what the committed calls give."""
+"""Comparing a sink's files with the content that the committed calls give."""
 
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -16,63 +17,63 @@ PIECE = 2**20
 """Bytes handled at a time."""
 
 HEADER = b"".join(encoded((), Encoding.GZIP))[:10]
-"""What every file begins with; RFC 1952, 2.3."""
+"""Header of every gzip file that seqd writes (RFC 1952, 2.3)."""
 
 EXCERPT = 16
-"""Bytes shown of what differs."""
+"""Most bytes of a difference that are shown."""
 
 
-def check_sink_file(made: SinkFile, findings: Findings, *, compared: bool) -> None:
-    """A file is whole, and of the content that the sink gives.
+def check_sink_file(sink_file: SinkFile, findings: Findings, *, compared: bool) -> None:
+    """Check that a file is undamaged, and has the content that the sink gives.
 
     Parameters
     ----------
-    compared : whether the calls that it is made of are as committed; if not, only its encoding is looked at.
+    compared : whether to compare the content; without it, only the encoding is checked, for a file whose calls are not
+        as committed.
     """
-    with findings.reading(made.path, made.tile):
-        found = READ[made.encoding](made.path)
+    with findings.reading(sink_file.path, sink_file.tile):
+        found = READERS[sink_file.encoding](sink_file.path)
         if compared:
-            _check_same(made, found, findings)
-        # To the end, where the member's own checksum is.
+            _check_same(sink_file, found, findings)
+        # Read to the end, because the checksum of a gzip member is there.
         for _ in found:
             pass
-        findings.checked(made.path.stat().st_size)
+        findings.checked(sink_file.path.stat().st_size)
         if not compared:
-            findings.not_compared.append(findings.name(made.path))
+            findings.not_compared.append(findings.name(sink_file.path))
 
 
-def _check_same(made: SinkFile, found: Iterator[bytes], findings: Findings) -> None:
-    """Takes from what is found until it differs or ends."""
+def _check_same(sink_file: SinkFile, found: Iterator[bytes], findings: Findings) -> None:
+    """Compare piece by piece, and stop at the first difference."""
     at, held = 0, bytearray()
-    # An empty piece at the end asks whether more is found than expected.
-    for expected in chain(made.content(), (b"",)):
+    # The empty piece at the end finds out whether the file is longer than expected.
+    for expected in chain(sink_file.content(), (b"",)):
         while len(held) < max(1, len(expected)) and (piece := next(found, None)) is not None:
             held += piece
         if held[: len(expected)] != expected or (held and not expected):
-            same = _alike(expected, held)
-            findings.differs(made.path, _shown(expected, at, same), _shown(held, at, same), tile=made.tile)
+            same = _common_length(expected, held)
+            findings.differs(sink_file.path, _shown(expected, at, same), _shown(held, at, same), tile=sink_file.tile)
             return
         at += len(expected)
         del held[: len(expected)]
 
 
-def _alike(first: bytes, second: bytearray) -> int:
-    """Number of bytes that two begin with both."""
+def _common_length(first: bytes, second: bytearray) -> int:
+    """Length of the longest common beginning."""
     shorter = min(len(first), len(second))
     differ = np.flatnonzero(np.frombuffer(first, np.uint8, shorter) != np.frombuffer(second, np.uint8, shorter))
     return int(differ[0]) if len(differ) else shorter
 
 
 def _shown(content: bytes | bytearray, at: int, same: int) -> str:
-    """Some of what follows in the content, and where."""
+    """An excerpt of the content after its common beginning, and its offset."""
     excerpt = bytes(content[same : same + EXCERPT])
     return f"{excerpt.decode('latin-1')!r} at byte {at + same}" if excerpt else f"its end at byte {at + same}"
 
 
 def _plain(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            yield piece
+        yield from iter(partial(file.read, PIECE), b"")
 
 
 def _gzip(path: Path) -> Iterator[bytes]:
@@ -80,7 +81,7 @@ def _gzip(path: Path) -> Iterator[bytes]:
 
     Raises
     ------
-    OutputError : it is not one member that is whole, with the header that every one has, and nothing after it.
+    OutputError : the file is not exactly one undamaged member with :data:`HEADER`.
     """
     inflate = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     with path.open("rb") as file:
@@ -106,7 +107,7 @@ def _bgzf(path: Path) -> Iterator[bytes]:
 
     Raises
     ------
-    OutputError : a block is not whole, or has another header than every one has; or the last is not the empty one.
+    OutputError : a block is damaged, or does not have BGZF's header; or the last block is not the empty one.
     """
     with path.open("rb") as file:
         while True:
@@ -125,15 +126,15 @@ def _bgzf(path: Path) -> Iterator[bytes]:
             if not inflate.eof:
                 raise OutputError(f"file {path}: gzip ends in the middle")
             if inflate.unused_data or not content:
-                raise OutputError(f"file {path}: gzip is damaged: a block is not of the size that it says")
+                raise OutputError(f"file {path}: gzip is damaged: a block has another size than its header says")
             yield content
         if file.read(1):
             raise OutputError(f"file {path}: something follows after the last gzip block")
 
 
-READ: dict[Encoding, Callable[[Path], Iterator[bytes]]] = {
+READERS: dict[Encoding, Callable[[Path], Iterator[bytes]]] = {
     Encoding.PLAIN: _plain,
     Encoding.GZIP: _gzip,
     Encoding.BGZF: _bgzf,
 }
-"""Gives the content of a file that lies there so."""
+"""Functions that read the content of a file with an encoding."""

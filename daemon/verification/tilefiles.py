@@ -1,9 +1,9 @@
-"""The files of a tile against its rows in the ledger."""
+"""Comparing the files of a tile with its rows in the ledger."""
 
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -17,29 +17,24 @@ from daemon.record import tilefile
 from daemon.record.runfiles import RunFiles, filter_cycles
 from daemon.record.templates import load_template
 from daemon.record.tilefile import HEADER
-from daemon.verification.books import Row, Template
+from daemon.verification.checkedledger import Row, Template
 from daemon.verification.findings import Findings
-
-
-@dataclass(frozen=True)
-class _Cycle:
-    crc32: int
-    fill: int | None
-    """Byte that all of it is, where nothing was called."""
 
 
 def check_calls(
     files: RunFiles, info: RunInfo, tile: TileId, template: Template, rows: Mapping[int, Row], findings: Findings
 ) -> None:
-    """Calls, chastity and positions, byte for byte."""
-    calls = {row.cycle: _Cycle(row.crc32, _fill(row, NO_CALL)) for row in rows.values()}
-    _check_growing(files.calls_of(tile), tile, template.clusters, calls, info.cycles, findings)
-    chastity = {
-        row.cycle: _Cycle(row.chastity_crc32, _fill(row, UNKNOWN))
+    """Compare calls, chastity and positions, byte by byte."""
+    filtered = {
+        row.cycle: replace(row, crc32=row.chastity_crc32)
         for row in rows.values()
         if row.chastity_crc32 is not None and row.cycle <= filter_cycles(info)
     }
-    _check_growing(files.chastity_of(tile), tile, template.clusters, chastity, filter_cycles(info), findings)
+    for path, committed, cycles, constant in (
+        (files.calls_of(tile), rows, info.cycles, NO_CALL),
+        (files.chastity_of(tile), filtered, filter_cycles(info), UNKNOWN),
+    ):
+        _check_appended(path, tile, template.clusters, committed, cycles, constant, findings)
     path = files.locs_of(tile)
     with findings.reading(path, tile):
         content = path.read_bytes()
@@ -51,7 +46,7 @@ def check_calls(
 
 
 def check_template(files: RunFiles, info: RunInfo, tile: TileId, template: Template, findings: Findings) -> None:
-    """The template that a run is gone on with is whole, and of the positions that are committed."""
+    """Check that the template is undamaged, and has the committed positions: the daemon continues a run with it."""
     path = files.template_of(tile)
     with findings.reading(path, tile):
         try:
@@ -63,22 +58,25 @@ def check_template(files: RunFiles, info: RunInfo, tile: TileId, template: Templ
             findings.differs(path, f"positions of CRC-32 {template.locs_crc32:08x}", f"{found:08x}", tile=tile)
 
 
-def _fill(row: Row, nothing: int) -> int | None:
-    return nothing if row.status in (CycleStatus.MISSING, CycleStatus.FAILED) else None
-
-
-def _check_growing(
-    path: Path, tile: TileId, clusters: int, committed: Mapping[int, _Cycle], cycles: int, findings: Findings
+def _check_appended(
+    path: Path,
+    tile: TileId,
+    clusters: int,
+    committed: Mapping[int, Row],
+    cycles: int,
+    constant: int,
+    findings: Findings,
 ) -> None:
-    """One growing file, cycle by cycle.
+    """Compare a file that gets a cycle at a time.
 
     Parameters
     ----------
-    cycles : that the file has at the end; only then may nothing follow what is committed.
+    cycles : cycles of the complete file. Until it is complete, more bytes may follow those that are committed.
+    constant : value of every byte in a cycle that was not called.
     """
     last = max(committed, default=0)
     if last == 0:
-        # Whoever goes on with the run begins the file anew.
+        # When the daemon continues the run, it replaces such a file.
         return
     with findings.reading(path, tile), path.open("rb") as file:
         size, whole = os.fstat(file.fileno()).st_size, HEADER.size + clusters * last
@@ -96,14 +94,11 @@ def _check_growing(
             if file.tell() + clusters > size:
                 break
             content = file.read(clusters)
-            if cycle in committed:
-                _check_cycle(path, tile, cycle, committed[cycle], content, findings)
-
-
-def _check_cycle(path: Path, tile: TileId, cycle: int, committed: _Cycle, content: bytes, findings: Findings) -> None:
-    if (found := zlib.crc32(content)) != committed.crc32:
-        findings.differs(path, f"CRC-32 {committed.crc32:08x}", f"{found:08x}", tile=tile, cycle=cycle)
-    if committed.fill is not None:
-        others = int(np.count_nonzero(np.frombuffer(content, np.uint8) != committed.fill))
-        if others:
-            findings.differs(path, f"{committed.fill} throughout", f"{others} other bytes", tile=tile, cycle=cycle)
+            if (row := committed.get(cycle)) is None:
+                continue
+            if (found := zlib.crc32(content)) != row.crc32:
+                findings.differs(path, f"CRC-32 {row.crc32:08x}", f"{found:08x}", tile=tile, cycle=cycle)
+            if row.status in (CycleStatus.MISSING, CycleStatus.FAILED):
+                others = int(np.count_nonzero(np.frombuffer(content, np.uint8) != constant))
+                if others:
+                    findings.differs(path, f"{constant} throughout", f"{others} other bytes", tile=tile, cycle=cycle)

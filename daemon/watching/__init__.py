@@ -1,1 +1,1 @@
-"""What operators, systemd and logs are told."""
+"""Status, watchdog and logs: the information that operators and systemd get about the daemon."""

@@ -31,38 +31,37 @@ def configure_logs(config: LogConfig) -> None:
     )
 
 
-LINES = 20
-PERIOD_S = 60.0
-"""So many lines are written in so long."""
+MAX_LINES, PERIOD_S = 20, 60.0
+"""At most this many warnings are written in this time."""
 
 log = structlog.get_logger()
 
 
-class SparingLog:
-    """Writes the first warnings of a period and says how many more there were; for every thread."""
+class RateLimitedLog:
+    """Writes the first warnings of each period, and the number of those left out; any thread may use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._begun_s = time.monotonic()
-        self._asked = 0
+        self._warnings = 0
 
     def warning(self, event: str, **facts: object) -> None:
-        """Log a warning, or count it."""
+        """Log a warning, or count it where the period has had too many."""
         with self._lock:
             now = time.monotonic()
             if now - self._begun_s >= PERIOD_S:
-                self._say_left_out()
-                self._begun_s, self._asked = now, 0
-            self._asked += 1
-            if self._asked <= LINES:
+                self._log_left_out()
+                self._begun_s, self._warnings = now, 0
+            self._warnings += 1
+            if self._warnings <= MAX_LINES:
                 log.warning(event, **facts)
 
     def close(self) -> None:
-        """Say what was left out."""
+        """Log the number of warnings left out."""
         with self._lock:
-            self._say_left_out()
-            self._asked = 0
+            self._log_left_out()
+            self._warnings = 0
 
-    def _say_left_out(self) -> None:
-        if self._asked > LINES:
-            log.warning("warnings left out", number=self._asked - LINES, in_s=round(time.monotonic() - self._begun_s))
+    def _log_left_out(self) -> None:
+        if (number := self._warnings - MAX_LINES) > 0:
+            log.warning("warnings left out", number=number, in_s=round(time.monotonic() - self._begun_s))

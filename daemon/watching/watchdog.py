@@ -1,4 +1,4 @@
-"""Telling systemd: the documented notification socket (sd_notify(3)); does nothing elsewhere."""
+"""Notifying systemd through its socket (sd_notify(3)); without the socket nothing is sent."""
 
 import os
 import socket
@@ -6,7 +6,7 @@ import time
 
 import structlog
 
-from daemon.watching.progress import Progress
+from daemon.watching.runstatus import RunStatus
 
 
 class Notifier:
@@ -17,19 +17,19 @@ class Notifier:
         self._address = "\0" + address[1:] if address.startswith("@") else address
 
     def ready(self) -> None:
-        """Start-up is over."""
+        """Notify that the daemon has started."""
         self._send("READY=1")
 
     def alive(self) -> None:
-        """Feed the watchdog."""
+        """Notify that the daemon is alive."""
         self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """Shutting down."""
+        """Notify that the daemon is stopping."""
         self._send("STOPPING=1")
 
     def show(self, text: str) -> None:
-        """One line for ``systemctl status``."""
+        """Set the line that ``systemctl status`` shows."""
         self._send(f"STATUS={text}")
 
     def _send(self, line: str) -> None:
@@ -40,41 +40,41 @@ class Notifier:
             try:
                 channel.sendto(line.encode(), self._address)
             except OSError:
-                # systemd went away or is slow; calling matters more than telling.
+                # systemd does not answer; calling is more important than the notification.
                 return
 
 
-FEED_S = 5.0
-"""How often systemd is told at most."""
+NOTIFY_S = 5.0
+"""Shortest time between two notifications."""
 
 log = structlog.get_logger()
 
 
 class Watchdog:
-    """Feeds systemd's watchdog as long as work gets done, or there is none.
+    """Notifies systemd's watchdog unless the daemon is stalled.
 
-    A daemon that has tile images and finishes none says so once and stops being fed: systemd starts it anew. One that
-    waits for a full disk or an engine with a reason goes on being fed.
+    A daemon that has tile images and finishes none logs this once, and sends no more notifications, so that systemd
+    starts it again. A daemon that waits for a known reason, such as a full disk, sends notifications all the time.
     """
 
-    def __init__(self, notifier: Notifier, progress: Progress) -> None:
-        self._notifier, self._progress = notifier, progress
-        self._fed_s, self._stalled = 0.0, False
+    def __init__(self, notifier: Notifier, status: RunStatus) -> None:
+        self._notifier, self._status = notifier, status
+        self._notified_s, self._stalled = 0.0, False
 
     def tick(self) -> None:
-        """Call often."""
+        """Notify systemd if ``NOTIFY_S`` has passed since the last time; to be called several times a second."""
         now = time.monotonic()
-        if now - self._fed_s < FEED_S:
+        if now - self._notified_s < NOTIFY_S:
             return
-        status = self._progress.snapshot()
+        status = self._status.snapshot()
         counts = status.tile_cycles
-        if self._progress.stalled:
+        if self._status.liveness.stalled:
             if not self._stalled:
                 self._stalled = True
                 log.error("stalled", run=status.run, stalled_s=status.stalled_s, pending=counts.pending)
-                self._notifier.show(f"stalled for {status.stalled_s:g} s with {counts.pending} tile-cycles in hand")
+                self._notifier.show(f"stalled for {status.stalled_s:g} s with {counts.pending} tile-cycles pending")
             return
-        self._fed_s, self._stalled = now, False
+        self._notified_s, self._stalled = now, False
         self._notifier.alive()
         self._notifier.show(
             f"{status.state} {status.run} cycle {status.cycle}/{status.cycles}, "

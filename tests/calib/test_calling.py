@@ -5,23 +5,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from calib.calling.callcycle import base_probabilities, call_cycle
-from calib.calling.reading import (
-    EVIDENCE_FLOOR,
-    FIT_LOSS,
-    LEAST_EVIDENCE,
-    LEAST_VISIBLE,
-    MISFIT,
-    MOST,
-    NETWORK_WEIGHT,
-    Reading,
-    fitted_reading,
-    log_evidence,
-    network_reading,
-)
 from calib.calling.scores import (
     CYCLES,
-    LEAST_PERCENT,
-    MARGIN_MOST,
+    MAX_MARGIN,
+    MIN_PERCENT,
     NO_CALL,
     UNKNOWN,
     binned,
@@ -30,6 +17,19 @@ from calib.calling.scores import (
     passes,
     predictor,
     scores,
+)
+from calib.calling.signals import (
+    EVIDENCE_FLOOR,
+    FIT_LOSS,
+    MAX_SHARE,
+    MIN_USUAL_EVIDENCE,
+    MIN_VISIBLE,
+    MISFIT,
+    NETWORK_WEIGHT,
+    Signals,
+    fitted_signals,
+    log_evidence,
+    network_signals,
 )
 from calib.jointfit.colourprior import SPREAD
 from calib.jointfit.fitcycle import FittedCycle
@@ -50,7 +50,7 @@ def one_hot(bases):
 
 def reading(shares, *, spread=0.1, texture=0.0, centres=None, crowding=0.0):
     shares = np.asarray(shares, np.float32)
-    return Reading(
+    return Signals(
         shares=shares,
         spread=np.full_like(shares, spread),
         texture=np.full(len(shares), texture, np.float32),
@@ -76,7 +76,7 @@ def scene_of(brightness, *, sigma=1.2, noise=0.05):
 
 def test_a_network_reading_is_its_evidence_and_nan_where_there_is_none():
     centres = np.array([[0.8, 0, 0.1, 0], [0, 0, 0, 0], [0, 1e-9, 0, 0], [0, 0, 0.5, 0], [0, 0.1, 0, 0.4]], np.float32)
-    read = network_reading(centres)
+    read = network_signals(centres)
     assert np.isnan(read.shares).all(axis=1).tolist() == [False, True, False, False, False]
     # In units of what the cycle usually shows.
     assert read.shares[[0, 2, 3, 4]] == pytest.approx(centres[[0, 2, 3, 4]] / 0.4)
@@ -88,41 +88,41 @@ def test_a_network_reading_is_its_evidence_and_nan_where_there_is_none():
 
 def test_a_dim_cycle_shows_the_network_the_same_shares_as_a_bright_one():
     centres = np.random.default_rng(11).dirichlet(np.ones(4), 50).astype(np.float32)
-    bright = network_reading(centres).shares
+    bright = network_signals(centres).shares
     assert np.median(bright.max(axis=1)) == pytest.approx(1)
-    assert network_reading(centres / 8).shares == pytest.approx(bright)
+    assert network_signals(centres / 8).shares == pytest.approx(bright)
 
 
 def test_a_cycle_without_evidence_is_not_scaled_up():
     centres = 1e-3 * np.random.default_rng(11).dirichlet(np.ones(4), 50).astype(np.float32)
-    assert network_reading(centres).shares == pytest.approx(centres / LEAST_EVIDENCE)
-    assert np.isnan(network_reading(centres * 0).shares).all()
-    assert network_reading(centres[:0]).shares.shape == (0, 4)
+    assert network_signals(centres).shares == pytest.approx(centres / MIN_USUAL_EVIDENCE)
+    assert np.isnan(network_signals(centres * 0).shares).all()
+    assert network_signals(centres[:0]).shares.shape == (0, 4)
 
 
 def test_a_reading_is_kept_in_half_precision():
     rng = np.random.default_rng(12)
     shares = rng.normal(0.5, 0.5, (60, 4))
     shares[::7] = np.nan
-    shares[1] = -MOST, MOST, 0, 1e-4
-    read = Reading(
+    shares[1] = -MAX_SHARE, MAX_SHARE, 0, 1e-4
+    read = Signals(
         shares=shares.astype(np.float32),
         spread=rng.uniform(0, 1, (60, 4)).astype(np.float32),
         texture=rng.uniform(0, 1, 60).astype(np.float32),
         centres=rng.uniform(0, 1, (60, 4)).astype(np.float32),
-        crowding=rng.uniform(0, MOST, 60).astype(np.float32),
+        crowding=rng.uniform(0, MAX_SHARE, 60).astype(np.float32),
     )
     kept = read.packed()
     assert kept.dtype == np.float16
     assert kept.shape == (60, 14)
-    back = Reading.unpacked(kept)
+    back = Signals.unpacked(kept)
     for name, before in vars(read).items():
         found = getattr(back, name)
         assert found.dtype == np.float32
         assert found == pytest.approx(before, rel=2**-11, abs=1e-7, nan_ok=True), name
     assert np.isnan(back.shares).all(axis=1).tolist() == [index % 7 == 0 for index in range(60)]
     np.testing.assert_array_equal(back.packed(), kept)
-    assert Reading.unpacked(reading(np.zeros((0, 4))).packed()).crowding.shape == (0,)
+    assert Signals.unpacked(reading(np.zeros((0, 4))).packed()).crowding.shape == (0,)
 
 
 def fitted(light, left_over, visible=1.0):
@@ -136,9 +136,9 @@ def test_shares_of_fitted_light_are_free_of_crosstalk_and_in_units_of_brightness
     bases = np.array([0, 1, 2, 3, 1])
     # All have lost a fifth of their light since the template.
     light = 0.8 * brightness[:, None] * one_hot(bases) @ CROSSTALK.T
-    called, visible = np.array([0, 2, 3, 4]), np.array([1, 1, 1, LEAST_VISIBLE / 2, 0.25])
+    called, visible = np.array([0, 2, 3, 4]), np.array([1, 1, 1, MIN_VISIBLE / 2, 0.25])
     known = {"called": called, "crowding": np.array([0.5, 0, 1e4, 2])}
-    read = fitted_reading(fitted(light, 0.04, visible), scene_of(brightness), centres=None, **known)
+    read = fitted_signals(fitted(light, 0.04, visible), scene_of(brightness), centres=None, **known)
     assert read.shares[[0, 1, 3]] == pytest.approx(one_hot(bases[[0, 2, 4]]), abs=1e-5)
     assert np.isnan(read.shares[2]).all()
     # A cluster of which a quarter shows is half as well known, and four times as crowded.
@@ -146,7 +146,7 @@ def test_shares_of_fitted_light_are_free_of_crosstalk_and_in_units_of_brightness
     assert read.spread == pytest.approx(error[:, None].repeat(4, axis=1), rel=1e-4)
     assert not read.texture.any()
     assert not read.centres.any()
-    assert read.crowding.tolist() == [0.5, 0, MOST, 8]
+    assert read.crowding.tolist() == [0.5, 0, MAX_SHARE, 8]
 
 
 @pytest.mark.parametrize(("times", "texture"), [(0.5, 0), (1, 0), (2, 0.75), (1000, 1)])
@@ -155,10 +155,10 @@ def test_texture_is_what_is_left_over_beyond_noise_and_misfit(times, texture):
     light = one_hot([0, 1]) @ CROSSTALK.T
     centres = one_hot([0, 1])
     everything = {"called": np.arange(2), "crowding": np.zeros(2)}
-    read = fitted_reading(fitted(light, times * white), scene_of([1, 1]), centres=centres, **everything)
+    read = fitted_signals(fitted(light, times * white), scene_of([1, 1]), centres=centres, **everything)
     assert read.texture == pytest.approx(texture, abs=1e-4)
     np.testing.assert_array_equal(read.centres, centres)
-    alone = fitted_reading(fitted(light, times * white), scene_of([1, 1]), centres=None, **everything)
+    alone = fitted_signals(fitted(light, times * white), scene_of([1, 1]), centres=None, **everything)
     assert not alone.texture.any()
 
 
@@ -168,11 +168,11 @@ def test_clusters_without_brightness_have_bounded_shares():
             "called": np.arange(len(light)),
             "crowding": np.zeros(len(light)),
         }
-        return fitted_reading(fitted(light, left_over), scene_of(np.zeros(len(light))), centres=None, **everyone)
+        return fitted_signals(fitted(light, left_over), scene_of(np.zeros(len(light))), centres=None, **everyone)
 
     read = read_of([[0.5, 0, 0, 0], [1, 0, 0, 0]], 3.0)
-    assert np.abs(read.shares).max() <= MOST
-    assert read.spread.max() <= MOST
+    assert np.abs(read.shares).max() <= MAX_SHARE
+    assert read.spread.max() <= MAX_SHARE
     assert read_of(np.zeros((0, 4)), 1.0).shares.shape == (0, 4)
 
 
@@ -236,9 +236,9 @@ def test_chastity_is_half_to_whole_where_there_is_light(shares):
 
 @pytest.mark.parametrize("allowed", [0, 1, 2])
 def test_failures_up_to_the_number_allowed_pass(allowed):
-    percents = np.full((CYCLES, 5), LEAST_PERCENT, np.uint8)
+    percents = np.full((CYCLES, 5), MIN_PERCENT, np.uint8)
     for cluster in range(4):
-        percents[:cluster, cluster] = LEAST_PERCENT - 1
+        percents[:cluster, cluster] = MIN_PERCENT - 1
     percents[::2, 0] = UNKNOWN
     percents[:, 4] = UNKNOWN
     assert passes(percents, failures_allowed=allowed).tolist() == [n <= allowed for n in range(4)] + [False]
@@ -259,7 +259,7 @@ def test_features_by_hand():
     found = features(evidence, purity, np.array([0.4, 0], np.float32))
     assert found.dtype == np.float32
     impure, crowded = np.log([0.2 + 0.02, 0.02]), np.log([0.4 + 0.1, 0.1])
-    margin = np.array([0.05, MARGIN_MOST / 10])
+    margin = np.array([0.05, MAX_MARGIN / 10])
     assert found == pytest.approx(
         np.stack([margin, margin**2, impure, crowded, margin * impure, margin * crowded], axis=1), rel=1e-5
     )

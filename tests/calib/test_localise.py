@@ -3,7 +3,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from calib.jointfit.localise import localise
-from calib.jointfit.modelselection import not_one_more
+from calib.jointfit.modelselection import spurious_clusters
 from calib.normalisation import estimate_normalisation
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedtile import simulate_tile
@@ -28,7 +28,7 @@ def lights(rng, *bases_and_heights):
 
 def judged(rng, positions, *bases_and_heights):
     far = np.stack([np.full(40, 100.0), 30.0 * np.arange(40)], axis=1)
-    gone = not_one_more(
+    gone = spurious_clusters(
         np.concatenate([np.array(positions, float), far]), lights(rng, *bases_and_heights), SIGMA, PIXEL_NOISE
     )
     assert not gone[len(positions) :].any()

@@ -3,12 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calib.calling.inphase import AHEAD, BACK, PULL, in_phase
+from calib.calling.inphase import AHEAD, BACK, RIDGE, in_phase
 from calib.offline.simulation.chemistry import phasing_weights
-from calib.phasing import FEWEST_CYCLES, MOST, NeighbourLight, Phasing, estimate_phasing, neighbour_light, strands
+from calib.phasing import MAX_PHASING, MIN_CYCLES, NeighbourLight, Phasing, estimate_phasing, neighbour_light, strands
 
 NONE = Phasing(0.0, 0.0)
-RATES = st.floats(0, MOST)
+RATES = st.floats(0, MAX_PHASING)
 PHASINGS = st.builds(Phasing, behind=RATES, ahead=RATES)
 
 
@@ -127,7 +127,7 @@ def test_a_cycle_with_next_to_no_light_bends_nothing(dark):
 def test_short_reads_tell_nothing():
     bases, light = mixed_reads(500, 60, Phasing(0.01, 0.01))
     seen = seen_in(bases, light)
-    few = {cycle: seen[cycle] for cycle in list(seen)[: FEWEST_CYCLES - 1]}
+    few = {cycle: seen[cycle] for cycle in list(seen)[: MIN_CYCLES - 1]}
     assert estimate_phasing(few) == estimate_phasing({}) == NONE
 
 
@@ -135,8 +135,8 @@ def test_short_reads_tell_nothing():
 @given(behind=st.floats(-5, 5), ahead=st.floats(-5, 5))
 def test_rates_are_possible_whatever_is_seen(behind, ahead):
     found = estimate_phasing({cycle: NeighbourLight(1.0, behind, ahead) for cycle in range(2, 20)})
-    assert 0 <= found.behind <= MOST
-    assert 0 <= found.ahead <= MOST
+    assert 0 <= found.behind <= MAX_PHASING
+    assert 0 <= found.ahead <= MAX_PHASING
 
 
 NOTHING_BEFORE = np.zeros((0, 3, 4))
@@ -148,9 +148,9 @@ LATER = [one_hot([1, 2, 3]), one_hot([3, 3, 3])]
 def test_without_phasing_shares_come_back_up_to_the_pull_of_the_ridge(later):
     earlier = one_hot(np.array([[0, 1, 2], [3, 2, 1]]))
     found = in_phase(LIGHT, later, earlier, cycle=3, phasing=NONE)
-    assert found.shares[:2] == pytest.approx((LIGHT[:2] + PULL / 4) / (1 + PULL))
+    assert found.shares[:2] == pytest.approx((LIGHT[:2] + RIDGE / 4) / (1 + RIDGE))
     assert np.isnan(found.shares[2]).all()
-    assert found.loudness == pytest.approx(1 / (1 + PULL) ** 2)
+    assert found.variance_factor == pytest.approx(1 / (1 + RIDGE) ** 2)
 
 
 def test_correction_is_the_ridge_solution():
@@ -163,8 +163,8 @@ def test_correction_is_the_ridge_solution():
     light = np.stack([LIGHT[:2], *(light[:2] for light in LATER)])
     left = light - np.tensordot(rows[:, :4], earlier, axes=1) - rest[:, None, None] / 4
     mixing = rows[:, 4:7]
-    normal = mixing.T @ mixing + PULL * np.eye(3)
-    solved = np.linalg.solve(normal, np.tensordot(mixing.T, left, axes=1).reshape(3, -1) + PULL / 4)
+    normal = mixing.T @ mixing + RIDGE * np.eye(3)
+    solved = np.linalg.solve(normal, np.tensordot(mixing.T, left, axes=1).reshape(3, -1) + RIDGE / 4)
     assert found.shares == pytest.approx(solved[0].reshape(2, 4))
 
 
@@ -175,7 +175,7 @@ def test_mixed_shares_come_back_to_their_base(cycle):
     # Light is told in units of the strands in step.
     light /= np.diag(strands(cycles=104, phasing=Phasing(0.005, 0.003)))[:, None, None]
     found = in_phase(light[cycle - 1], light[cycle : cycle + AHEAD], known, cycle=cycle, phasing=Phasing(0.005, 0.003))
-    aim = (one_hot(bases[cycle - 1]) + PULL / 4) / (1 + PULL)
+    aim = (one_hot(bases[cycle - 1]) + RIDGE / 4) / (1 + RIDGE)
     before, after = np.abs(light[cycle - 1] - aim).mean(), np.abs(found.shares - aim).mean()
     assert after < 0.5 * before if cycle > 2 else after < 0.02
     assert (found.shares.argmax(axis=1) == bases[cycle - 1]).all()
@@ -237,7 +237,7 @@ def test_the_last_cycle_has_only_what_is_before_it():
     # Nothing runs ahead, so that calls before explain all.
     own = np.diag(strands(cycles=30, phasing=phasing))[29]
     found = in_phase(light[29] / own, [], one_hot(bases[:29][-BACK:]), cycle=30, phasing=phasing)
-    assert found.shares == pytest.approx((one_hot(bases[29]) + PULL / 4) / (1 + PULL), abs=1e-3)
+    assert found.shares == pytest.approx((one_hot(bases[29]) + RIDGE / 4) / (1 + RIDGE), abs=1e-3)
 
 
 def test_a_tile_without_clusters_is_corrected_to_nothing():

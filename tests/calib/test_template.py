@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-from calib.calling.reading import MOST
+from calib.calling.signals import MAX_SHARE
 from calib.jointfit.fitcycle import FittedCycle, fit_cycle
 from calib.jointfit.scene import crowding, crowding_beyond
 from calib.offline.simulation.conditions import Conditions
@@ -182,13 +182,13 @@ def test_readings_of_a_template_show_the_bases_that_are_there(template, tile, im
     normalised = template.normalisation.apply(images[4])
     centres = read_centres(probability_map(tile, 5), template.positions_in(drift))
     fitted = None if template.scene is None else fit_cycle(normalised, template.scene, drift)
-    reading = template.reading(fitted, drift, centres)
+    reading = template.signals(fitted, drift, centres)
     bases = np.argmax(np.nan_to_num(reading.shares), axis=1)
     assert (bases == tile.reads[nearest, 4])[sure].mean() > 0.9
     np.testing.assert_array_equal(reading.centres, centres)
     away = np.array([500, 0], np.float32)
     fitted = None if template.scene is None else fit_cycle(normalised, template.scene, away)
-    far = template.reading(fitted, away, centres * 0)
+    far = template.signals(fitted, away, centres * 0)
     assert np.isnan(far.shares).all()
 
 
@@ -197,15 +197,15 @@ def test_readings_of_a_template_hear_of_neighbours_known_and_beyond_the_edges(te
     nothing = np.zeros((number, 4), np.float32)
     drift = np.array([0, -3], np.float32)
     if template.scene is None:
-        assert not template.reading(None, drift, nothing).crowding.any()
+        assert not template.signals(None, drift, nothing).crowding.any()
         return
     dark = FittedCycle(
         *[np.zeros((len(template.scene.positions), 4), np.float32)] * 2,
         np.ones(len(template.scene.positions), np.float32),
     )
-    moved, still = (template.reading(dark, by, None).crowding for by in (drift, 0 * drift))
+    moved, still = (template.signals(dark, by, None).crowding for by in (drift, 0 * drift))
     beyond = crowding_beyond(template.scene, SHAPE, drift)
-    assert moved == pytest.approx(np.minimum(crowding(template.scene) + beyond, MOST)[template.called])
+    assert moved == pytest.approx(np.minimum(crowding(template.scene) + beyond, MAX_SHARE)[template.called])
     assert moved.dtype == np.float32
     gone = template.positions[:, 1] < 3
     assert gone.any()

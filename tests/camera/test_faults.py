@@ -120,7 +120,7 @@ def test_frames_lost_beyond_a_small_ring_cost_their_tile_cycles(images, undistur
     assert len(lost) == 2
     run_folder = called(images, tmp_path, faults=faults)
     assert missing(run_folder) == {
-        place: f"channel {','.join(channels)}: gone at the controller" for place, channels in lost.items()
+        place: f"channel {','.join(channels)}: the controller no longer has it" for place, channels in lost.items()
     }
     assert_same_before(min(cycle for _, cycle in lost), run_folder, undisturbed)
 
@@ -145,5 +145,5 @@ def test_tile_images_that_a_crash_cut_off_are_missing(images, undisturbed, tmp_p
     assert len(reasons) == 2
     for reason in reasons.values():
         # What was published of it may have died with the sockets.
-        assert re.fullmatch("channel ([ACG],)*T: gone at the controller", reason)
+        assert re.fullmatch("channel ([ACG],)*T: the controller no longer has it", reason)
     assert_same_before(min(cycle for _, cycle in reasons), run_folder, undisturbed)

@@ -12,7 +12,7 @@ from seqd_client.runinfo import RunInfo, TileId
 from seqd_client.status import CycleStatus, RunState, StopReason
 
 from calib.calling.inphase import AHEAD
-from daemon.outputs.reads.fastqfiles import fastq_path
+from daemon.outputs.reads.fastq import fastq_path
 from daemon.record.runfiles import RunFiles
 from daemon.verification import verify_run
 from tests.chaos.ledger import Key, Row, read_ledger

@@ -98,4 +98,4 @@ for message, payload in EXAMPLES:
     parts = [bytes(part) for part in encode(message, payload)]
     content = b"".join(struct.pack("<I", len(part)) + part for part in parts)
     (GOLDEN / f"{message.topic}.bin").write_bytes(content)
-(DOCS / "status.schema.json").write_text(json.dumps(Status.model_json_schema(), indent=2) + "\n", "utf-8")
+(DOCS / "reference" / "status.schema.json").write_text(json.dumps(Status.model_json_schema(), indent=2) + "\n", "utf-8")

@@ -47,14 +47,15 @@ from calib.offline.simulation.simulatedrun import write_simulated_run
 from daemon.config import ControlConfig, SecurityConfig
 from daemon.record.runfiles import RunFiles
 from daemon.record.tilefile import encode_locs, open_tile_file
+from daemon.serving.announcing import EventPublisher
 from daemon.serving.gate import Gate
-from daemon.serving.requests import Control
+from daemon.serving.requests import RequestServer
 from daemon.serving.stream import Stream
-from daemon.watching.progress import Progress
+from daemon.watching.runstatus import RunStatus
 from tests.support.places import DOCS
 from tests.support.processes import bench, finish, process
 
-CLIENTS = DOCS / "clients.md"
+CLIENTS = DOCS / "how-to" / "follow.md"
 
 CYCLES = 4
 MODEL_CYCLES = 2
@@ -367,13 +368,14 @@ class Instrument:
     """Real control socket, stream and tile files; commits what it is told to."""
 
     def __init__(self, stack, folder):
-        self.folder, self.progress = folder, Progress("1")
+        self.folder, self.run_status = folder, RunStatus("1")
         self.calls, self.endpoint = f"ipc://{folder}/calls", f"ipc://{folder}/control"
         context = stack.enter_context(zmq.Context())
-        gate = stack.enter_context(Gate(context, SecurityConfig(), self.progress))
-        self.stream = stack.enter_context(Stream(context, self.calls, 10**6, self.progress, gate))
+        gate = stack.enter_context(Gate(context, SecurityConfig(), self.run_status.counters))
+        self.stream = stack.enter_context(Stream(context, self.calls, 10**6, self.run_status.counters, gate))
         config = ControlConfig(endpoint=self.endpoint, command=f"ipc://{folder}/command")
-        self.control = stack.enter_context(Control(context, config, self.progress, lambda: None, gate))
+        self.control = stack.enter_context(RequestServer(context, config, self.run_status, lambda: None, gate))
+        self.events = EventPublisher(self.stream, self.run_status)
         self._stack, self.clusters = stack, 50
 
     def begin(self, run, cycles=CYCLES):
@@ -382,8 +384,8 @@ class Instrument:
         self.control.serve_run(run, self.files)
         committed = {TileId(lane=1, tile=tile): 0 for tile in TILES}
         totals = dict.fromkeys(CycleStatus, 0)
-        self.progress.take_up(run)
-        self.progress.start_run(
+        self.run_status.name_run(run)
+        self.run_status.start_run(
             cycles=cycles,
             committed=committed,
             totals=totals,
@@ -391,7 +393,7 @@ class Instrument:
             passing_filter=0,
             spooled=(),
         )
-        self.stream.event("info", "taken up")
+        self.events("info", "taken up")
 
     def commit(self, cycle, stream=True):
         """A cycle of every tile, the template before the first."""
@@ -407,14 +409,14 @@ class Instrument:
                     self.stream.send(template, positions[:, ::-1].astype("<f4").tobytes())
             calls = np.full(n, cycle % 256, np.uint8)
             self._open[tile].put(cycle, calls)
-            self.progress.committed(tile, cycle, CycleStatus.CALLED, frames=0)
+            self.run_status.counters.committed(tile, cycle, CycleStatus.CALLED, frames=0, passing=0)
             if stream:
                 message = Calls(run=self.run, seq=0, lane=1, tile=number, cycle=cycle, n=n)
                 self.stream.send(message, calls.tobytes())
 
     def end(self, state=RunState.FINISHED):
-        self.progress.set_state(state)
-        self.stream.event("info", f"{state}")
+        self.run_status.set_state(state)
+        self.events("info", f"{state}")
 
     def tile_files(self):
         """Bytes of the tile files, by tile."""
@@ -543,7 +545,7 @@ def test_what_was_not_streamed_is_replayed_also_when_nothing_comes_after_it(foll
     wait_until(lambda: list(kept.cycles.values()) == [2, 2])
     instrument.commit(3, stream=False)
     instrument.commit(4)
-    instrument.progress.set_state(RunState.FINISHED)  # the event of its end is lost
+    instrument.run_status.set_state(RunState.FINISHED)  # the event of its end is lost
     end()
     assert kept.tiles == instrument.tile_files()
 
@@ -601,7 +603,7 @@ def test_run_that_was_stopped_goes_on_for_the_same_stream(follow, instrument, st
     instrument.end(RunState.STOPPED)
     wait_until(lambda: kept[0].over)
     assert list(kept[0].cycles.values()) == [2, 2]
-    instrument.progress.set_state(RunState.RUNNING)
+    instrument.run_status.set_state(RunState.RUNNING)
     instrument.commit(3)
     instrument.commit(4)
     instrument.end()

@@ -8,7 +8,7 @@ from seqd_client.wire.messages import MESSAGES, VERSION
 from tests.support.places import DOCS, GOLDEN
 
 REGENERATE = "python -m tests.client.regenerate"
-PROTOCOL = (DOCS / "protocol.md").read_text("utf-8")
+PROTOCOL = (DOCS / "reference" / "protocol.md").read_text("utf-8")
 
 
 def read_golden(topic):
@@ -24,7 +24,7 @@ def read_golden(topic):
 
 def section(topic):
     found = re.search(rf"^### `{topic}`\n(.*?)(?=^##)", PROTOCOL, re.MULTILINE | re.DOTALL)
-    assert found, f"docs/protocol.md has no section ### `{topic}`"
+    assert found, f"docs/reference/protocol.md has no section ### `{topic}`"
     return found[1]
 
 

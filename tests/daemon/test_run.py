@@ -174,7 +174,10 @@ def test_frames_that_never_come_become_no_calls_with_a_reason(images, tmp_path):
     database = sqlite3.connect(here.runs / RUN / "run.db")
     reasons = database.execute("SELECT tile, reason FROM tile_cycle WHERE status = 'missing' ORDER BY tile").fetchall()
     database.close()
-    assert reasons == [(1101, "channel G: gone at the controller"), (1102, "channel A,C,G,T: gone at the controller")]
+    assert reasons == [
+        (1101, "channel G: the controller no longer has it"),
+        (1102, "channel A,C,G,T: gone at the controller"),
+    ]
 
 
 def test_tail_writes_the_bytes_of_the_tile_files(images, undisturbed, tmp_path):
@@ -250,7 +253,7 @@ def test_run_begun_with_other_settings_is_refused(images, undisturbed, tmp_path)
         assert finish(daemon) == 8
     last = (tmp_path / "daemon.log").read_text().strip().splitlines()[-1]
     assert last.startswith("seqd: run in ")
-    assert "begun with template_cycles 4, now it is 5" in last
+    assert "begun with template_cycles 4, this daemon has 5" in last
 
 
 def test_full_disk_that_stays_full_ends_the_run_with_one_clear_line(images, tmp_path):

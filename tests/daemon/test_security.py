@@ -37,9 +37,9 @@ from calib.offline.simulation.simulatedrun import write_simulated_run
 from daemon.cli.makekeys import keys as make_keys
 from daemon.config import ConfigError, ControlConfig, SecurityConfig, load_config
 from daemon.serving.gate import Gate
-from daemon.serving.requests import SHARE, Control
-from daemon.watching.logs import LINES
-from daemon.watching.progress import Progress
+from daemon.serving.requests import SHARE, RequestServer
+from daemon.watching.logs import MAX_LINES
+from daemon.watching.runstatus import RunStatus
 from tests.support.places import DOCS
 from tests.support.processes import SEQD, bench, finish, outputs, process
 
@@ -105,7 +105,9 @@ def test_made_certificate_is_secret_and_public_and_not_overwritten(tmp_path, cap
     assert own.secret.decode() not in (folder / "lab-pc.key").read_text() + capsys.readouterr().out + repr(own)
     for name in ("lab-pc.key", "lab-pc.key_secret"):
         kept = (folder / name).read_bytes()
-        with pytest.raises(ConfigError, match=r"certificate .*lab-pc\.key(_secret)?: it is there; choose another name"):
+        with pytest.raises(
+            ConfigError, match=r"certificate .*lab-pc\.key(_secret)?: the file exists; choose another name"
+        ):
             make_keys("lab-pc", folder)
         assert (folder / name).read_bytes() == kept
         (folder / name).unlink()
@@ -195,36 +197,36 @@ def test_half_of_the_keys_is_refused(keys):
 
 
 @pytest.fixture
-def progress():
-    return Progress("1")
+def status():
+    return RunStatus("1")
 
 
 @pytest.fixture
-def guarded(keys, progress):
+def guarded(keys, status):
     """A control socket on every address of this machine; gives its two addresses."""
     read, command = (f"tcp://0.0.0.0:{port}" for port in free_ports(2))
     with (
         zmq.Context() as context,
-        Gate(context, SecurityConfig.model_validate(security(keys)), progress) as gate,
-        Control(context, ControlConfig(endpoint=read, command=command), progress, lambda: None, gate),
+        Gate(context, SecurityConfig.model_validate(security(keys)), status.counters) as gate,
+        RequestServer(context, ControlConfig(endpoint=read, command=command), status, lambda: None, gate),
     ):
         yield read, command
 
 
-def shut_out(progress, number=1):
+def shut_out(status, number=1):
     deadline = time.monotonic() + PATIENCE_S
-    while sum(progress.snapshot().shut_out.values()) < number and time.monotonic() < deadline:
+    while sum(status.snapshot().shut_out.values()) < number and time.monotonic() < deadline:
         time.sleep(0.02)
-    return progress.snapshot().shut_out
+    return status.snapshot().shut_out
 
 
-def test_each_key_opens_its_own_socket(keys, guarded, progress):
+def test_each_key_opens_its_own_socket(keys, guarded, status):
     read, command = guarded
     with ControlClient(read, keys=client_keys(keys, "observer")) as observer:
         assert observer.status().state is RunState.WAITING
     with ControlClient(command, keys=client_keys(keys, "operator")) as operator:
         assert operator.ask(Drain())[0] == Accepted()
-    assert progress.snapshot().shut_out == {}
+    assert status.snapshot().shut_out == {}
 
 
 @pytest.mark.parametrize(
@@ -236,35 +238,35 @@ def test_each_key_opens_its_own_socket(keys, guarded, progress):
         ("control", "observer", "stranger"),
     ],
 )
-def test_key_that_is_not_on_the_list_is_shut_out_and_counted(keys, guarded, progress, socket, name, server):
+def test_key_that_is_not_on_the_list_is_shut_out_and_counted(keys, guarded, status, socket, name, server):
     endpoint = dict(zip(("control", "command"), guarded, strict=True))[socket]
     with (
         ControlClient(endpoint, timeout_s=1, keys=client_keys(keys, name, server)) as client,
         pytest.raises(UnreachableError, match=r"no answer within 1 s; .*allow this key\?"),
     ):
         client.ask(Drain() if socket == "command" else StatusQuery())
-    assert set(shut_out(progress)) == {socket}
+    assert set(shut_out(status)) == {socket}
 
 
-def test_client_without_keys_is_shut_out_and_counted(guarded, progress):
+def test_client_without_keys_is_shut_out_and_counted(guarded, status):
     read, _ = guarded
     with zmq.Context() as context, context.socket(zmq.DEALER) as plain:
         plain.setsockopt(zmq.LINGER, 0)
         plain.connect(read)
         plain.send_multipart(encode(StatusQuery()))
-        assert set(shut_out(progress)) == {"control"}
+        assert set(shut_out(status)) == {"control"}
         assert not plain.poll(200)
     # Nothing of it came as far as the thread that answers.
-    assert progress.snapshot().requests_refused == {}
+    assert status.snapshot().requests_refused == {}
 
 
-def test_others_are_served_while_one_is_shut_out(keys, guarded, progress):
+def test_others_are_served_while_one_is_shut_out(keys, guarded, status):
     read, _ = guarded
     with (
         ControlClient(read, timeout_s=1, keys=client_keys(keys, "stranger", "observer")),
         ControlClient(read, keys=client_keys(keys, "observer")) as observer,
     ):
-        shut_out(progress, 3)
+        shut_out(status, 3)
         assert observer.status().shut_out["control"] >= 3
 
 
@@ -434,7 +436,7 @@ def test_controller_with_half_of_its_keys_is_refused(arguments, images):
 
 
 def test_configuration_in_the_document_is_one(tmp_path):
-    document = (DOCS / "security.md").read_text("utf-8")
+    document = (DOCS / "how-to" / "security.md").read_text("utf-8")
     path = tmp_path / "seqd.toml"
     path.write_text(document.split("```toml\n")[1].split("```")[0])
     assert load_config(path).security.observers == Path("/etc/seqd/keys/observers")
@@ -583,32 +585,32 @@ while True:
 """
 
 
-def test_flood_that_takes_its_answers_gets_its_share_of_a_processor_and_no_more(progress, tmp_path):
+def test_flood_that_takes_its_answers_gets_its_share_of_a_processor_and_no_more(status, tmp_path):
     config = ControlConfig(endpoint=f"ipc://{tmp_path}/control", command=f"ipc://{tmp_path}/command")
     with (
         zmq.Context() as context,
-        Gate(context, SecurityConfig(), progress) as gate,
-        Control(context, config, progress, lambda: None, gate),
+        Gate(context, SecurityConfig(), status.counters) as gate,
+        RequestServer(context, config, status, lambda: None, gate),
         process([SEQD[0], "-c", FLOOD, config.endpoint], tmp_path / "flood.log", None),
     ):
         (thread,) = [thread for thread in threading.enumerate() if thread.name == "control"]
         clock = time.pthread_getcpuclockid(thread.ident)
         deadline = time.monotonic() + PATIENCE_S
-        while progress.snapshot().slowed < 10 and time.monotonic() < deadline:
+        while status.snapshot().slowed < 10 and time.monotonic() < deadline:
             time.sleep(0.05)
-        slowed, spent_s, begun_s = progress.snapshot().slowed, time.clock_gettime(clock), time.monotonic()
+        slowed, spent_s, begun_s = status.snapshot().slowed, time.clock_gettime(clock), time.monotonic()
         time.sleep(4)
         spent_s, passed_s = time.clock_gettime(clock) - spent_s, time.monotonic() - begun_s
-        assert progress.snapshot().slowed > slowed
+        assert status.snapshot().slowed > slowed
     assert 0 < spent_s < 1.5 * SHARE * passed_s
 
 
-def test_answers_that_are_not_taken_are_dropped_and_counted(progress, tmp_path):
+def test_answers_that_are_not_taken_are_dropped_and_counted(status, tmp_path):
     config = ControlConfig(endpoint=f"ipc://{tmp_path}/control", command=f"ipc://{tmp_path}/command")
     with (
         zmq.Context() as context,
-        Gate(context, SecurityConfig(), progress) as gate,
-        Control(context, config, progress, lambda: None, gate),
+        Gate(context, SecurityConfig(), status.counters) as gate,
+        RequestServer(context, config, status, lambda: None, gate),
         context.socket(zmq.DEALER) as client,
     ):
         client.setsockopt(zmq.LINGER, 0)
@@ -616,9 +618,9 @@ def test_answers_that_are_not_taken_are_dropped_and_counted(progress, tmp_path):
         client.setsockopt(zmq.RCVBUF, 4096)
         client.connect(config.endpoint)
         deadline = time.monotonic() + PATIENCE_S
-        while "control_unread" not in progress.snapshot().requests_refused and time.monotonic() < deadline:
+        while "control_unread" not in status.snapshot().requests_refused and time.monotonic() < deadline:
             client.send_multipart(encode(StatusQuery()))
-        assert progress.snapshot().requests_refused["control_unread"] > 0
+        assert status.snapshot().requests_refused["control_unread"] > 0
         with ControlClient(config.endpoint, timeout_s=PATIENCE_S) as other:
             other.status()
 
@@ -692,7 +694,7 @@ def test_flood_of_bad_messages_is_counted_and_fills_no_disk(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "daemon.log").read_text().splitlines()]
     written = [line for line in lines if line["event"] == "message refused"]
     periods = 1 + sum(line["event"] == "warnings left out" for line in lines)
-    assert LINES <= len(written) <= LINES * periods
+    assert MAX_LINES <= len(written) <= MAX_LINES * periods
     assert len(written) + sum(line.get("number", 0) for line in lines if line["event"] == "warnings left out") == number
 
 
@@ -748,4 +750,4 @@ def test_run_folder_that_is_a_link_is_refused_and_nothing_written_elsewhere(part
         assert finish(daemon) == 8
     assert not list(elsewhere.iterdir())
     last = (tmp_path / "daemon.log").read_text().splitlines()[-1]
-    assert last == f"seqd: run folder {link}: a link to {elsewhere}; a folder of its own is needed"
+    assert last == f"seqd: run folder {link}: is a link to {elsewhere}; a real folder is needed"

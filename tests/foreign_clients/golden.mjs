@@ -1,4 +1,4 @@
-// Reads the messages that lie in a folder as docs/protocol.md draws them, and writes each anew into another.
+// Reads the messages that lie in a folder as docs/reference/protocol.md draws them, and writes each anew into another.
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { decode, encode } from "./protocol.mjs";

@@ -1,4 +1,4 @@
-// Codec of the wire protocol as docs/protocol.md gives it: messages to parts and back, no sockets.
+// Codec of the wire protocol as docs/reference/protocol.md gives it: messages to parts and back, no sockets.
 import { decode as unpack, encode as pack } from "@msgpack/msgpack";
 
 const VERSION = 1;

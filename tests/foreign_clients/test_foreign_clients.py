@@ -1,4 +1,4 @@
-"""A controller and a consumer in Node.js, written from docs/protocol.md alone, with a real daemon."""
+"""A controller and a consumer in Node.js, written from docs/reference/protocol.md alone, with a real daemon."""
 
 import json
 import shutil

@@ -29,8 +29,8 @@ with atheris.instrument_imports(
 
     from daemon.config import ControlConfig, SecurityConfig
     from daemon.serving.gate import Gate
-    from daemon.serving.requests import Control
-    from daemon.watching.progress import Progress
+    from daemon.serving.requests import RequestServer
+    from daemon.watching.runstatus import RunStatus
 
 ANSWER_MS = 5000
 MOST_RSS_MB = 1024
@@ -130,9 +130,9 @@ def control(folder: Path) -> Callable[[bytes], None]:
     """Every message to the control socket is answered by one that can be read."""
     endpoint = f"ipc://{folder}/control"
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    progress = Progress("fuzz")
+    status = RunStatus("fuzz")
     config = ControlConfig(endpoint=endpoint, command=f"ipc://{folder}/command")
-    Control(context, config, progress, lambda: None, Gate(context, SecurityConfig(), progress))
+    RequestServer(context, config, status, lambda: None, Gate(context, SecurityConfig(), status.counters))
     client = context.socket(zmq.DEALER)
     client.connect(endpoint)
 

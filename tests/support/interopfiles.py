@@ -6,22 +6,22 @@ from pathlib import Path
 from interop import py_interop_run_metrics, py_interop_summary
 from seqd_client.runinfo import TileId
 
-from daemon.outputs.figures.cyclefigures import RunMetrics
-from daemon.outputs.figures.spikein import ControlErrors, ControlReference
+from daemon.outputs.figures.runmetrics import RunMetrics
+from daemon.outputs.figures.spikein import SpikeInErrors, SpikeInReference
 from daemon.outputs.figures.summary import Summary, summarise
-from daemon.outputs.interop.interopfolder import InterOp
+from daemon.outputs.interop.interopfolder import interop_files
 from daemon.record.committed import open_run
 
 
 def write_interop(
-    root: Path, committed: Mapping[TileId, int] | None = None, control: ControlReference | None = None
-) -> tuple[Summary, RunMetrics, ControlErrors | None]:
-    """Write the files as of so many committed cycles of each tile; the figures that belong to them."""
+    root: Path, committed: Mapping[TileId, int] | None = None, control: SpikeInReference | None = None
+) -> tuple[Summary, RunMetrics, SpikeInErrors | None]:
+    """Write the files as of some committed cycles of each tile; return the figures that they contain."""
     with open_run(root) as run:
         run.refresh(committed)
         metrics = RunMetrics(run)
-        errors = None if control is None else ControlErrors(metrics, control)
-        for file in InterOp(metrics, errors).files(root):
+        errors = None if control is None else SpikeInErrors(metrics, control)
+        for file in interop_files(metrics, errors, root):
             file.write()
         return summarise(metrics, errors), metrics, errors
 

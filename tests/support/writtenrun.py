@@ -21,7 +21,7 @@ from daemon.record.runfiles import RunFiles, filter_cycles
 from daemon.record.tilefile import encode_locs, open_tile_file
 
 FACTS: dict[str, object] = {
-    "sinks": SinksConfig().settled,
+    "sinks": SinksConfig().fixed_for_a_run,
     "model": "8097c1aa953d" + 52 * "0",
     "threads": 0,
     "template_cycles": 10,

@@ -1,1 +1,1 @@
-"""The classical pipeline: each cluster read alone. It makes the labels, and is what the network is measured against."""
+"""The classical caller: it reads each cluster alone. It makes the labels, and the network is compared with it."""

@@ -1,17 +1,17 @@
-"""Chastity, the filter that it decides, and a score for every call."""
+"""Chastity, the filter by chastity, and a score for every call."""
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-CHASTITY_LEAST = 0.6
+MIN_CHASTITY = 0.6
 FILTER_CYCLES = 25
-FAILURES_MOST = 1
+MAX_FAILURES = 1
 """CASAVA's filter: one cycle of the first 25 may be less pure."""
 
 HIGHEST, LOWEST = 40, 2
 NO_CALL = 0
-"""Quality of what could not be called."""
+"""Quality of a no-call."""
 
 
 def chastity(intensities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -32,16 +32,16 @@ def chastity(intensities: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def passes(purity: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(n,) which clusters pass the filter, from their chastity (n, cycles); a missing cycle is a failure."""
-    failures = ~(purity[:, :FILTER_CYCLES] >= CHASTITY_LEAST)
-    return np.asarray(failures.sum(axis=1) <= FAILURES_MOST)
+    failures = ~(purity[:, :FILTER_CYCLES] >= MIN_CHASTITY)
+    return np.asarray(failures.sum(axis=1) <= MAX_FAILURES)
 
 
 def qualities(intensities: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Phred score of the strongest base.
 
     A cluster's noise is the root mean square of what it shows in the bases that were not called, over
-    all its cycles: shot noise, and the light of neighbours. A call is wrong where such noise, Gaussian, in
-    two bases exceeds the distance between the two strongest; any of three bases may do so.
+    all its cycles: shot noise, and the light of neighbours. The noise is taken as Gaussian. A call is wrong if the
+    noise of two bases exceeds the distance between the two strongest; each of three bases can do so.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The classical pipeline of a tile on one page: spots, template, intensities, cross-talk, phasing, calls."""
+"""The steps of the classical caller for a tile: spots, template, intensities, cross-talk, phasing, calls."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ from calib.template.detections import Detections, merge
 TEMPLATE_CYCLES = 7
 
 SCALES_PX = (0.8, 1.0, 1.2, 1.4, 1.7, 2.2, 2.9)
-"""Widths of the spot filter that are tried. Narrow ones part neighbours, wide ones gather light; the one whose
-calls in the template cycles have the highest sum of scores is kept."""
+"""Widths of the spot filter that are tried. A narrow filter separates neighbours, a wide one collects more light.
+The width whose calls in the template cycles have the highest sum of scores is kept."""
 
 
 @dataclass(frozen=True)
 class ClassicalCalls:
-    """What the classical pipeline says of a tile."""
+    """Calls of the classical caller for a tile."""
 
     positions: NDArray[np.float32]
     """(n, 2) y and x, pixels, in the first cycle's frame and the mean of the channels."""
@@ -106,7 +106,7 @@ def _template(
     """Positions (n, 2) found with a spot filter, and the sum of the scores of their calls."""
     detections = []
     for planes, drift in zip(normalised, geometry.drift_px, strict=True):
-        # A cycle that is not registered shows no cluster: where most are not, neither are there clusters.
+        # A cycle that cannot be registered adds no spots; a tile of which most cycles cannot be has no clusters.
         found = [np.zeros((0, 2))]
         if np.isfinite(drift[0]):
             found += [
@@ -129,7 +129,7 @@ def _later(normalised: Sequence[NDArray[np.float32]], geometry: Alignment, posit
         try:
             drift[cycle] = register(reference, spots_only(normalised[cycle]), geometry.channel_shift_px)
         except RegistrationError:
-            continue  # stays NaN: all of its calls are no-calls
+            continue  # the cycle stays NaN, so that all its calls are no-calls
     return Alignment(drift, geometry.channel_shift_px)
 
 
@@ -149,7 +149,7 @@ def _intensities(
 
 
 def _corrected(intensities: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """The cross-talk matrix, and the intensities without it, the four bases on one scale."""
+    """Return the cross-talk matrix, and the intensities corrected for it with all four bases on one scale."""
     crosstalk = estimate_crosstalk(intensities)
     bases = unmix(intensities, crosstalk)
     return crosstalk, (bases / brightness(bases)).astype(np.float32)

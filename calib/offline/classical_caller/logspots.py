@@ -5,20 +5,20 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_laplace, map_coordinates, maximum_filter
 
 NOISE_FACTOR = 3.0
-"""A maximum counts when it is this many times the response's noise. Low, for a cluster shows itself in several
+"""A maximum counts when it is this many times the response's noise. It is low, because a cluster is lit in several
 cycles and noise does not."""
 
-LEAST = 0.1
+MIN_RESPONSE = 0.1
 """Response, in normalised units, below which a maximum is no cluster but texture; the typical cluster has about 0.4."""
 
 REACH_PX = 1.5
-"""A spot whose centre lies this far outside the image still shows inside; the edge's response stands for it."""
+"""A spot whose centre is this far outside the image is still seen; the response at the edge is used for it."""
 
 
 def response(image: NDArray[np.float32], *, scale_px: float) -> NDArray[np.float32]:
     """Negative Laplacian of Gaussian of an image: spots without their local background.
 
-    Its negative surround takes off what neighbours and slowly varying light leave under a spot.
+    Its negative surround subtracts the light of neighbours and slowly varying light under a spot.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def find(spots: NDArray[np.float32]) -> NDArray[np.float64]:
     spots : (H, W) from :func:`response`, normalised units. Their noise is taken from their median absolute deviation.
     """
     noise = 1.4826 * np.median(np.abs(spots - np.median(spots)))
-    y, x = np.nonzero((spots == maximum_filter(spots, 3)) & (spots > max(NOISE_FACTOR * noise, LEAST)))
+    y, x = np.nonzero((spots == maximum_filter(spots, 3)) & (spots > max(NOISE_FACTOR * noise, MIN_RESPONSE)))
     padded = np.pad(spots.astype(np.float64), 1, mode="edge")
     row, column = y + 1, x + 1
     peak = padded[row, column]

@@ -1,4 +1,4 @@
-"""Phasing of a tile whose cycles are all there: estimated and undone."""
+"""Estimate and correction of phasing for a tile of which all cycles exist."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ ROUNDS = 4
 
 
 def undo(intensities: NDArray[np.float32], phasing: Phasing) -> NDArray[np.float32]:
-    """Intensities of single positions from those of mixed strands: the linear system of :func:`strands` solved.
+    """Return the intensities of single positions: solves the linear system of :func:`strands`.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def undo(intensities: NDArray[np.float32], phasing: Phasing) -> NDArray[np.float
 
 
 def phasing_of(intensities: NDArray[np.float32]) -> Phasing:
-    """Phasing by :func:`calib.phasing.estimate_phasing`, repeated with the bases that are called once it is undone.
+    """Estimate phasing, correct it, call the bases again, and estimate it with these bases.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def phasing_of(intensities: NDArray[np.float32]) -> Phasing:
 
     Returns
     -------
-    Both 0 where too few cycles have one before and one after them.
+    The two rates; both are 0 if too few cycles have a neighbour before and after them.
     """
     phasing = Phasing(0.0, 0.0)
     for _ in range(ROUNDS):

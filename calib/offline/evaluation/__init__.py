@@ -1,1 +1,1 @@
-"""Holding calls against what is true: a simulation's truth, or a codebook."""
+"""Comparison of calls with a simulation's truth or with a codebook."""

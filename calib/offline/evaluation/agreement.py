@@ -13,18 +13,18 @@ from calib.offline.evaluation.clustermatch import NO_CALL, Matched, match, share
 from calib.offline.simulation.simulatedrun import read_truth
 from calib.runfolder.images import read_run_info
 
-WRONG_MOST = 0.05
+MAX_WRONG = 0.05
 """Share of wrong bases up to which a read counts as right."""
 
 LAST_CYCLES = 10
-"""Cycles at the end of a read, where phasing and decay tell most."""
+"""Cycles at the end of a read, where phasing and decay cause most errors."""
 
 Q30 = 30
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How reads compare with the truth. Shares of nothing are NaN."""
+    """Comparison of reads with the truth. A share is NaN if its whole is 0."""
 
     clusters: int
     """True clusters."""
@@ -32,9 +32,9 @@ class Agreement:
     found: float
     """Share of true clusters with a read, one to one."""
     yielded: float
-    """Share of true clusters found and read with at most ``WRONG_MOST`` wrong bases."""
+    """Share of true clusters found and read with at most ``MAX_WRONG`` wrong bases."""
     real: float
-    """Precision: share of reads that are of a true cluster, one to one."""
+    """Precision: share of reads that belong to a true cluster, one to one."""
     error_rate: float
     """Wrong bases and no-calls over all bases of the clusters found."""
     called_error_rate: float
@@ -48,9 +48,9 @@ class Agreement:
 
 
 def agreement(matched: Matched) -> Agreement:
-    """Figures of one caller."""
+    """Compute the figures of one caller."""
     found, wrong, called = matched.found, matched.wrong, matched.called
-    right = wrong.mean(axis=1) <= WRONG_MOST
+    right = wrong.mean(axis=1) <= MAX_WRONG
     last = wrong[:, -LAST_CYCLES:]
     calls = matched.bases != NO_CALL
     return Agreement(
@@ -72,7 +72,7 @@ def compare(root: Path, tile: TileId, reads: Reads) -> Agreement:
 
     Raises
     ------
-    RunFolderError : the folder has no truth, or one of another number of cycles.
+    RunFolderError : the folder has no truth, or its truth has another number of cycles.
     """
     cycles = read_run_info(root).reads[0].cycles
     return agreement(match(read_truth(root, tile), reads, cycles=cycles))
@@ -80,7 +80,7 @@ def compare(root: Path, tile: TileId, reads: Reads) -> Agreement:
 
 @dataclass(frozen=True)
 class ErrorCurve:
-    """Wrong bases against called bases as ever worse reads are let in."""
+    """Wrong bases against called bases, as reads are added from the best to the worst."""
 
     called: NDArray[np.float64]
     """(k,) called bases so far, from 0, rising."""
@@ -98,15 +98,15 @@ class ErrorCurve:
 
 
 def error_curve(matched: Matched) -> ErrorCurve:
-    """Order the reads of the clusters found by their mean Phred score, best first, and sum up.
+    """Order the reads of the clusters found by their mean Phred score, best first, and add up their bases.
 
     No-calls keep the score they are written with in a read's mean, and count as no base. Reads with the same
-    mean come together: between the ends of such a group the curve is straight, which is the expectation
+    mean come together: between the ends of such a group the curve is a straight line, which is the expectation
     over every order of its reads.
     """
     called, wrong = matched.called.sum(axis=1), (matched.wrong & matched.called).sum(axis=1)
     total = matched.called_qualities.sum(axis=1, dtype=np.int64)
-    # Every read has as many cycles, so sums order as means do, and exactly.
+    # All reads have the same number of cycles, so that sums of integers give the order of the means exactly.
     _, group = np.unique(-total, return_inverse=True)
     return ErrorCurve(
         np.concatenate([[0.0], np.bincount(group, called).cumsum()]),
@@ -117,7 +117,7 @@ def error_curve(matched: Matched) -> ErrorCurve:
 def equal_yield(curves: Iterable[ErrorCurve]) -> int:
     """Yield at which callers are compared: the called bases of the one that has fewest.
 
-    A caller that finds or calls fewer bases mostly leaves out the hard ones; the others are held to their
+    A caller that finds or calls fewer bases mostly leaves out the hard ones; the others are reduced to their
     best reads until they have as many bases, and :meth:`ErrorCurve.error_rate` says how many of those are wrong.
     """
     return min(curve.bases for curve in curves)

@@ -55,7 +55,7 @@ def by_distance(matched: Matched) -> tuple[DistanceBin, ...]:
 
 
 def _only(matched: Matched, clusters: NDArray[np.bool_]) -> Matched:
-    """Some of the clusters, with the reads that they have."""
+    """A selection of the clusters, with their reads."""
     return Matched(
         truth=matched.truth[clusters],
         neighbour_px=matched.neighbour_px[clusters],

@@ -1,4 +1,4 @@
-"""All figures of several callers on several runs."""
+"""All measures of several callers on several runs."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import TypeAdapter
 from seqd_client.runinfo import RunInfo, TileId
 
+from calib.offline.codebook import read_codebook
 from calib.offline.evaluation import breakdown, scorecalibration
 from calib.offline.evaluation.agreement import Agreement, ErrorCurve, agreement, equal_yield, error_curve
 from calib.offline.evaluation.breakdown import DistanceBin
@@ -16,7 +17,6 @@ from calib.offline.evaluation.clustermatch import Matched, match, pooled
 from calib.offline.evaluation.oncodebook import OnCodebook, hold_against
 from calib.offline.evaluation.scorecalibration import Calibration, Calls
 from calib.offline.evaluation.superresolution import SuperResolved
-from calib.offline.references.codebook import read_codebook
 from calib.offline.simulation.simulatedrun import read_truth
 
 CURVE_POINTS = 60
@@ -27,7 +27,7 @@ Progress = Callable[[], None]
 
 @dataclass(frozen=True)
 class TileFigures:
-    """One tile's short figures."""
+    """Summary measures of one tile."""
 
     tile: str
     all: Agreement
@@ -39,12 +39,12 @@ class CallerFigures:
 
     all: Agreement
     passed: Agreement
-    """Of the reads that passed the filter, matched to the clusters by themselves."""
+    """Measures of the reads that passed the filter; they are matched to the clusters without the others."""
     tiles: tuple[TileFigures, ...]
     equal_yield_error_rate: float
     """Errors per called base of the best reads, at the yield of the caller with the fewest called bases."""
     error_curve: tuple[tuple[float, float], ...]
-    """Called bases over all true bases, and errors per called base, as ever worse reads are let in."""
+    """Called bases over all true bases, and errors per called base, as reads are added from the best to the worst."""
     error_by_cycle: tuple[float, ...]
     confusion: tuple[tuple[int, ...], ...]
     """True bases A, C, G, T (rows) called as A, C, G, T, N (columns)."""
@@ -102,7 +102,7 @@ def against_truth(
     superresolved: Callable[[Path, RunInfo], SuperResolved] | None,
     progress: Progress,
 ) -> Evaluation:
-    """Hold callers against the truth beside simulated images.
+    """Compare callers with the truth of simulated runs.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def against_truth(
 def against_codebook(
     runs: Runs, callers: Mapping[str, Caller], path: Path, *, progress: Progress
 ) -> CodebookEvaluation:
-    """Hold callers against a codebook.
+    """Compare callers with a codebook.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def against_codebook(
 
 
 def write_json(path: Path, evaluation: Evaluation | CodebookEvaluation) -> None:
-    """Write every figure; what is not a number (nothing was measured) or has no bound is ``null``."""
+    """Write all measures as JSON. A value that was not measured, and an open bound, are ``null``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(TypeAdapter(type(evaluation)).dump_json(evaluation, indent=1))
 

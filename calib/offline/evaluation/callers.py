@@ -1,4 +1,4 @@
-"""Who called: folders of FASTQ, or the classical pipeline run here."""
+"""Callers to compare: folders of FASTQ, or the classical caller run here."""
 
 import gzip
 import zlib
@@ -17,7 +17,7 @@ from calib.runfolder.images import RunFolderError
 
 @dataclass(frozen=True)
 class Reads:
-    """What a caller says of one tile."""
+    """Reads of one tile from one caller."""
 
     positions: NDArray[np.float64]
     """(n, 2) y and x, pixels."""
@@ -43,7 +43,7 @@ Caller = Callable[[Path, RunInfo, TileId], Reads]
 
 CLASSICAL = "classical"
 RUN_FIELD = "{run}"
-"""Stands for the run's name in a folder given for several runs."""
+"""Replaced by the run's name in a folder that is given for several runs."""
 
 
 def callers(named_folders: Sequence[str], *, classical: bool, runs: Sequence[RunInfo]) -> dict[str, Caller]:
@@ -51,7 +51,7 @@ def callers(named_folders: Sequence[str], *, classical: bool, runs: Sequence[Run
 
     Raises
     ------
-    UsageError : an argument is not of that form, a name is used twice, or one folder would serve several runs.
+    UsageError : an argument is not of that form, a name is used twice, or one folder is given for several runs.
     """
     chosen: dict[str, Caller] = {CLASSICAL: classical_reads} if classical else {}
     for argument in named_folders:

@@ -1,4 +1,4 @@
-"""Which read is of which true cluster."""
+"""Matching of reads with true clusters."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from calib.offline.simulation.simulatedrun import Truth
 from calib.runfolder.images import RunFolderError
 
 FOUND_PX = 1.0
-"""A read is of a true cluster when it lies within this of it."""
+"""A read belongs to a true cluster if their distance is at most this."""
 
 NO_CALL = 4
 """The base of a cycle that was not called."""
@@ -26,14 +26,14 @@ _BASES[list(b"ACGT")] = range(4)
 
 @dataclass(frozen=True)
 class Matched:
-    """The reads of one caller beside the true clusters, of a tile or of several pooled."""
+    """The reads of one caller and the true clusters that they belong to, of one tile or of several."""
 
     truth: NDArray[np.uint8]
     """(clusters, cycles) true bases 0-3."""
     neighbour_px: NDArray[np.float64]
     """(clusters,) distance to the nearest other true cluster, infinite for a lone one."""
     read_of: NDArray[np.int64]
-    """(clusters,) index of a cluster's read, or ``NO_READ``; no read twice."""
+    """(clusters,) index of a cluster's read, or ``NO_READ``; a read belongs to one cluster only."""
     bases: NDArray[np.uint8]
     """(reads, cycles) called bases 0-3, or ``NO_CALL``."""
     qualities: NDArray[np.uint8]
@@ -56,7 +56,7 @@ class Matched:
 
     @property
     def called_qualities(self) -> NDArray[np.uint8]:
-        """(found, cycles) with which Phred score."""
+        """(found, cycles) Phred score of each call."""
         return self.qualities[self.read_of[self.found]]
 
     @property
@@ -66,20 +66,20 @@ class Matched:
 
     @property
     def wrong(self) -> NDArray[np.bool_]:
-        """(found, cycles) whether it is not the true base; a no-call is not."""
+        """(found, cycles) whether a call differs from the true base; a no-call differs."""
         return np.not_equal(self.called_bases, self.true_bases)
 
 
 def match(truth: Truth, reads: Reads, *, cycles: int) -> Matched:
     """Give each true cluster at most one read and each read at most one cluster, by position alone.
 
-    Of all pairs within ``FOUND_PX`` the closest is taken first, then the closest of what is left; what was
-    called never decides. By chance alone a position within reach of a cluster is met with probability
+    Of all pairs within ``FOUND_PX`` the closest is taken first, then the closest of the remaining ones. The called
+    bases do not matter. A random position is within reach of a cluster with the probability
     ``1 - exp(-pi FOUND_PX² density)``.
 
     Parameters
     ----------
-    cycles : of the read compared, the first ones of the truth.
+    cycles : number of cycles to compare, the first ones of the truth.
 
     Raises
     ------

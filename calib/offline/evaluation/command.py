@@ -19,15 +19,15 @@ def evaluate(
         typer.Option(metavar="NAME=FASTQ", help="A caller and its FASTQ folder, {run} for the run's name; repeatable."),
     ] = None,
     classical: Annotated[bool, typer.Option("--classical", help="Add the classical pipeline as a caller.")] = False,
-    codebook: Annotated[Path | None, typer.Option(help="CSV with a `code` column, in place of a truth.")] = None,
+    codebook: Annotated[Path | None, typer.Option(help="CSV with a `code` column, if there is no truth.")] = None,
     superresolved: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Super-resolved images to measure, {run} for the run's name.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
     json: Annotated[Path | None, typer.Option(help="JSON with all figures to write.")] = None,
 ) -> None:
-    """Hold callers side by side against the truth of simulated runs, or against a codebook."""
-    # What measures takes a second to import, and every command line loads this module.
+    """Compare callers with the truth of simulated runs, or with a codebook."""
+    # This import takes a second, and every command line loads this module.
     from calib.offline.evaluation.evaluationrun import evaluate_runs
 
     evaluate_runs(

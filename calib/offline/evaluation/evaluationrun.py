@@ -1,4 +1,4 @@
-"""An evaluation as one HTML file that needs nothing beside it."""
+"""``seqd calib evaluate``: evaluates runs, prints tables, and writes a report as one HTML file."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from seqd_client.runinfo import RunInfo
 
-from calib.offline.cli import UsageError, bar
+from calib.offline.cli import UsageError
 from calib.offline.evaluation import evaluationtables, plots
 from calib.offline.evaluation.callerfigures import (
     CodebookEvaluation,
@@ -27,6 +27,7 @@ from calib.offline.evaluation.callerfigures import (
 from calib.offline.evaluation.callers import RUN_FIELD, Caller, callers
 from calib.offline.evaluation.evaluationtables import Table
 from calib.offline.evaluation.superresolution import measure
+from calib.progressbar import bar
 from calib.runfolder.images import read_run_info
 
 
@@ -80,7 +81,7 @@ def _svg(figure: Figure) -> str:
 
 
 REPORT_COLUMNS = 200
-"""Width of tables where there is no terminal to fit."""
+"""Width of tables if the output is no terminal."""
 
 
 def evaluate_runs(
@@ -93,7 +94,8 @@ def evaluate_runs(
     report: Path | None,
     json: Path | None,
 ) -> None:
-    """Evaluate, print the tables and write what is asked for; see :func:`calib.offline.evaluation.command.evaluate`.
+    """Evaluate, print the tables and write the files that are asked for; see
+    :func:`calib.offline.evaluation.command.evaluate`.
 
     Raises
     ------
@@ -126,7 +128,7 @@ def _evaluation(
     runs: dict[Path, RunInfo], chosen: dict[str, Caller], *, codebook: Path | None, superresolved: str | None
 ) -> Evaluation | CodebookEvaluation:
     if codebook and superresolved:
-        raise UsageError("--superresolved: images are held against a truth, not against a codebook")
+        raise UsageError("--superresolved: images are compared with a truth, not with a codebook")
     if superresolved and len(runs) > 1 and RUN_FIELD not in superresolved:
         raise UsageError(f"--superresolved {superresolved}: for {len(runs)} runs the folder needs {RUN_FIELD} in it")
     with bar() as shown:

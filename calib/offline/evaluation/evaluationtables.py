@@ -4,14 +4,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from calib.offline.evaluation.agreement import LAST_CYCLES, WRONG_MOST, Agreement
+from calib.offline.evaluation.agreement import LAST_CYCLES, MAX_WRONG, Agreement
 from calib.offline.evaluation.callerfigures import CallerFigures, CodebookEvaluation, Evaluation, RunFigures
 from calib.offline.evaluation.clustermatch import FOUND_PX
 from calib.offline.evaluation.scorecalibration import JUDGED_BASES, JUDGED_ERRORS, Calibration
 
 WORDS = (
     f"found: a read within {FOUND_PX:g} px of the true cluster, one to one; right: found, at most "
-    f"{100 * WRONG_MOST:g} % wrong bases; real: reads at a true cluster; "
+    f"{100 * MAX_WRONG:g} % wrong bases; real: reads at a true cluster; "
     "errors: wrong bases and no-calls over the bases of the clusters found"
 )
 
@@ -56,7 +56,7 @@ def summary(evaluation: Evaluation) -> Table:
 
 
 def calibration(evaluation: Evaluation) -> Table:
-    """Trust in quality scores: every run and caller, and each caller over all runs."""
+    """Calibration of quality scores: of every run and caller, and of each caller over all runs."""
     rows = [
         (run.run, name, *_trust(figures.by_quality), *_trust(figures.by_cycle))
         for run, name, figures in _callers(evaluation)
@@ -72,7 +72,7 @@ def calibration(evaluation: Evaluation) -> Table:
 
 
 def superresolution(evaluation: Evaluation) -> Table | None:
-    """Super-resolved images against bicubic upsampling, where there are any."""
+    """Super-resolved images compared with bicubic upsampling; None if there are no such images."""
     rows = tuple(
         (
             run.run,

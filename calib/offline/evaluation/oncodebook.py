@@ -1,4 +1,4 @@
-"""Reads held against a codebook, and against codes that are not in it."""
+"""Comparison of reads with a codebook, and with decoy codes that are not in it."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.offline.codebook import CodebookError, read_codebook
 from calib.offline.evaluation.callers import Reads
 from calib.offline.evaluation.clustermatch import share
-from calib.offline.references.codebook import CodebookError, read_codebook
 
 SHUFFLES = 20
-"""Decoy books drawn."""
+"""Number of decoy books that are drawn."""
 
 CHUNK = 2000
 """Reads whose distances to all codes are taken at a time."""
@@ -28,9 +28,9 @@ class OnCodebook:
     """Reads that are a code."""
     share: float
     chance: float
-    """Hits that chance alone would give: the reads on a decoy code, times the number of codes.
+    """Hits expected by chance: the mean number of reads that equal a decoy code, multiplied by the number of codes.
 
-    NaN where the book holds every code of its composition, so that no decoy is left.
+    NaN if every shuffled code is in the book, so that no decoy is left.
     """
     distances: tuple[int, ...]
     """Reads at 0, 1, 2, ... mismatches from the nearest code; N is a mismatch."""
@@ -44,8 +44,8 @@ def on_codebook(path: Path, reads: Reads) -> int:
 def hold_against(codes: NDArray[np.uint8], sequences: NDArray[np.uint8]) -> OnCodebook:
     """Compare reads with a codebook.
 
-    Decoys have the book's base composition at every position: each column of the book is shuffled by itself, and what
-    is a code after all is dropped.
+    Decoys have the book's base composition at every position: each column of the book is shuffled by itself, and a
+    decoy that is a code is dropped.
 
     Parameters
     ----------
@@ -96,6 +96,6 @@ def _distances(codes: NDArray[np.uint8], number_of: Counter[bytes]) -> tuple[int
 
 
 def _one_hot(letters: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(n, 4 length): products of these count the positions that agree."""
+    """(n, 4 length) one-hot letters; the product of two rows is the number of positions that agree."""
     hot = letters[:, :, None] == np.frombuffer(b"ACGT", np.uint8)
     return np.asarray(hot.reshape(len(letters), -1), np.float32)

@@ -10,17 +10,17 @@ from calib.offline.evaluation.breakdown import DistanceBin
 from calib.offline.evaluation.callerfigures import CodebookEvaluation, RunFigures
 
 CALLER_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, told apart by colour-blind readers too."""
+"""Colours by Okabe and Ito, which colour-blind readers can distinguish too."""
 
 BASE_COLOURS = ("#009E73", "#0072B2", "#E69F00", "#D55E00")
 """Of A, C, G and T."""
 
 SHOWN_CLUSTERS = 10
-"""A share of fewer clusters is not drawn."""
+"""A share is drawn only if it is one of at least this many clusters."""
 
 
 def run_figure(run: RunFigures) -> Figure:
-    """Callers side by side: errors by cycle, by neighbour and by yield, and trust in the scores."""
+    """Callers side by side: errors by cycle, by neighbour and by yield, and the calibration of the scores."""
     figure = Figure(figsize=(13, 7.4), layout="constrained")
     axes = figure.subplots(2, 3)
     panels = (_cycles, _right_by_distance, _errors_by_distance, _yields, _qualities, _quality_by_cycle)
@@ -34,7 +34,7 @@ def run_figure(run: RunFigures) -> Figure:
 
 
 def bases_figure(run: RunFigures) -> Figure:
-    """For each caller the confusion matrix and, below, how its base composition departs from the truth's."""
+    """For each caller the confusion matrix and, below, the difference of its base composition from the truth."""
     figure = Figure(figsize=(max(4.2, 3.4 * len(run.callers)), 5.6), layout="constrained")
     axes = figure.subplots(2, len(run.callers), squeeze=False)
     cycles = np.arange(1, run.cycles + 1)
@@ -91,7 +91,7 @@ def _errors_by_distance(axis: Axes, run: RunFigures) -> None:
 
 
 def _by_distance(bins: Sequence[DistanceBin], figure: str) -> tuple[list[float], list[float]]:
-    """Middles of the bins that hold clusters enough (the open one is put 1 px beyond its edge), figures in per cent."""
+    """Middles of the bins with enough clusters (1 px beyond the edge for the open bin), measures in per cent."""
     held = [one for one in bins if one.clusters >= SHOWN_CLUSTERS]
     middles = [(one.low + one.high) / 2 if np.isfinite(one.high) else one.low + 1 for one in held]
     return middles, [100 * getattr(one, figure) for one in held]
@@ -129,7 +129,7 @@ def _quality_by_cycle(axis: Axes, run: RunFigures) -> None:
 
 def _confusion(axis: Axes, counts: np.ndarray) -> None:
     shares = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    # Right calls would drown the colours of the wrong ones.
+    # The diagonal is left out, or the colours of the wrong calls could not be seen.
     wrong = shares.copy()
     np.fill_diagonal(wrong, 0)
     top = max(1.0, wrong.max())

@@ -11,12 +11,12 @@ from calib.offline.evaluation.clustermatch import Matched
 
 JUDGED_BASES = 2000
 JUDGED_ERRORS = 5
-"""A bin is judged when it has this many bases and this many errors, expected or seen: fewer prove nothing."""
+"""A bin is compared if it has at least this many bases and this many errors, expected or seen."""
 
 
 @dataclass(frozen=True)
 class Calls:
-    """Called bases of clusters found, in one line."""
+    """Called bases of the clusters found, as flat arrays."""
 
     cycles: NDArray[np.int64]
     """(n,) 1-based."""
@@ -39,7 +39,7 @@ class Bin:
     empirical: float
     """Phred of the error rate seen, one error added: ``-10 log10((wrong + 1) / (bases + 1))``."""
     judged: bool
-    """Whether there are bases and errors enough."""
+    """Whether there are enough bases and errors."""
 
 
 @dataclass(frozen=True)

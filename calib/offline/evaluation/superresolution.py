@@ -1,4 +1,4 @@
-"""Super-resolved images against what a perfect camera of half the spot width would have seen."""
+"""Comparison of super-resolved images with the simulated image without noise and with half the spot width."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class SuperResolved:
 def fidelity(truth: NDArray[np.floating], image: NDArray[np.floating]) -> Fidelity:
     """PSNR and SSIM of an image after the affine fit ``a·image + b`` to the truth (least squares).
 
-    The fit makes images in counts comparable with images in units of the network, and takes a background off.
+    The fit makes images in counts comparable with images in units of the network, and subtracts a background.
 
     Parameters
     ----------
@@ -67,8 +67,8 @@ def bicubic(frame: NDArray[np.uint16]) -> NDArray[np.float64]:
 def measure(root: Path, info: RunInfo, *, folder: str) -> SuperResolved:
     """Compare the super-resolved images that are there, ``L001/C<cycle>.1/s_<lane>_<tile>_<A|C|G|T>.tif``.
 
-    ``RUN_FIELD`` in the folder's name stands for the run's.
-    Frames that truly show nothing have no peak to measure against, and are left out.
+    ``RUN_FIELD`` in the folder's name is replaced by the run's name.
+    Frames without any light have no peak to compare with, and are left out.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""Labels to train on from images of a known reference: where clusters are and what they really read."""
+"""Labels for training, from images of a known reference: positions of the clusters and their true bases."""

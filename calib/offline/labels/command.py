@@ -7,9 +7,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calib.offline.cli import UsageError, bar, learning_installed
+from calib.offline.cli import UsageError, learning_installed
 from calib.offline.labels.labelfiles import TileSummary
 from calib.offline.labels.sequencematch import Reference, Strand
+from calib.progressbar import bar
 from calib.runfolder.images import LABELS, read_frames, read_run_info
 
 
@@ -23,8 +24,8 @@ def label(
         typer.Option(
             min=0,
             max=100,
-            help="Most wrong bases of a read that is corrected; if not given, a tenth of its bases, "
-            "and fewer where chance would find more than 1 % of random reads.",
+            help="Largest number of wrong bases of a read that is corrected. By default a tenth of its bases, "
+            "and fewer if more than 1 % of random reads would match.",
         ),
     ] = None,
 ) -> None:
@@ -56,7 +57,9 @@ def label(
             table.add_row(str(tile), *_row(labelled.summary))
             progress.advance(task)
     Console().print(table)
-    Console().print("corrected: bases; by chance: kept when the bases of every read are shuffled")
+    Console().print(
+        "corrected: corrected bases; by chance: reads that are kept when the bases of every read are shuffled"
+    )
     Console().print(f"labels: {folder / LABELS}", highlight=False, soft_wrap=True)
 
 

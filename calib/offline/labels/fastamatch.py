@@ -7,17 +7,17 @@ import mappy
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.fasta import FastaError, read_fasta, reverse_complement
 from calib.offline.labels.sequencematch import NO_CALL, Match, Outcome, Strand, nearest
-from calib.offline.references.fasta import FastaError, read_fasta, reverse_complement
 
 SHORT_READ = 50
-"""Reads up to this length are held against every place; minimap2 finds too few seeds in them."""
+"""Reads up to this length are compared with every place; minimap2 finds too few seeds in them."""
 
-SHORT_READS_MOST = 20_000_000
-"""Bases, both strands together, that every short read can be held against in bearable time."""
+MAX_SEARCHED_BASES = 20_000_000
+"""Largest reference, both strands together, with which every short read is compared; it bounds the time."""
 
 SEPARATOR = "-"
-"""Between sequences and in place of unknown bases; matches nothing, so that no read spans either."""
+"""Stands between sequences and in place of unknown bases; it matches no base, so that no read spans it."""
 
 WILD = [(NO_CALL, base) for base in "ACGT"]
 
@@ -45,9 +45,9 @@ class FastaReference:
         if strand is Strand.BOTH:
             strands += [_letters(reverse_complement(sequence.bases)) for sequence in sequences]
         self._joined = SEPARATOR.join(strands)
-        if cycles <= SHORT_READ and len(self._joined) > SHORT_READS_MOST:
+        if cycles <= SHORT_READ and len(self._joined) > MAX_SEARCHED_BASES:
             raise FastaError(
-                f"reference {path}: {len(self._joined)} bases; for reads of {cycles} at most {SHORT_READS_MOST}"
+                f"reference {path}: {len(self._joined)} bases; for reads of {cycles} at most {MAX_SEARCHED_BASES}"
             )
         self._index = mappy.Aligner(str(path), k=11, w=5, min_cnt=1, min_chain_score=11, scoring=(2, 8, 12, 2))
 
@@ -57,7 +57,7 @@ class FastaReference:
         return starts * (2 if self._strand is Strand.BOTH else 1)
 
     def match(self, read: str, *, distance: int) -> Match:
-        """The nearest ungapped place; ambiguous where two that read differently are equally near.
+        """Return the nearest ungapped place; the read is ambiguous if two places with different bases are equally near.
 
         A read that only matches with an insertion or deletion is not corrected.
         """
@@ -66,13 +66,15 @@ class FastaReference:
         return found or Match(Outcome.GAPPED if gapped else Outcome.UNALIGNED)
 
     def _short(self, read: str, distance: int) -> tuple[set[str], bool]:
-        """Places that end where the best infix alignments do, and whether there are any alignments."""
+        """Return the places that end at the ends of the best infix alignments, and whether there are any alignments."""
         found = edlib.align(read, self._joined, mode="HW", task="distance", k=distance, additionalEqualities=WILD)
         starts = [end + 1 - len(read) for _, end in found["locations"]]
         return {self._joined[start : start + len(read)] for start in starts if start >= 0}, bool(starts)
 
     def _long(self, read: str, distance: int) -> tuple[set[str], bool]:
-        """Places on both ends' diagonals of minimap2's alignments, and whether one is near enough with gaps."""
+        """Return the places on the diagonals at both ends of minimap2's alignments, and whether one with gaps is
+        near.
+        """
         places, gapped = set(), False
         for hit in self._index.map(read):
             if hit.strand < 0 and self._strand is Strand.FORWARD:

@@ -60,7 +60,7 @@ class TileSummary(BaseModel):
     offset: Four
     """Counts of background in each channel."""
     gain: Four
-    """Normalised units a count."""
+    """Normalised units per count."""
     clusters: _Count
     """Detected by the classical pipeline."""
     aligned_share: Annotated[float, Field(ge=0, le=1)]
@@ -70,12 +70,12 @@ class TileSummary(BaseModel):
     removed: dict[Outcome, _Count]
     """Clusters left out, by reason."""
     corrected_bases: _Count
-    """Called bases of the aligned clusters that the reference says otherwise."""
+    """Called bases of the aligned clusters that differ from the reference."""
     corrected_by_cycle: tuple[_Count, ...]
 
 
 def labels_path(root: Path, tile: TileId, ending: str) -> Path:
-    """Where a label file of a tile lies; ``ending`` such as ``.csv`` or ``_mask.tif``."""
+    """Path of a label file of a tile; ``ending`` is for example ``.csv`` or ``_mask.tif``."""
     return root / LABELS / f"s_{tile}{ending}"
 
 

@@ -11,7 +11,7 @@ from seqd_client.runinfo import RunInfo, TileId
 from calib.offline.classical_caller.calltile import ClassicalCalls, call_folder
 from calib.offline.labels.labelfiles import TileSummary, write_labels
 from calib.offline.labels.sequencematch import (
-    CHANCE_MOST,
+    MAX_CHANCE,
     NO_CALL,
     Match,
     Outcome,
@@ -23,7 +23,7 @@ from calib.offline.labels.sequencematch import (
 SEED = 1
 
 SHIFT_DECIMALS = 3
-"""A thousandth of a pixel is less than registration can tell."""
+"""Positions are stored to a thousandth of a pixel, which is finer than registration."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class LabelledTile:
 
     calls: ClassicalCalls
     called: tuple[str, ...]
-    """One read a cluster, ``N`` where nothing was called."""
+    """One read per cluster; ``N`` is a no-call."""
     matches: tuple[Match, ...]
-    """One a cluster."""
+    """One per cluster."""
     summary: TileSummary
 
 
@@ -67,7 +67,7 @@ def label_tile(
 
 
 def reads(calls: ClassicalCalls) -> tuple[str, ...]:
-    """One read a cluster, ``N`` where nothing was called."""
+    """One read per cluster; ``N`` is a no-call."""
     letters = np.where(calls.qualities > 0, np.frombuffer(b"ACGT", np.uint8)[calls.bases], ord(NO_CALL))
     return tuple(bytes(row).decode() for row in letters.astype(np.uint8))
 
@@ -75,9 +75,9 @@ def reads(calls: ClassicalCalls) -> tuple[str, ...]:
 def match_reads(
     called: tuple[str, ...], passed: NDArray[np.bool_], reference: Reference, *, distance: int | None = None
 ) -> tuple[Match, ...]:
-    """Hold every read against a reference.
+    """Compare every read with a reference.
 
-    Where a random read would be found too often, as with the few bases of a codebook, a match proves little, and
+    If random reads match too often, as with the few bases of a codebook, a match proves little, and
     only clusters that pass the chastity filter are kept.
 
     Parameters
@@ -90,7 +90,7 @@ def match_reads(
     for read, pure in zip(called, passed, strict=True):
         length, places = len(read) - read.count(NO_CALL), reference.places(len(read))
         most = allowed_distance(length=length, places=places) if distance is None else distance
-        proven = pure or chance(length=length, places=places, distance=most) <= CHANCE_MOST
+        proven = pure or chance(length=length, places=places, distance=most) <= MAX_CHANCE
         found = reference.match(read, distance=most) if length > most else Match(Outcome.UNALIGNED)
         matches.append(Match(Outcome.UNPROVEN) if found.corrected and not proven else found)
     return tuple(matches)

@@ -1,4 +1,4 @@
-"""A tile's labels to look at: its clusters over its image, and what was corrected."""
+"""Picture of a tile's labels: its clusters over its image, and the corrected bases."""
 
 from pathlib import Path
 

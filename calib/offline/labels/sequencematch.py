@@ -1,4 +1,4 @@
-"""What a match with known sequences is, and how far a read may lie from one."""
+"""Matches of reads with known sequences, and the largest allowed distance of a match."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,35 +6,35 @@ from math import comb
 from pathlib import Path
 from typing import Protocol
 
-from calib.offline.references.codebook import CodebookError, read_codebook
+from calib.offline.codebook import CodebookError, read_codebook
 
 NO_CALL = "N"
 
-CHANCE_MOST = 0.01
-"""Expected matches of a random read up to which a distance is allowed."""
+MAX_CHANCE = 0.01
+"""A distance is allowed if a random read has at most this many expected matches within it."""
 
-SHARE_MOST = 0.1
-"""Corrected share of a read's bases: a read that is worse is not corrected but replaced."""
+MAX_CORRECTED = 0.1
+"""Largest share of a read's bases that is corrected; a match of a worse read would replace it, not correct it."""
 
 
 class Outcome(StrEnum):
-    """What became of a cluster."""
+    """Result of labelling a cluster."""
 
     ALIGNED = "aligned"
     """One place in the reference is nearest, and near enough."""
     UNALIGNED = "unaligned"
     """No place is near enough."""
     AMBIGUOUS = "ambiguous"
-    """Places that read differently are equally near."""
+    """Two places with different bases are equally near."""
     GAPPED = "gapped"
     """Only an insertion or deletion would make it align: the class of each cycle cannot be known."""
     UNPROVEN = "unproven"
-    """A random read would match as well too often, and the cluster does not pass the chastity filter."""
+    """Random reads match as well too often, and the cluster does not pass the chastity filter."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """A read held against the reference."""
+    """Result of comparing a read with the reference."""
 
     outcome: Outcome
     corrected: str | None = None
@@ -54,31 +54,31 @@ class Reference(Protocol):
     """Sequences that are known to be on the flow cell."""
 
     def places(self, length: int, /) -> int:
-        """Places of the reference that a read of this many bases is held against."""
+        """Number of places of the reference that a read of this many bases is compared with."""
 
     def match(self, read: str, *, distance: int) -> Match:
-        """Find a read, with at most ``distance`` of its called bases wrong."""
+        """Find a read in the reference, with at most ``distance`` wrong called bases."""
 
 
 def chance(*, length: int, places: int, distance: int) -> float:
     """Expected number of places that a random read matches.
 
-    ``places · Σ_d C(length, d) 3^d / 4^length`` for d up to ``distance``: each place is a random sequence,
-    and that many of them lie within the distance.
+    ``places · Σ_d C(length, d) 3^d / 4^length`` for d up to ``distance``: every place is taken as a random sequence,
+    and the formula is the number of places expected within the distance.
     """
     return float(places * sum(comb(length, d) * 3**d for d in range(distance + 1)) / 4**length)
 
 
 def allowed_distance(*, length: int, places: int) -> int:
-    """Most mismatches allowed: up to :data:`SHARE_MOST` of the bases, while chance stays below :data:`CHANCE_MOST`.
+    """Most mismatches allowed: up to :data:`MAX_CORRECTED` of the bases, while chance stays below :data:`MAX_CHANCE`.
 
     Parameters
     ----------
     length : called bases of the read.
     places : places of the reference, both strands counted.
     """
-    distance = int(SHARE_MOST * length)
-    while distance > 0 and chance(length=length, places=places, distance=distance) > CHANCE_MOST:
+    distance = int(MAX_CORRECTED * length)
+    while distance > 0 and chance(length=length, places=places, distance=distance) > MAX_CHANCE:
         distance -= 1
     return distance
 
@@ -86,7 +86,7 @@ def allowed_distance(*, length: int, places: int) -> int:
 def nearest(read: str, places: set[str], *, distance: int) -> Match | None:
     """The match of a read among ungapped places of its own length; None where none is near enough.
 
-    No-calls agree with everything. Places that read the same are one.
+    No-calls agree with every base. Places with the same bases count as one.
     """
     distances = {place: mismatches(read, place) for place in places if set(place) <= set("ACGT")}
     least = min(distances.values(), default=distance + 1)
@@ -102,7 +102,7 @@ def mismatches(read: str, place: str) -> int:
 
 
 class Codebook:
-    """Codes of equal length, each read from its first base on and on one strand.
+    """Codes of equal length. Reads start with the first base of a code, on one strand.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class Codebook:
         self._codes = {bytes(code).decode() for code in codes}
 
     def places(self, _length: int, /) -> int:
-        """Every code is one."""
+        """A read is compared with every code."""
         return len(self._codes)
 
     def match(self, read: str, *, distance: int) -> Match:

@@ -1,1 +1,1 @@
-"""Fitting quality scores: calls whose truth is known, through the run-time modules, to a table for each readout."""
+"""Fit of quality scores: the run-time modules call runs whose truth is known, and each readout gets a table."""

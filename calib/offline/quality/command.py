@@ -8,11 +8,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calib.offline.cli import bar
 from calib.offline.quality.fittables import fit_bundle, simulate_runs, tile_cycles
+from calib.progressbar import bar
 
-RUNS, SIZE_PX = 18, 256
-"""What is simulated where no run folder is given."""
+RUNS, SIZE_PX = 9, 160
+"""Number and size of the simulated runs, if no run folder is given."""
 
 
 def quality(
@@ -21,7 +21,7 @@ def quality(
         list[Path] | None,
         typer.Argument(help="Simulated or labelled run folders; simulated ones are made where none is given."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the simulated runs.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first simulated run.")] = 301,
 ) -> None:
     """Fit the quality scores of a bundle on calls whose truth is known."""
     with tempfile.TemporaryDirectory(prefix="seqd-quality-") as scratch, bar() as progress:

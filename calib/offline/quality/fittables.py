@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from seqd_client.runinfo import TileId
 from calib.offline.evaluation.clustermatch import NO_READ, match
 from calib.offline.labels.labelfiles import labels_path, read_labels
 from calib.offline.quality.qualitytable import KnownCalls, fit_quality
-from calib.offline.quality.replay import Replayed, replay
+from calib.offline.quality.replay import Replayed, engine_map, replay
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedrun import Truth, read_truth, write_simulated_run
 from calib.runfolder.images import read_run_info
@@ -18,12 +19,13 @@ from engines.backends import EngineOptions, open_engine
 from engines.bundles.bundle import Bundle, QualityTable, Readout, load_bundle, store_quality
 
 ASSUMED = QualityTable(weights=(0,) * 6, edges=(), scores=(20,), binned=(12,))
-"""What earlier calls are believed while there is no table yet."""
+"""Table that gives every call Q20, used while the bundle has none yet."""
 
-CONDITIONS = Path(__file__).parents[1] / "evaluation" / "conditions"
+CONDITIONS = Path(__file__).parent / "conditions"
+"""Of the simulated runs; the evaluation uses none of them."""
 
 CYCLES = 40
-"""Of a simulated run."""
+"""Cycles of a simulated run."""
 
 Progress = Callable[[], None]
 
@@ -55,10 +57,10 @@ def tile_cycles(roots: Sequence[Path]) -> int:
 
 
 def simulate_runs(folder: Path, *, runs: int, size: int, seed: int) -> list[Path]:
-    """Run folders under the conditions of the evaluation in turn; one tile of ``size`` pixels, :data:`CYCLES` cycles.
+    """Simulate run folders under :data:`CONDITIONS` in turn; one tile of ``size`` pixels, :data:`CYCLES` cycles.
 
-    Scores say how often an instrument in order errs; conditions as wild as those of the training would make them
-    too modest by far.
+    The scores say how often an instrument in good order errs. Under conditions as wide as those of the training,
+    the scores would be far too low.
     """
     files = sorted(CONDITIONS.glob("*.json"))
     roots = [folder / f"run_{index}" for index in range(runs)]
@@ -82,7 +84,7 @@ def _known(root: Path, bundle: Bundle, progress: Progress) -> dict[Readout, Know
     with closing(open_engine(bundle, shape=(info.height, info.width), options=EngineOptions())) as engine:
         for tile in info.tiles:
             truth = known_truth(root, tile)
-            replayed = replay(root, info, tile, engine=engine, quality=ASSUMED, progress=progress)
+            replayed = replay(root, info, tile, map_of=partial(engine_map, engine), quality=ASSUMED, progress=progress)
             for readout, calls in replayed.items():
                 parts[readout].append(_compared(calls, truth))
     return {
@@ -102,7 +104,7 @@ def _compared(replayed: Replayed, truth: Truth) -> KnownCalls:
 
 
 def known_truth(root: Path, tile: TileId) -> Truth:
-    """What is known of a tile: its labels, or the truth that its images were simulated from.
+    """Known bases of a tile: its labels, or the truth of the simulation.
 
     Raises
     ------

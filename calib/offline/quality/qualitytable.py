@@ -1,4 +1,4 @@
-"""From calls whose truth is known to weights and scores."""
+"""Fit of weights and scores to calls whose truth is known."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,16 +13,16 @@ from calib.calling.scores import predictor
 from engines.bundles.bundle import QualityTable
 
 QUANTILES = np.concatenate([np.arange(0.01, 0.1, 0.01), np.arange(0.1, 0.95, 0.05)])
-"""Shares of the calls below the bins' edges; finer at the low end, where errors are."""
+"""Quantiles of the predictor that become the edges of the bins; they are denser at the low end, where errors are."""
 
 TOP = 34
-"""Score above which all calls get one score, the highest."""
+"""All bins with a score above this get one common score, the highest."""
 
 CAP = 44
 """Highest score given."""
 
 BINNED: dict[Literal[12, 24, 40], int] = {40: 32, 24: 18, 12: 7}
-"""Scores of binned output, highest first, and the score that a bin needs for it; what reaches none gets 2."""
+"""Scores of binned output, highest first, and the smallest score of a bin that gets it; the other bins get 2."""
 
 RIDGE = 1e-6
 
@@ -46,7 +46,7 @@ class KnownCalls:
 def fit_quality(runs: list[KnownCalls]) -> QualityTable:
     """Weights of the features by logistic regression, then scores by :func:`fit_table`.
 
-    A run counts by the square root of its calls.
+    The weight of a run is the square root of its number of calls.
 
     Raises
     ------
@@ -73,9 +73,9 @@ def fit_table(
 ) -> QualityTable:
     """Phred scores: ``-10 log10`` of the error rate of each bin of the predictor.
 
-    Scores rise with the predictor: bins whose error rates do not fall count as one (isotonic
-    regression), and what few calls cannot show lowers those before. One error is added, so that a
-    score is never above what its number of calls can show; where calls count unequally, that is
+    Scores rise with the predictor: bins whose error rates do not fall are joined (isotonic
+    regression), and no bin gets a higher score than the bins above it. One error is added, so that a
+    score is never higher than its number of calls can prove. If calls have unequal weights, their number is
     Kish's effective number.
 
     Parameters
@@ -85,17 +85,17 @@ def fit_table(
     counts : (n,) weight of each call; their scale does not matter.
     weights : of the features, to be stored.
     """
-    # Edges that are predictors themselves leave no bin but the first empty.
+    # Every edge is a predictor of some call, so that only the first bin can be empty.
     edges = np.unique(np.quantile(predictors, QUANTILES, method="higher").astype(np.float32))
     index = np.searchsorted(edges, predictors, side="right")
     calls, errors, squares = (
         np.bincount(index, each, minlength=len(edges) + 1).astype(np.float64)
         for each in (counts, counts * wrong, counts**2)
     )
-    # No call falls below the first edge where that is the least predictor.
+    # The first bin is empty if its upper edge is the smallest predictor.
     seen = errors / np.where(calls > 0, calls, 1)
     rate = isotonic_regression(seen, weights=np.maximum(calls, 1e-9), increasing=False).x
-    # So few errors are left at the top that only all its calls together can show how many.
+    # The top bins have so few errors that their rate can only be measured over all of them together.
     rate = np.where(rate < 10 ** (-TOP / 10), 0, rate)
     block = np.cumsum(np.diff(rate, prepend=rate[0]) < 0)
     phred = _phred(*(np.bincount(block, each).astype(np.float64) for each in (errors, calls, squares)))[block]
@@ -112,7 +112,7 @@ def fit_table(
 def _phred(
     errors: NDArray[np.float64], calls: NDArray[np.float64], squares: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """What calls of these summed counts, and squares of counts, show, one error added."""
+    """Phred score of calls with these sums of weights and of squared weights, after one error is added."""
     squares = np.maximum(squares, np.finfo(np.float64).tiny)
     number = calls**2 / squares
     return np.asarray(-10 * np.log10((errors * calls / squares + 1) / (number + 1)))
@@ -121,7 +121,7 @@ def _phred(
 def _binned(
     scores: NDArray[np.int64], errors: NDArray[np.float64], calls: NDArray[np.float64], squares: NDArray[np.float64]
 ) -> tuple[Literal[2, 12, 24, 40], ...]:
-    """Score of each bin: the highest that it and the bins above it of the same score show together."""
+    """Binned score of each bin: the highest that it and the bins above it prove together."""
     found: list[Literal[2, 12, 24, 40]] = []
     for score, least in BINNED.items():
         left = len(calls) - len(found)
@@ -135,7 +135,7 @@ def _binned(
 def _regression(
     features: NDArray[np.float32], wrong: NDArray[np.bool_], counts: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(features,) by which the log-odds of a right call rise."""
+    """(features,) weights of the features in the log-odds of a right call."""
     rows = np.column_stack([features, np.ones(len(features))]).astype(np.float64)
     share = counts / counts.sum()
     right = ~wrong

@@ -1,4 +1,4 @@
-"""One tile of a run folder through the modules of the run-time, without the daemon around them."""
+"""The first read of a tile of a run folder, called by the run-time modules without the daemon around them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from seqd_client.runinfo import RunInfo, TileId
 
 from calib.calling.callcycle import CalledCycle, call_cycle
 from calib.calling.inphase import AHEAD, BACK
-from calib.calling.reading import Reading
 from calib.calling.scores import CYCLES, NO_CALL, UNKNOWN
+from calib.calling.signals import Signals
 from calib.jointfit.fitcycle import fit_cycle
 from calib.normalisation import Normalisation
 from calib.offline.evaluation.callers import Reads
 from calib.phasing import NeighbourLight, estimate_phasing
 from calib.registration import RegistrationError
 from calib.runfolder.images import read_frames
-from calib.template.tiletemplate import TileTemplate, make_template
+from calib.template.tiletemplate import MapOf, TileTemplate, make_template
 from engines.bundles.bundle import QualityTable, Readout
 from engines.contract import Engine, Request
 from engines.network.readout import read_centres
@@ -39,7 +39,7 @@ class Replayed:
     """(cycles, n, features); 0 where nothing was called."""
 
     def reads(self) -> Reads:
-        """All of them, whether or not they pass a filter."""
+        """Return all reads; the filter is not applied."""
         letters = np.frombuffer(b"ACGT", np.uint8)[self.calls & 3]
         return Reads(
             positions=self.positions.astype(np.float64),
@@ -50,13 +50,13 @@ class Replayed:
 
 
 def replay(
-    root: Path, info: RunInfo, tile: TileId, *, engine: Engine, quality: QualityTable, progress: Callable[[], None]
+    root: Path, info: RunInfo, tile: TileId, *, map_of: MapOf, quality: QualityTable, progress: Callable[[], None]
 ) -> dict[Readout, Replayed]:
-    """Call the first read of a tile as the daemon would, with every readout; the network runs once a cycle.
+    """Call the first read of a tile as the daemon would, with every readout; the network runs once for every cycle.
 
     Parameters
     ----------
-    engine : for tiles of this run's shape.
+    map_of : :func:`engine_map` of an engine for tiles of this run's shape.
     progress : called for every cycle.
 
     Raises
@@ -71,20 +71,20 @@ def replay(
     }
     maps: dict[int, NDArray[np.float32]] = {}
 
-    def map_of(pixels: NDArray[np.uint16], normalisation: Normalisation) -> NDArray[np.float32]:
+    def kept_map(pixels: NDArray[np.uint16], normalisation: Normalisation) -> NDArray[np.float32]:
         if id(pixels) not in maps:
-            maps[id(pixels)] = _map(engine, pixels, normalisation)
+            maps[id(pixels)] = map_of(pixels, normalisation)
         return maps[id(pixels)]
 
-    by_network = make_template(list(first.values()), map_of, Readout.NETWORK)
-    by_fit = make_template(list(first.values()), map_of, Readout.FUSED)
-    readings: dict[Readout, list[Reading | None]] = {readout: [] for readout in Readout}
+    by_network = make_template(list(first.values()), kept_map, Readout.NETWORK)
+    by_fit = make_template(list(first.values()), kept_map, Readout.FUSED)
+    readings: dict[Readout, list[Signals | None]] = {readout: [] for readout in Readout}
     for cycle in cycles:
         pixels = first[cycle] if cycle in first else read_frames(root, tile, cycle, shape=shape)
-        seen = maps[id(pixels)] if id(pixels) in maps else _map(engine, pixels, by_network.normalisation)
+        seen = maps[id(pixels)] if id(pixels) in maps else map_of(pixels, by_network.normalisation)
         for template, readouts in ((by_network, (Readout.NETWORK,)), (by_fit, (Readout.FIT, Readout.FUSED))):
             for readout, reading in _read(pixels, seen, template, readouts).items():
-                readings[readout].append(None if reading is None else Reading.unpacked(reading.packed()))
+                readings[readout].append(None if reading is None else Signals.unpacked(reading.packed()))
         progress()
     templates = {Readout.NETWORK: by_network, Readout.FIT: by_fit, Readout.FUSED: by_fit}
     return {readout: _called(templates[readout], readings[readout], quality) for readout in Readout}
@@ -92,8 +92,8 @@ def replay(
 
 def _read(
     pixels: NDArray[np.uint16], seen: NDArray[np.float32], template: TileTemplate, readouts: tuple[Readout, ...]
-) -> dict[Readout, Reading | None]:
-    """What a cycle shows with each readout of a template; None where it does not match."""
+) -> dict[Readout, Signals | None]:
+    """Signals of a cycle with each readout of a template; None if the cycle cannot be registered."""
     images = template.normalisation.apply(pixels)
     try:
         drift = template.drift(images)
@@ -102,12 +102,13 @@ def _read(
     centres = read_centres(seen, template.positions_in(drift))
     fitted = None if template.scene is None else fit_cycle(images, template.scene, drift)
     return {
-        readout: template.reading(fitted, drift, None if readout is Readout.FIT and fitted else centres)
+        readout: template.signals(fitted, drift, None if readout is Readout.FIT and fitted else centres)
         for readout in readouts
     }
 
 
-def _map(engine: Engine, pixels: NDArray[np.uint16], normalisation: Normalisation) -> NDArray[np.float32]:
+def engine_map(engine: Engine, pixels: NDArray[np.uint16], normalisation: Normalisation) -> NDArray[np.float32]:
+    """(5, H, W) the network's probabilities of a cycle's (4, H, W) images; raises :class:`EngineError`."""
     slot = engine.lease(TIMEOUT_S)
     slot.pixels[...] = pixels
     engine.submit(slot, Request(normalisation.offset, normalisation.gain, probabilities=True))
@@ -116,7 +117,7 @@ def _map(engine: Engine, pixels: NDArray[np.uint16], normalisation: Normalisatio
     return probabilities
 
 
-def _called(template: TileTemplate, readings: list[Reading | None], quality: QualityTable) -> Replayed:
+def _called(template: TileTemplate, readings: list[Signals | None], quality: QualityTable) -> Replayed:
     number = len(template.positions)
     seen: dict[int, NeighbourLight] = {}
     calls = np.full((len(readings), number), NO_CALL, np.uint8)

@@ -1,1 +1,1 @@
-"""The network in INT8: made from a bundle and images of one's own, kept where it reads no worse."""
+"""The network in INT8, made from a bundle and images of the user; it is kept if its calls are as good."""

@@ -10,18 +10,18 @@ from calib.offline.evaluation.oncodebook import OnCodebook
 from engines.bundles.bundle import Readout
 
 FEWER_RIGHT = 0.005
-"""Of the true clusters those read right, or of the reads those on the codebook, may be fewer by this share at most."""
+"""Largest loss of clusters read right, as a share of the true clusters (or of hits, as a share of the reads)."""
 
 MORE_ERRORS = 0.001
 """Errors per base may rise by this at most."""
 
 
 HELD = Readout.FUSED
-"""The readout that is held to the bounds, the one in use unless another is configured."""
+"""The readout to which the bounds apply: the default one."""
 
 
 class QuantisationError(SeqdError):
-    """The network in INT8 does not read well enough to be kept."""
+    """The calls with the network in INT8 are too bad to keep it."""
 
     exit_code = 4
 
@@ -52,7 +52,7 @@ class Compared:
 
     @property
     def fewer_right(self) -> float:
-        """Those read right that were lost, over what they are right of."""
+        """Clusters or reads that are right in FP32 only, as a share of all."""
         return share(self.before.right - self.after.right, self.before.of)
 
     @property
@@ -62,7 +62,7 @@ class Compared:
 
 
 def against_truth(found: Agreement) -> Standing:
-    """Standing of reads whose clusters are known."""
+    """Measures of reads whose true clusters are known."""
     return Standing(found.reads, found.yielded * found.clusters, found.clusters, found.error_rate)
 
 
@@ -78,13 +78,13 @@ def hold(compared: list[Compared]) -> None:
 
     Raises
     ------
-    QuantisationError : it does, or a run shows nothing to measure that by.
+    QuantisationError : a bound is exceeded, or nothing was measured in a run.
     """
     for one in compared:
         if one.readout is not HELD:
             continue
         name = f"INT8: run {one.run}"
-        # What could not be measured is no number, and compares as false.
+        # A value that was not measured is NaN, for which every comparison is false.
         if not one.fewer_right <= FEWER_RIGHT:
             raise QuantisationError(
                 f"{name}: {one.fewer_right:.2%} fewer are read right, at most {FEWER_RIGHT:.1%} is allowed; "

@@ -7,27 +7,31 @@ from typing import Annotated
 
 import typer
 
-from calib.offline.cli import bar, learning_installed
+from calib.offline.cli import learning_installed
+from calib.offline.codebook import read_codebook
 from calib.offline.evaluation.evaluationrun import show
 from calib.offline.evaluation.evaluationtables import Table
 from calib.offline.quality.fittables import tile_cycles
 from calib.offline.quantisation.bound import FEWER_RIGHT, HELD, MORE_ERRORS, Compared, hold
-from calib.offline.references.codebook import read_codebook
+from calib.progressbar import bar
 from calib.runfolder.images import read_run_info
 from engines.bundles.bundle import INT8_GRAPH, INT8_WEIGHTS, load_bundle, store_quantised
 
 
 def quantise(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder to add the network in INT8 to.")],
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders to set ranges and to measure by.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run folders for the ranges of the INT8 numbers and for the comparison."),
+    ],
     codebook: Annotated[
         Path | None, typer.Option(help="CSV with a `code` column, for runs that have neither truth nor labels.")
     ] = None,
 ) -> None:
-    """Add the network in INT8 to a bundle, if it reads as well; needs the extra `quantise`.
+    """Add the network in INT8 to a bundle, if its calls are as good; needs the extra `quantise`.
 
-    The runs are called with the network in FP32 and in INT8. Where that costs more than a bound the bundle stays as
-    it is.
+    The runs are called with the network in FP32 and in INT8. If INT8 loses more than the bounds allow, the bundle
+    stays as it is.
     """
     with learning_installed("quantising", extra="quantise"):
         from calib.offline.quantisation.compare import candidate, check_known, compare

@@ -1,8 +1,9 @@
-"""A network put into INT8, and runs called with it and with the one in FP32."""
+"""Quantisation of a network, and comparison of the calls with it and with the network in FP32."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from calib.offline.evaluation.callers import Reads
 from calib.offline.evaluation.clustermatch import match, pooled
 from calib.offline.evaluation.oncodebook import hold_against
 from calib.offline.quality.fittables import known_truth
-from calib.offline.quality.replay import replay
+from calib.offline.quality.replay import engine_map, replay
 from calib.offline.quantisation.bound import Compared, Standing, against_codebook, against_truth
 from calib.offline.quantisation.int8graph import calibration_patches, write_quantised
 from calib.runfolder.images import LABELS, TRUTH
@@ -27,7 +28,7 @@ Codes = NDArray[np.uint8]
 
 
 def check_known(runs: Mapping[Path, RunInfo], codes: Codes | None) -> None:
-    """See that every run can be measured by something.
+    """Check that every run has truth or labels, or that there is a codebook.
 
     Raises
     ------
@@ -39,7 +40,7 @@ def check_known(runs: Mapping[Path, RunInfo], codes: Codes | None) -> None:
 
 
 def candidate(bundle: Bundle, runs: Mapping[Path, RunInfo], folder: Path) -> Bundle:
-    """A copy of a bundle in an empty folder, with the network in INT8, its ranges set by images of runs.
+    """Copy a bundle into an empty folder, with the network in INT8; its ranges are measured on images of the runs.
 
     Raises
     ------
@@ -54,14 +55,14 @@ def candidate(bundle: Bundle, runs: Mapping[Path, RunInfo], folder: Path) -> Bun
 def compare(
     bundle: Bundle, runs: Mapping[Path, RunInfo], codes: Codes | None, *, progress: Callable[[], None]
 ) -> list[Compared]:
-    """Call the first read of every tile of runs twice, and hold the calls against what is known.
+    """Call the first read of every tile twice, in FP32 and in INT8, and compare the calls with the truth.
 
     Parameters
     ----------
     bundle : with a network in INT8.
-    runs : each simulated or labelled, or its reads should be codes.
+    runs : simulated or labelled run folders, or runs whose reads are codes.
     codes : (codes, length) letters.
-    progress : called for every cycle of every tile, and again in INT8.
+    progress : called for every cycle of every tile, in FP32 and in INT8.
 
     Raises
     ------
@@ -89,7 +90,8 @@ def _called(
         check_golden(engine, bundle)
         for tile in info.tiles:
             quality = bundle.quality(Readout.FUSED)
-            for readout, called in replay(root, info, tile, engine=engine, quality=quality, progress=progress).items():
+            replayed = replay(root, info, tile, map_of=partial(engine_map, engine), quality=quality, progress=progress)
+            for readout, called in replayed.items():
                 reads[readout].append(called.reads())
     return reads
 

@@ -19,7 +19,7 @@ from engines.bundles.bundle import INT8_GRAPH, NETWORK, Bundle
 from engines.bundles.onnxgraph import write_graph
 from engines.bundles.torchbundle import load_network
 from engines.network.deployed import Output
-from engines.openvinolibrary import openvino  # before NNCF, which reports to the same makers
+from engines.openvinolibrary import openvino  # imported before NNCF, so that seqd's setting against usage reports holds
 
 # isort: split
 
@@ -29,14 +29,14 @@ OUTPUTS = frozenset({Output.PROBABILITIES, Output.SUPERRESOLVED})
 
 IN_FLOAT = ("stem", "upsample", "reconstruct")
 """Layers that are not quantised: the first one, whose input is the images, and those of the super-resolved images.
-Others gain nothing in accuracy; the first one gains a fifth and costs no time."""
+The first one in floating point reduces the error by a fifth and costs no time; others bring nothing."""
 
 
 def write_quantised(bundle: Bundle, patches: Sequence[NDArray[np.float32]], folder: Path) -> Path:
     """Write a bundle's network in INT8 to a folder, as ``int8.xml`` and ``int8.bin``; height and width stay free.
 
-    Dense blocks are as they were trained: there every number is rounded to 8 bits once. In the form that is
-    fastest in floating point sums of sums are, and what lies between the convolutions stays in 32 bits: twice
+    Dense blocks keep the form in which they were trained, in which every number is rounded to 8 bits once. The
+    form that is fastest in floating point rounds sums of sums, and keeps 32 bits between the convolutions: it has twice
     the error, and twice the time.
 
     Parameters
@@ -54,7 +54,7 @@ def write_quantised(bundle: Bundle, patches: Sequence[NDArray[np.float32]], fold
     folding.register_pass(ConstantFolding())
     folding.run_passes(graph)
     nncf.set_log_level(logging.ERROR)
-    # What it tells of its progress is no result of a command.
+    # NNCF prints its progress; it must not be mixed with the results on standard output.
     with redirect_stdout(sys.stderr):
         quantised = nncf.quantize(
             graph,
@@ -79,11 +79,11 @@ def _in_float(graph: openvino.Model) -> list[str]:
 
 
 PATCHES, PATCH_PX = 60, 192
-"""Of all tiles together, and the longest edge of one."""
+"""Number of patches over all tiles, and the longest edge of a patch, pixels."""
 
 
 def calibration_patches(runs: Mapping[Path, RunInfo]) -> list[NDArray[np.float32]]:
-    """Patches (1, 4, h, w) in normalised units from random places and template cycles, as many of every tile.
+    """Patches (1, 4, h, w) in normalised units from random places and template cycles, equally many of every tile.
 
     Brightness is taken from a tile's template cycles, as when it is called.
 

@@ -1,4 +1,4 @@
-"""What lights a frame beside the clusters."""
+"""Light in a frame that does not come from clusters."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ def illumination(*, shape: tuple[int, int], falloff: float) -> NDArray[np.float6
 def structures(
     *, shape: tuple[int, int], number: int, photons_px: float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Lit things that are no clusters: cell-like patches, filaments and out-of-focus blobs.
+    """Bright structures that are no clusters: cell-like patches, filaments and out-of-focus blobs.
 
     Parameters
     ----------

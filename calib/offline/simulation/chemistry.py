@@ -14,7 +14,7 @@ def phasing_weights(*, cycle: int, cycles: int, phasing: float, prephasing: floa
     ----------
     cycle : 1-based cycle.
     cycles : positions of the read; strands that ran past it are dark.
-    phasing, prephasing : probability a cycle.
+    phasing, prephasing : probability per cycle.
 
     Returns
     -------
@@ -36,8 +36,8 @@ def accumulated_weights(
 ) -> NDArray[np.float64]:
     """Read positions that a dye shows when a share of its light stays on the strands from cycle to cycle.
 
-    What stays of a cycle fades geometrically: ``carried`` in the next one, its square in the one after. A dye
-    incorporated in every cycle piles up to (1 - carried^cycle) / (1 - carried).
+    The light of a cycle that stays fades geometrically: ``carried`` in the next cycle, its square in the one
+    after. A dye incorporated in every cycle piles up to (1 - carried^cycle) / (1 - carried).
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def accumulated_weights(
 
     Returns
     -------
-    (cycles,) shares of the light of one incorporation; they may sum to more than 1. Less than 1e-4 left is cut.
+    (cycles,) shares of the light of one incorporation; they may sum to more than 1. Shares below 1e-4 are left out.
     """
     weights = np.zeros(cycles)
     for back in range(cycle):

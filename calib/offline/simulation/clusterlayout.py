@@ -12,8 +12,8 @@ def scattered(
     Parameters
     ----------
     shape : height and width of the tile.
-    margin_px : how far around the tile clusters lie too.
-    density_px2 : clusters a pixel.
+    margin_px : width of the rim around the tile that has clusters too.
+    density_px2 : clusters per pixel.
 
     Returns
     -------
@@ -34,12 +34,12 @@ def patterned(
     angle_deg: float,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Clusters on a square grid whose origin falls anywhere.
+    """Clusters on a square grid with a random origin.
 
     Parameters
     ----------
     shape : height and width of the tile.
-    margin_px : how far around the tile clusters lie too.
+    margin_px : width of the rim around the tile that has clusters too.
     pitch_px : distance of neighbouring spots.
     jitter_px : standard deviation of a cluster's place on its spot, in y and in x.
     occupancy : share of the spots that hold a cluster.

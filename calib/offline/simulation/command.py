@@ -9,12 +9,13 @@ from pydantic import ValidationError
 from seqd_client.errors import validation_text
 from seqd_client.runinfo import Read, parse_reads
 
-from calib.offline.cli import UsageError, bar
-from calib.offline.references.fasta import read_fasta
+from calib.fasta import read_fasta
+from calib.offline.cli import UsageError
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.illumination import carriers
 from calib.offline.simulation.simulatedreads import check_reads
 from calib.offline.simulation.simulatedrun import simulated_run_info, write_simulated_run
+from calib.progressbar import bar
 from calib.runfolder.images import LABELS, RUN_INFO, STRUCTURED, SUPERRESOLVED, TRUTH, RunFolderError
 
 
@@ -22,35 +23,38 @@ def simulate(
     folder: Annotated[Path, typer.Argument(help="Run folder to write.")],
     run: Annotated[str, typer.Option(help="Name of the run.")] = "SIM",
     tiles: Annotated[int, typer.Option(min=1, max=96)] = 1,
-    cycles: Annotated[int | None, typer.Option(min=1, max=1000, help="Of the one read, 30 if not said.")] = None,
+    cycles: Annotated[int | None, typer.Option(min=1, max=1000, help="Cycles of the only read, 30 by default.")] = None,
     reads: Annotated[
-        str | None, typer.Option(help="Reads in place of --cycles, as 151T8B8B151T: T of the template, B of an index.")
+        str | None,
+        typer.Option(
+            help="Reads in place of --cycles, as 151T8B8B151T: T is a read of the template, B one of an index."
+        ),
     ] = None,
     barcode: Annotated[
-        list[str] | None, typer.Option(help="A sample's bases in all index reads, I1 then I2; as many as there are.")
+        list[str] | None, typer.Option(help="Bases of a sample in all index reads, I1 then I2; may be repeated.")
     ] = None,
     size: Annotated[int, typer.Option(min=32, max=8192, help="Edge of a tile, pixels.")] = 256,
     density: Annotated[
         float | None, typer.Option(min=0, max=3000, help="Clusters, thousands a square millimetre.")
     ] = None,
     conditions: Annotated[
-        Path | None, typer.Option(help="JSON with any of the physical conditions; --density stands above it.")
+        Path | None, typer.Option(help="JSON with any of the physical conditions; --density overrides it.")
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(help="FASTA to cut reads from; random bases of its own where there is none.")
+        Path | None, typer.Option(help="FASTA to cut reads from; by default a sequence of random bases.")
     ] = None,
     structured: Annotated[
         bool, typer.Option(help="Write frames under structured illumination too: 3 orientations × 3 phases.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0)] = 1,
-    overwrite: Annotated[bool, typer.Option(help="Replace a run folder that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing run folder.")] = False,
 ) -> None:
     """Simulate a run: images in the documented layout, and the truth beside them."""
     physics = _conditions(conditions, density)
     genome = read_fasta(reference) if reference else None
     parts = _reads(reads, cycles)
     barcodes = tuple(barcode or ())
-    # All that can be refused is, before a run that is there is removed.
+    # All checks are made before an existing run is removed.
     check_reads(parts, barcodes)
     try:
         cycles = simulated_run_info(physics, run=run, tiles=tiles, reads=parts, shape=(size, size)).cycles

@@ -41,7 +41,7 @@ class Pattern(BaseModel):
     angle_deg: float = 10
     """Direction across the first orientation's stripes, from x to y."""
     start_phase_rad: tuple[float, float, float] = (0.3, 1.1, 2.0)
-    """Phase of each orientation's first step; the others follow by a third of a period."""
+    """Phase of each orientation's first step; each further step adds a third of a period."""
 
 
 class Conditions(BaseModel):
@@ -50,7 +50,7 @@ class Conditions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     density_k_mm2: Annotated[float, Field(ge=0, le=3000)] = 100
-    """Clusters scattered at random, thousands a square millimetre; a grid stands above it."""
+    """Clusters at random places, thousands per square millimetre; ignored if there is a grid."""
     grid: Grid | None = None
     """Layout of a patterned flow cell, in place of a random one."""
     pixel_um: _Positive = 0.375
@@ -100,15 +100,15 @@ class Conditions(BaseModel):
     """Brightness of a glowing speck, photons a pixel."""
     phasing: _Share = 0.0015
     prephasing: _Share = 0.001
-    """Strands that fall behind, or run ahead, each cycle."""
+    """Shares of the strands that fall behind, or run ahead, in each cycle."""
     t_accumulation: Annotated[float, Field(ge=0, lt=1)] = 0
     """Light of a T that stays on its strands from a cycle to the next."""
     first_cycle: _Positive = 1
-    """Light of the first cycle of a read, relative to what the others follow."""
+    """Light of the first cycle of a read, relative to the decay curve of the other cycles."""
     decay: _Share = 0.003
-    """Light lost each cycle of a read; the next read begins anew."""
+    """Share of light lost in each cycle of a read; the next read starts with full light."""
     polyclonal: _Share = 0.04
-    """Clusters seeded by two molecules."""
+    """Share of clusters that grew from two molecules."""
     composition: Four = (0.25, 0.25, 0.25, 0.25)
     """Share of each base in the reads, or in the reference where one is made for them."""
     channel_shift_px: Shifts = ((0, 0), (0, 0), (0, 0), (0, 0))
@@ -141,11 +141,13 @@ class Conditions(BaseModel):
 
 
 PIXEL_UM = 0.375
-"""Pixel of random conditions; all that matters to a network is measured in pixels."""
+"""Pixel of random conditions; the network depends on sizes in pixels only."""
 
 
 def random_conditions(rng: np.random.Generator) -> Conditions:
-    """Conditions to train on: wide enough that an instrument lies inside, dense more often than sparse."""
+    """Random conditions for training. Their range includes real instruments; dense tiles are more frequent than
+    sparse.
+    """
 
     def four(low: float, high: float) -> Four:
         a, b, c, d = rng.uniform(low, high, 4)
@@ -187,12 +189,12 @@ def random_conditions(rng: np.random.Generator) -> Conditions:
         read_noise_e=rng.uniform(0.8, 2.5),
         counts_per_e=float(np.exp(rng.uniform(np.log(0.5), np.log(4)))),
         offset=rng.uniform(0, 500),
-        **_now_and_then(rng, density_px2=density_px2, peak_photons_px=peak),
+        **_rare_effects(rng, density_px2=density_px2, peak_photons_px=peak),
     )
 
 
-def _now_and_then(rng: np.random.Generator, *, density_px2: float, peak_photons_px: float) -> dict[str, Any]:
-    """What most instruments show mildly or seldom; each effect is left out of most draws."""
+def _rare_effects(rng: np.random.Generator, *, density_px2: float, peak_photons_px: float) -> dict[str, Any]:
+    """Draw effects that are weak or rare on most instruments; most draws leave each of them out."""
     drawn: dict[str, Any] = {"channel_magnification": tuple(rng.uniform(0.999, 1.001, 4))}
     if rng.random() < 0.15:
         occupancy = rng.uniform(0.6, 1)

@@ -1,4 +1,4 @@
-"""What stands between the clusters and the camera: bubbles that pass by in a cycle, dust that stays."""
+"""Obstacles between the clusters and the camera: bubbles in single cycles, and dust that stays."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ def seen_through(
 def dust(
     *, shape: tuple[int, int], number: int, photons_px: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Gaussian specks of sigma 1.5 to 5 px, one half absorbing 30 to 95 % in their middle, one half glowing.
+    """Gaussian specks of sigma 1.5 to 5 px, half of them absorb 30 to 95 % in their middle, half of them glow.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ SPOTS_AT_ONCE = 65_536
 """Spots rendered together; bounds the memory of a large or crowded tile."""
 
 TAIL_REACH = 8
-"""Half edge of the square that holds a tail, in its widths; 11 % of the tail lies beyond."""
+"""Half edge of the square in which a tail is drawn, in widths of the tail; 11 % of the tail are outside."""
 
 
 def spots(
@@ -62,9 +62,9 @@ def tails(
     width_px: float,
     shape: tuple[int, int],
 ) -> NDArray[np.float64]:
-    """Light that diffraction throws far: the profile w / (2 pi (r^2 + w^2)^(3/2)) around every position.
+    """Light that diffraction spreads widely: the profile w / (2 pi (r^2 + w^2)^(3/2)) around every position.
 
-    It falls as r^-3, as the mean of the Airy pattern's rings does. Light outside the circle of radius R is
+    It falls with r^-3, like the mean of the rings of the Airy pattern. Light outside the circle of radius R is
     w / sqrt(R^2 + w^2); an Airy pattern has 2 / (pi v) there, v = 2 pi NA R / wavelength (Born and Wolf 8.5.2).
     With sigma = 0.21 wavelength / NA that is 0.48 sigma / R: a share of 0.24 in tails of width 2 sigma.
 
@@ -72,7 +72,7 @@ def tails(
     ----------
     positions_px : (n, 2) y and x.
     photons : (n,) expected photons of a tail over the whole plane.
-    width_px : w of the profile, at least 1, so that its place within a pixel may be shared linearly among four.
+    width_px : w of the profile, at least 1, so that positions within a pixel can be interpolated linearly.
     shape : height and width of the image.
 
     Returns
@@ -93,7 +93,7 @@ def tails(
             canvas += np.bincount(flat, weights=photons * share, minlength=len(canvas))
     edges = np.arange(-radius, radius + 2) - 0.5
     y, x = edges[:, None], edges[None, :]
-    # The profile's integral over a rectangle is the solid angle under which height w sees it, over 2 pi.
+    # The profile's integral over a rectangle is the rectangle's solid angle from the height w, divided by 2 pi.
     corners = np.arctan2(y * x, width_px * np.sqrt(y**2 + x**2 + width_px**2)) / (2 * np.pi)
     kernel = np.diff(np.diff(corners, axis=0), axis=1)
     light = oaconvolve(canvas.reshape(extent), kernel, mode="valid")

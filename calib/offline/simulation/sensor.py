@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Sensor:
-    """An sCMOS sensor; every map is (H, W), or of shape () where all pixels are alike."""
+    """An sCMOS sensor; every map of a property is (H, W), or of shape () if all pixels are equal."""
 
     counts_per_e: NDArray[np.float64]
     """Conversion gain."""

@@ -1,14 +1,14 @@
-"""The reads of a simulated tile: of a reference that they are cut from, and of the barcodes of samples."""
+"""The reads of a simulated tile: they are cut from a reference; index reads are barcodes of samples."""
 
 import numpy as np
 from numpy.typing import NDArray
 from seqd_client.errors import SeqdError
 from seqd_client.runinfo import Read
 
-from calib.offline.references.fasta import UNKNOWN, FastaError, Sequence, reverse_complement
+from calib.fasta import UNKNOWN, FastaError, Sequence, reverse_complement
 
 INSERT_BEYOND = 200
-"""Bases by which an insert that is read from both ends may be longer than the longer read."""
+"""An insert that is read from both ends is longer than the longer read by at most so many bases."""
 
 
 class ReadsError(SeqdError):
@@ -46,7 +46,7 @@ def check_reads(reads: tuple[Read, ...], barcodes: tuple[str, ...]) -> None:
 
 
 def cut_length(reads: tuple[Read, ...]) -> int:
-    """Bases of a piece of the reference that a cluster's reads are cut from."""
+    """Number of bases of the piece of the reference that a cluster's reads are cut from."""
     template = [read.cycles for read in reads if not read.index]
     return template[0] if len(template) == 1 else max(template) + INSERT_BEYOND
 
@@ -76,7 +76,7 @@ def template_reads(
 
 
 def index_reads(*, barcodes: tuple[str, ...], number: int, cycles: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """(number, cycles) bases 0-3 of all index reads: one of the barcodes each, or random bases where there are none."""
+    """(number, cycles) bases 0-3 of all index reads: a barcode for each cluster, or random bases without barcodes."""
     if not barcodes:
         return rng.integers(0, 4, (number, cycles), np.uint8)
     bases = np.array([["ACGT".index(base) for base in barcode] for barcode in barcodes], np.uint8)

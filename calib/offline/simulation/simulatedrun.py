@@ -8,7 +8,7 @@
     Truth/conditions.json
     Truth/seed.json                    seed of the first tile; each further tile of RunInfo.xml takes the next
     Truth/reference.fasta              what reads of the template are cut from
-    Truth/barcodes.txt                 what index reads read, a line a sample; empty where they read random bases
+    Truth/barcodes.txt                 bases of the index reads, one line per sample; empty if they are random
     Truth/s_<lane>_<tile>.csv          y,x,read,polyclonal: clusters whose centre lies in the tile, bases of all cycles
 """
 
@@ -25,19 +25,19 @@ from pydantic import ValidationError
 from seqd_client.errors import validation_text
 from seqd_client.runinfo import CHANNELS, Read, RunInfo, TileId
 
-from calib.offline.references.fasta import Sequence, read_fasta, write_fasta
+from calib.fasta import Sequence, read_fasta, write_fasta
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedreads import check_reads, cut_length, cut_reads, random_reference
 from calib.offline.simulation.simulatedtile import SimulatedTile, simulate_tile
 from calib.runfolder.images import RUN_INFO, STRUCTURED, TRUTH, RunFolderError, image_path, read_run_info, run_info_xml
 
 REFERENCE_BASES = 20_000
-"""Length of the reference that is made where none is given, or what a cluster is cut with if that is more."""
+"""Length of a random reference; it is longer if a cluster's reads need more."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What a tile's clusters really are."""
+    """True positions and bases of a tile's clusters."""
 
     positions: NDArray[np.float64]
     """(n, 2) y and x, pixels, in the first cycle and before channel shifts."""
@@ -63,9 +63,9 @@ def write_simulated_run(
 
     Parameters
     ----------
-    cycles : of the one read, or all reads.
-    seed : of the first tile; the run is the same for the same seed.
-    progress : gets the tile-cycles written.
+    cycles : cycles of the only read, or all reads.
+    seed : seed of the first tile; the same seed gives the same run.
+    progress : called with the number of tile-cycles written.
     reference : what reads are cut from; one of random bases is made where there is none.
     barcodes : bases of the index reads of each sample, one after the other; random ones where there are none.
     structured : whether to write the frames under striped light too.
@@ -74,7 +74,7 @@ def write_simulated_run(
     ------
     pydantic.ValidationError : as by :func:`simulated_run_info`.
     FastaError : the reference is too short for the read.
-    ReadsError : reads or barcodes cannot be simulated. Nothing is written with any of these.
+    ReadsError : reads or barcodes cannot be simulated. Nothing is written if one of these is raised.
     structured.PatternError : the camera cannot see the stripes.
     """
     reads = (Read(number=1, cycles=cycles),) if isinstance(cycles, int) else cycles
@@ -86,7 +86,7 @@ def write_simulated_run(
             composition=conditions.composition,
             rng=np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,))),
         )
-    # What no read can be cut from is refused before anything is written.
+    # A reference that is too short is refused before anything is written.
     cut_reads(reference=reference, number=0, cycles=cut_length(reads), rng=np.random.default_rng())
     (root / TRUTH).mkdir(parents=True, exist_ok=True)
     (root / TRUTH / "conditions.json").write_text(conditions.model_dump_json(indent=2), "utf-8")
@@ -116,7 +116,7 @@ def simulated_run_info(
 
     Raises
     ------
-    pydantic.ValidationError : there can be no such run.
+    pydantic.ValidationError : the description of the run is not valid.
     """
     return RunInfo(
         run=run,
@@ -152,12 +152,12 @@ def read_conditions(root: Path) -> Conditions:
 
 
 def simulated_tile_of(root: Path, tile: TileId) -> SimulatedTile:
-    """The tile that a folder's images were made from, simulated anew.
+    """Simulate the tile of a folder's images again.
 
     Raises
     ------
     RunFolderError : the folder is not a simulated run, lacks the tile, or was written by a version whose
-        simulation differs: the clusters come out otherwise than its truth has them.
+        simulation differs: the clusters are not those of the stored truth.
     """
     info = read_run_info(root)
     if tile not in info.tiles:

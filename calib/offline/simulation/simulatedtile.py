@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from seqd_client.runinfo import Read
 
-from calib.offline.references.fasta import Sequence
+from calib.fasta import Sequence
 from calib.offline.simulation import background, chemistry, clusterlayout, illumination, obstructions, optics, sensor
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedreads import index_reads, template_reads
@@ -18,7 +18,7 @@ TAIL_WIDTH = 2.0
 """Width of the diffraction tail, in standard deviations of the spot in focus."""
 
 _INSTRUMENT, _BUBBLES, _STRUCTURED, _SAMPLES = 1, 2, 3, 4
-"""Purposes of the random streams of a tile."""
+"""Keys of the random streams of a tile, one for each purpose."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SimulatedTile:
     conditions: Conditions
     shape: tuple[int, int]
     parts: tuple[Read, ...]
-    """Reads that the cycles are parted into; each begins with new strands."""
+    """Reads that the cycles belong to; each starts with new strands."""
     positions_px: NDArray[np.float64]
     """(n, 2) y and x in the frame of the first cycle, before channel shifts."""
     reads: NDArray[np.uint8]
@@ -55,7 +55,7 @@ class SimulatedTile:
 
     @property
     def inside(self) -> NDArray[np.bool_]:
-        """(n,) clusters whose centre lies in the tile."""
+        """(n,) whether the centre of a cluster lies in the tile."""
         return np.asarray(
             np.all((self.positions_px >= -0.5) & (self.positions_px < np.array(self.shape) - 0.5), axis=1)
         )
@@ -84,7 +84,7 @@ class SimulatedTile:
         )
 
     def spot_sigma(self, cycle: int, channel: int) -> float:
-        """Standard deviation of the spots in one frame, pixels, as the focus of its cycle leaves it."""
+        """Standard deviation of the spots in one frame, pixels, with the focus of its cycle."""
         conditions = self.conditions
         return optics.defocused_sigma(
             sigma_px=conditions.sigma_px[channel],
@@ -127,7 +127,7 @@ class SimulatedTile:
         return frames
 
     def _within(self, cycle: int) -> tuple[slice, int]:
-        """Places of the cycles of the read that a cycle is in, and which of them it is; 1-based cycles."""
+        """Return the slice of the cycles of the read to which a 1-based cycle belongs, and its index in the read."""
         before = 0
         for part in self.parts:
             if cycle <= before + part.cycles:
@@ -136,7 +136,7 @@ class SimulatedTile:
         return slice(before, before + part.cycles), cycle - before
 
     def _shares(self, reads: NDArray[np.uint8], cycle: int) -> NDArray[np.float64]:
-        """(n, 4) light of each base of some reads in a cycle, relative to a whole cluster's."""
+        """(n, 4) light of each base in a cycle for (n, cycles) bases, relative to that of a whole cluster."""
         conditions = self.conditions
         steps = {
             "cycle": cycle,
@@ -209,7 +209,7 @@ def simulate_tile(
 
     Parameters
     ----------
-    cycles : of the one read, or all reads.
+    cycles : cycles of the only read, or all reads.
     barcodes : bases of the index reads of each sample, one after the other; random ones where there are none. They and
         the reads as :func:`calib.offline.simulation.simulatedreads.check_reads` allows.
 
@@ -241,7 +241,7 @@ def simulate_tile(
         haze = colour[:, None, None] * background.structures(
             shape=shape, number=conditions.structures, photons_px=conditions.structure_photons_px, rng=rng
         )
-    # A stream of its own, so that these effects can come and go while clusters and reads stay as they are.
+    # These effects have their own random stream, so that clusters and reads do not depend on them.
     instrument = _stream(seed, _INSTRUMENT)
     focus = instrument.uniform(-conditions.focus_drift_um, conditions.focus_drift_um, cycles)
     focus[0] = 0
@@ -301,7 +301,7 @@ def superresolved(tile: SimulatedTile, cycle: int, *, gain: NDArray[np.float64])
     Parameters
     ----------
     cycle : 1-based.
-    gain : (4,) units a photon, for each channel.
+    gain : (4,) units per photon, for each channel.
 
     Returns
     -------

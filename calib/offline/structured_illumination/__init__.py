@@ -1,1 +1,1 @@
-"""Structured-illumination reconstruction: nine striped frames to one image at twice the resolution."""
+"""Structured illumination: reconstruction of one image with twice the resolution from nine striped frames."""

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from seqd_client.runinfo import CHANNELS
 
-from calib.offline.cli import UsageError, bar
+from calib.offline.cli import UsageError
 from calib.offline.simulation.simulatedrun import read_conditions
 from calib.offline.structured_illumination.reconstructedrun import Report, reconstruct_run
 from calib.offline.structured_illumination.reconstruction import WIENER
 from calib.offline.structured_illumination.spectrum import Otf, read_otf
+from calib.progressbar import bar
 from calib.runfolder.images import SUPERRESOLVED, RunFolderError, read_run_info
 
 
@@ -22,13 +23,18 @@ def reconstruct(
     folder: Annotated[Path, typer.Argument(help="Run folder with structured frames.")],
     sigma: Annotated[
         tuple[float, float, float, float] | None,
-        typer.Option(help="Spot width of A, C, G and T: standard deviation, pixels. A simulated run knows its own."),
+        typer.Option(
+            help="Spot width of A, C, G and T: standard deviation, pixels. A simulated run has it in its conditions."
+        ),
     ] = None,
     otf: Annotated[
         Path | None, typer.Option(help="Measured transfer function in place of --sigma: CSV, cycles a pixel and value.")
     ] = None,
-    wiener: Annotated[float, typer.Option(min=1e-6, max=1, help="Noise over signal; larger is smoother.")] = WIENER,
-    overwrite: Annotated[bool, typer.Option(help="Replace super-resolved images that are there.")] = False,
+    wiener: Annotated[
+        float,
+        typer.Option(min=1e-6, max=1, help="Assumed ratio of noise to signal; a larger value gives a smoother image."),
+    ] = WIENER,
+    overwrite: Annotated[bool, typer.Option(help="Replace existing super-resolved images.")] = False,
 ) -> None:
     """Reconstruct structured-illumination frames to super-resolved images, twice as fine."""
     info = read_run_info(folder)

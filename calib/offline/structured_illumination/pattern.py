@@ -20,14 +20,15 @@ ORIENTATIONS = 3
 EQUAL_STEPS = np.array([0.0, 2 * np.pi / 3, 4 * np.pi / 3])
 
 CANDIDATES = 8
-"""Peaks of the correlation that are looked at; in a sparse image chance can raise one above the carrier's."""
+"""Number of correlation peaks that are tried; in a sparse image a random peak can be higher than the carrier's."""
 
 NEAREST_CARRIER = 0.35
-"""Carriers are looked for from this share of the cutoff upward; stripes wider than that gain little."""
+"""Smallest carrier that is searched for, as a share of the cutoff; wider stripes improve the resolution little."""
 
-LEAST_MODULATION = 0.25
-MOST_MODULATION = 1.15
-"""Fits outside are refused: wrong carriers fit with 0.02 to 0.2, and above 1 the light would be negative."""
+MIN_MODULATION = 0.25
+MAX_MODULATION = 1.15
+"""Range of the modulation of an accepted fit: a wrong carrier gives 0.02 to 0.2, and light with more than 1 is
+negative."""
 
 PERIOD_TOLERANCE = 0.05
 ANGLE_TOLERANCE_DEG = 10.0
@@ -37,9 +38,9 @@ LOWEST = 0.15
 """Share of the cutoff below which background outweighs the object."""
 
 FLATTENING = 0.01
-"""Keeps the spectra that are searched for carriers from being divided by next to nothing."""
+"""Added to the divisor of the spectra in the search for carriers, relative to its maximum, so that it is not near 0."""
 
-LEAST_SEPARATION = 0.2
+MIN_SEPARATION = 0.2
 """Smallest singular value of the band matrix over its largest; three equal steps have 0.5."""
 
 
@@ -67,10 +68,10 @@ class Stripes:
 def fit_stripes(frames: NDArray[np.float64], otf: Otf) -> Stripes:
     """Fit the stripes of one orientation.
 
-    The carrier is where the moved copies of the object agree best with the unmoved one: of the peaks of the bands'
-    cross-correlation the one at which both copies, seen through the same optics, are most alike. Phases are those that
-    make them most alike; the steps need not be equal. Modulation is the regression of the one on the other where the
-    optics pass both, noise power subtracted.
+    The moved copies of the object agree best with the unmoved one at the carrier: it is that peak of the bands'
+    cross-correlation at which both copies, seen through the same optics, are most similar. The phases are those
+    with which the copies are most similar; the steps need not be equal. The modulation is the regression of one
+    copy on the other where the optics pass both, noise power subtracted.
 
     Parameters
     ----------
@@ -78,8 +79,8 @@ def fit_stripes(frames: NDArray[np.float64], otf: Otf) -> Stripes:
 
     Raises
     ------
-    ReconstructionError : the frames are alike, the phases do not separate the bands, the carrier lies beyond what the
-        optics pass, or the modulation cannot be.
+    ReconstructionError : the frames are equal, the phases do not separate the bands, the carrier is beyond the
+        cutoff, or the modulation is out of range.
     """
     if not np.ptp(frames, axis=0).any():
         raise ReconstructionError("stripes: the frames of an orientation are all alike")
@@ -94,16 +95,16 @@ def fit_stripes(frames: NDArray[np.float64], otf: Otf) -> Stripes:
     phases = overlap.phases()
     gain = overlap.gain(phases)
     stripes = Stripes(carrier, (phases + np.angle(gain)) % (2 * np.pi), float(2 * abs(gain)))
-    if not LEAST_MODULATION <= stripes.modulation <= MOST_MODULATION:
+    if not MIN_MODULATION <= stripes.modulation <= MAX_MODULATION:
         raise ReconstructionError(
             f"stripes of {stripes.frequency:.3f} cycles/px at {stripes.angle_deg:.1f} degrees: fitted modulation "
-            f"{stripes.modulation:.2f}, must be {LEAST_MODULATION:g} to {MOST_MODULATION:g}"
+            f"{stripes.modulation:.2f}, must be {MIN_MODULATION:g} to {MAX_MODULATION:g}"
         )
     return stripes
 
 
 def check_consistent(stripes: list[Stripes]) -> None:
-    """Hold the orientations against each other: one grating turned by 60 degrees.
+    """Compare the orientations with each other: they are one grating, turned by 60 degrees.
 
     Raises
     ------
@@ -125,7 +126,7 @@ def check_consistent(stripes: list[Stripes]) -> None:
 
 
 def separated(spectra: NDArray[np.complex128], phases: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """(3, H, W) spectra of the object as it is, moved by +k and moved by -k, from those of three frames.
+    """Separate the spectra of three frames into (3, H, W): the object, and the object moved by +k and by -k.
 
     Raises
     ------
@@ -133,7 +134,7 @@ def separated(spectra: NDArray[np.complex128], phases: NDArray[np.float64]) -> N
     """
     mixing = _mixing(phases)
     singular = np.linalg.svd(mixing, compute_uv=False)
-    if singular[-1] < LEAST_SEPARATION * singular[0]:
+    if singular[-1] < MIN_SEPARATION * singular[0]:
         shown = ", ".join(f"{phase % (2 * np.pi):.2f}" for phase in phases)
         raise ReconstructionError(f"phases {shown} rad: too much alike to separate the bands")
     return np.asarray(np.tensordot(np.linalg.inv(mixing), spectra, axes=1))
@@ -141,16 +142,18 @@ def separated(spectra: NDArray[np.complex128], phases: NDArray[np.float64]) -> N
 
 @dataclass(frozen=True)
 class _Overlap:
-    """Where the unmoved and the moved copy are both passed: products of the frames, summed over those frequencies."""
+    """Products of the frames, summed over the frequencies at which both the unmoved and the moved copy pass the
+    optics.
+    """
 
     carrier: NDArray[np.float64]
     """(2,) y and x, cycles a pixel."""
     unmoved: NDArray[np.complex128]
-    """(3, 3) of the frames with each other, seen as the moved copy is."""
+    """(3, 3) products of the frames with each other, filtered as the moved copy is."""
     moved: NDArray[np.complex128]
-    """(3, 3) of the frames moved back by the carrier, seen as the unmoved copy is."""
+    """(3, 3) products of the frames moved back by the carrier, filtered as the unmoved copy is."""
     between: NDArray[np.complex128]
-    """(3, 3) of the frames, conjugate, with the frames moved back."""
+    """(3, 3) products of the conjugate frames with the frames moved back."""
     noise: float
     """Power of the noise in ``unmoved``, for each frame."""
 
@@ -202,7 +205,7 @@ def _mixing(phases: NDArray[np.float64]) -> NDArray[np.complex128]:
 
 
 def _spectra(frames: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """Of the frames without their background, faded out to the edges."""
+    """Spectra of the frames without their background, faded out towards the edges."""
     window = np.outer(tukey(frames.shape[1], 0.2), tukey(frames.shape[2], 0.2))
     return np.asarray(fft.fft2((frames - np.median(frames)) * window))
 
@@ -213,14 +216,14 @@ def _frequencies(shape: tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def _candidates(spectra: NDArray[np.complex128], otf: Otf) -> list[NDArray[np.float64]]:
-    """Carriers, each (2,), where the band moved by +k correlates with the unmoved one most, were the steps equal."""
+    """Carriers, each (2,), at which the band moved by +k correlates most with the unmoved one, for equal steps."""
     y, x = _frequencies(spectra.shape[1:])
     radius = np.hypot(y, x)
     flattened = otf.at(radius) / (otf.at(radius) ** 2 + FLATTENING)
     flattened *= 1 - np.exp(-((radius / (LOWEST * otf.cutoff)) ** 2))
     even, odd = separated(spectra, EQUAL_STEPS)[:2] * flattened
     product = np.conj(fft.ifft2(even)) * fft.ifft2(odd)
-    # Agreement by chance grows with the power that overlaps, so strength is counted in standard deviations of it.
+    # Random agreement grows with the overlapping power, so that strength is in standard deviations of it.
     chance = np.real(fft.fft2(fft.ifft2(np.abs(even) ** 2).conj() * fft.ifft2(np.abs(odd) ** 2)))
     strength = np.abs(fft.fft2(product)) / np.sqrt(np.maximum(chance, chance.max() * 1e-6))
     strength[radius < NEAREST_CARRIER * otf.cutoff] = 0
@@ -232,7 +235,7 @@ def _refined(product: NDArray[np.complex128], coarse: NDArray[np.float64]) -> ND
     """Frequency near a coarse one at which a product of bands has most power; its x is not negative."""
     rows, columns = (np.arange(edge) for edge in product.shape)
     slow = product * np.exp(-2j * np.pi * (coarse[0] * rows[:, None] + coarse[1] * columns))
-    # What is left turns by less than once over the image, so blocks of it may be summed.
+    # The remaining phase changes by less than one turn over the image, so that blocks may be summed.
     block = [max(1, edge // 32) for edge in product.shape]
     slow = np.add.reduceat(np.add.reduceat(slow, rows[:: block[0]], axis=0), columns[:: block[1]], axis=1)
     y, x = rows[:: block[0]], columns[:: block[1]]

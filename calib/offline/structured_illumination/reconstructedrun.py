@@ -51,7 +51,7 @@ class StripesReport(BaseModel):
 
 
 class ImageReport(BaseModel):
-    """What became of one tile, cycle and channel."""
+    """Result for one tile, cycle and channel."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,9 +59,9 @@ class ImageReport(BaseModel):
     cycle: int
     channel: str
     stripes: tuple[StripesReport, ...] = ()
-    """One for each orientation; none where it was refused."""
+    """Stripes of each orientation; empty if the image was refused."""
     refused: str | None = None
-    """Why there is no image."""
+    """Reason why there is no image; None if there is one."""
 
 
 class Report(BaseModel):
@@ -102,13 +102,13 @@ def read_structured(path: Path, info: RunInfo) -> NDArray[np.uint16]:
 def reconstruct_run(
     root: Path, otfs: tuple[Otf, Otf, Otf, Otf], *, wiener: float, progress: Callable[[int], None]
 ) -> Report:
-    """Reconstruct every structured image of a run; what is refused is reported and left out.
+    """Reconstruct every structured image of a run; images that cannot be reconstructed are reported and left out.
 
     Parameters
     ----------
     otfs : one for each channel, A, C, G, T.
     wiener : noise over signal, see :func:`reconstruct`.
-    progress : gets the images done.
+    progress : called with the number of images that are done.
 
     Raises
     ------

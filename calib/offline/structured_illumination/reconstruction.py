@@ -17,10 +17,10 @@ from calib.offline.structured_illumination.pattern import (
 from calib.offline.structured_illumination.spectrum import Otf, ReconstructionError
 
 EDGE_PX = 16
-"""Mirrored rim around the frames that fades out, so that opposite edges do not meet."""
+"""Width of the mirrored rim around the frames; it fades out, because the Fourier transform joins opposite edges."""
 
 WIENER = 0.002
-"""Noise over signal that the filter assumes."""
+"""Ratio of noise to signal that the filter assumes."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Reconstruction:
     """A super-resolved image and the stripes it was made with."""
 
     image: NDArray[np.float32]
-    """(2H, 2W) counts above the median of the frames, a camera pixel's shared among its four.
+    """(2H, 2W) counts above the median of the frames; the four values of a camera pixel share its light.
 
     Camera pixel y lies under pixels 2 y and 2 y + 1.
     """
@@ -60,7 +60,7 @@ def reconstruct(frames: NDArray[np.uint16], otf: Otf, *, wiener: float = WIENER)
 
 
 def widefield(frames: NDArray[np.uint16]) -> NDArray[np.float64]:
-    """(H, W) what even light would have shown: the mean of the frames."""
+    """(H, W) image under uniform illumination: the mean of the frames."""
     return np.asarray(frames.mean(axis=0))
 
 
@@ -69,7 +69,7 @@ def _combined(groups: NDArray[np.float64], stripes: list[Stripes], otf: Otf, wie
     height, width = groups.shape[-2:]
     padded = _padded(groups - np.median(groups))
     rows, columns = padded.shape[-2:]
-    # Twice as fine: the same frequencies in the middle of a spectrum of twice the size.
+    # The image gets twice as fine when its frequencies fill the middle of a spectrum of twice the size.
     y, x = fft.fftfreq(2 * rows, 0.5)[:, None], fft.fftfreq(2 * columns, 0.5)[None, :]
     at_y, at_x = np.arange(2 * rows)[:, None] / 2 - EDGE_PX, np.arange(2 * columns)[None, :] / 2 - EDGE_PX
     numerator, denominator = np.zeros((2 * rows, 2 * columns), complex), np.zeros((2 * rows, 2 * columns))

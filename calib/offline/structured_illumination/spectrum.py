@@ -1,4 +1,4 @@
-"""Refusals of the reconstruction."""
+"""Errors of the reconstruction."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from seqd_client.errors import SeqdError
 
 
 class ReconstructionError(SeqdError):
-    """Frames cannot be reconstructed: their stripes do not fit, or cannot be seen."""
+    """Frames cannot be reconstructed: no stripes are found, or they do not fit the frames."""
 
     exit_code = 6
 
@@ -54,7 +54,7 @@ def resolution_limit(first: NDArray[np.floating], second: NDArray[np.floating]) 
 
 
 ABBE = 0.42
-"""Cutoff 2 NA / wavelength of an objective whose spots have the standard deviation 1 (sigma = 0.21 wavelength / NA)."""
+"""Cutoff, 2 NA / wavelength, multiplied by the standard deviation of the spots, 0.21 wavelength / NA."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Otf:
 
     @classmethod
     def gaussian(cls, sigma_px: float) -> "Otf":
-        """Of Gaussian spots seen by square pixels, up to the Abbe limit of an objective that makes such spots.
+        """Transfer function of Gaussian spots on square pixels, up to the Abbe limit of an objective with such spots.
 
         Parameters
         ----------

@@ -21,23 +21,23 @@ from engines.network.readout import read_centres
 from engines.network.torchnetwork import Network
 
 UNSEEN = 2**31 + 2
-"""Stands for the step in the seeds of the patches compared on; neither training nor its validation draws them."""
+"""Takes the place of the step in the seeds of the test patches; neither training nor validation draws these."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """How one network calls the patches compared on."""
+    """Results of one network on the test patches."""
 
     trained: str
     """``joint`` or ``calls alone``."""
     seed: int
     """Of the training."""
     steps: int
-    """Taken until the end or until validation stopped improving."""
+    """Number of steps until the end, or until validation stopped improving."""
     minutes: float
-    """Spent on them, validation included."""
+    """Time of the training, validation included."""
     cross_entropy: float
-    """Nats a cluster."""
+    """Cross-entropy in nats per cluster."""
     error_rate: float
     """Share of wrong bases, read at the true positions of monoclonal clusters."""
     clusters: int
@@ -60,10 +60,10 @@ def ablate(
 
     Parameters
     ----------
-    settings : of the joint training.
-    repeats : trainings of each kind; each has the next seed.
-    patches : to compare on, the same for all.
-    reporter : given what is trained, a report of its steps.
+    settings : settings of the joint training.
+    repeats : trainings of each kind; every repeat takes the next seed.
+    patches : number of test patches; they are the same for all networks.
+    reporter : gets the name of a training and returns the callback for its steps.
 
     Raises
     ------

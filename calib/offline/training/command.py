@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from calib.offline.cli import bar, learning_installed
+from calib.offline.cli import learning_installed
+from calib.progressbar import bar
 from engines.bundles.bundle import load_bundle
 
 _Settings = Annotated[Path | None, typer.Option(help="TOML with any of the training settings.")]
@@ -17,12 +18,15 @@ _Settings = Annotated[Path | None, typer.Option(help="TOML with any of the train
 def train(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder to write.")],
     checkpoint: Annotated[
-        Path, typer.Option(help="Checkpoint; training goes on from it when it is there. The curve is drawn beside it.")
+        Path,
+        typer.Option(
+            help="Checkpoint; training continues from it if it exists. The learning curve is drawn beside it."
+        ),
     ],
     settings: _Settings = None,
     name: Annotated[str, typer.Option(help="Name of the bundle.")] = "default",
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 50,
-    start: Annotated[Path | None, typer.Option(help="Bundle whose weights to begin with.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Bundle with the weights to start from.")] = None,
     labelled: Annotated[
         list[Path] | None, typer.Option(help="Labelled run folder to draw patches from, too; may be repeated.")
     ] = None,
@@ -51,7 +55,7 @@ def ablate(
     repeats: Annotated[int, typer.Option(min=1, max=100, help="Trainings of each kind, each with its own seed.")] = 1,
     patches: Annotated[int, typer.Option(min=1, help="Unseen patches to compare on.")] = 300,
 ) -> None:
-    """Train jointly and for calls alone with the same steps, and compare the calls."""
+    """Train with the joint loss and with the loss of calls alone, for the same steps, and compare the calls."""
     with learning_installed("training"):
         from calib.offline.training.trainbundle import compare_losses
     with bar() as progress:
@@ -75,19 +79,19 @@ def export(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
     graph: Annotated[Path, typer.Argument(help="ONNX file to write.", metavar="FILE.onnx")],
     precision: Annotated[
-        Literal["f16", "f32"], typer.Option(help="Of the weights, the images and what is computed.")
+        Literal["f16", "f32"], typer.Option(help="Precision of weights, images and computation.")
     ] = "f16",
     superresolved: Annotated[
         bool, typer.Option("--superresolved/--calls-only", help="Whether super-resolved images come out too.")
     ] = False,
     positions: Annotated[
         bool,
-        typer.Option("--positions/--map", help="Calls as evidence at positions that go in, or as a map of all pixels."),
+        typer.Option("--positions/--map", help="Output evidence at given positions, or a map of all pixels."),
     ] = True,
 ) -> None:
     """Write a bundle's network as an ONNX graph for other runtimes; needs the extra `train`.
 
-    The graph is held against PyTorch before it gets its name.
+    The graph is compared with PyTorch before it is put in place.
     """
     with learning_installed("exporting"):
         from engines.bundles.golden import load_golden

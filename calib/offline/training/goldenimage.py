@@ -1,6 +1,4 @@
-"""The tile that every new bundle keeps with its network's answer."""
-
-from pathlib import Path
+"""The golden tile of new bundles: a simulated tile for which the bundle stores the network's answer."""
 
 import numpy as np
 
@@ -9,25 +7,38 @@ from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedtile import simulate_tile
 from engines.bundles.golden import GoldenTile
 
-CONDITIONS = Path(__file__).parents[1] / "evaluation" / "conditions" / "density_284.json"
-"""Crowded, so that neighbours are told apart by the finer details of the maps."""
+CONDITIONS = Conditions(
+    density_k_mm2=330,
+    sigma_px=(1.0, 1.15, 1.06, 1.24),
+    crosstalk=((1.0, 0.3, 0.02, 0.01), (0.36, 1.0, 0.01, 0.01), (0.01, 0.01, 1.0, 0.2), (0.02, 0.01, 0.18, 1.0)),
+    photons=900,
+    brightness_sigma=0.3,
+    background_px=(16, 24, 19, 22),
+    phasing=0.001,
+    prephasing=0.0014,
+    decay=0.002,
+    polyclonal=0.03,
+    channel_shift_px=((0.2, 0.3), (-0.5, 0.2), (0.3, -0.4), (-0.1, -0.2)),
+    drift_px=0.4,
+)
+"""Crowded, so that only the finer details of the maps tell neighbours apart. The evaluation does not use them."""
 
 SHAPE = (128, 160)
 CYCLES, CYCLE = 5, 3
-"""Cycles that brightness is estimated from, and the one that is kept."""
-SEED = 7
+"""Number of cycles for the estimate of brightness, and the cycle that is stored."""
+SEED = 11
 
 STEP_PX = 1 / 256
-"""Positions are whole multiples of it."""
+"""Positions are whole multiples of this."""
 
 
 def golden_tile() -> GoldenTile:
     """A crowded simulated tile, the same at every call.
 
-    Positions are those of all clusters, also of those that lie outside and shine in, then the corners of the
+    Positions are those of all clusters, also of those outside whose light reaches in, then the corners of the
     image, the middles of its edges, and places far away.
     """
-    tile = simulate_tile(Conditions.model_validate_json(CONDITIONS.read_bytes()), shape=SHAPE, cycles=CYCLES, seed=SEED)
+    tile = simulate_tile(CONDITIONS, shape=SHAPE, cycles=CYCLES, seed=SEED)
     images = np.stack([tile.images(cycle) for cycle in range(1, CYCLES + 1)])
     normalisation = estimate_normalisation(images)
     clusters = np.stack([tile.channel_positions(CYCLE, channel) for channel in range(4)])

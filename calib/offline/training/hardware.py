@@ -1,4 +1,4 @@
-"""What a training computes on, and in which precision."""
+"""The device of a training, and its precision."""
 
 import os
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ def choose_device(wanted: Device, *, local_rank: int = 0) -> torch.device:
 
     Parameters
     ----------
-    local_rank : which of this machine's processes it is; each has a GPU of its own.
+    local_rank : number of this process on its machine; each process has its own GPU.
 
     Raises
     ------
-    SettingsError : a GPU is asked for, or needed for this process, and not there.
+    SettingsError : the settings or this process need a GPU that does not exist.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted is Device.CPU or (wanted is Device.AUTO and gpus == 0):
@@ -33,7 +33,7 @@ def choose_device(wanted: Device, *, local_rank: int = 0) -> torch.device:
 
 
 def choose_dtype(wanted: Precision, device: torch.device) -> torch.dtype:
-    """What the convolutions compute in on a device."""
+    """Precision of the convolutions on a device."""
     explicit = {Precision.F32: torch.float32, Precision.BF16: torch.bfloat16, Precision.F16: torch.float16}
     if wanted is not Precision.AUTO:
         return explicit[wanted]
@@ -62,7 +62,7 @@ class Ranks:
         return self.rank == 0
 
     def share(self, patches: int) -> range:
-        """Which of the patches of a step are this process's.
+        """Indices of the patches of a step that this process computes.
 
         Raises
         ------
@@ -88,7 +88,7 @@ class Ranks:
 
 @contextmanager
 def joined(wanted: Device) -> Iterator[Ranks]:
-    """Join the processes that ``torchrun`` started, or stand alone without it.
+    """Join the processes that ``torchrun`` started, or work alone without it.
 
     Raises
     ------

@@ -16,9 +16,9 @@ class Evaluation:
 
     step: int
     learning_rate: float
-    """Of the last step; 0 before the first."""
+    """Value of the last step; 0 before the first."""
     training: dict[str, float]
-    """Unweighted terms of the loss, over all patches since the evaluation before; empty before the first step."""
+    """Unweighted terms of the loss over all patches since the previous evaluation; empty before the first step."""
     validation: dict[str, float]
     """The same terms of the averaged weights on the held-out patches."""
     loss: float
@@ -26,12 +26,12 @@ class Evaluation:
 
 
 def best(history: Sequence[Evaluation]) -> int:
-    """Index of the evaluation with the lowest loss, the first of equals; a loss that is no number is never best."""
+    """Index of the evaluation with the lowest loss, the first of equal ones; a loss that is NaN is never the best."""
     return min(range(len(history)), key=lambda index: _ordered(history[index].loss))
 
 
 def exhausted(history: Sequence[Evaluation], patience: int) -> bool:
-    """Whether the last ``patience`` evaluations brought nothing better."""
+    """Whether none of the last ``patience`` evaluations was better than the best before."""
     return len(history) > patience and best(history) < len(history) - patience
 
 
@@ -40,7 +40,7 @@ def _ordered(loss: float) -> float:
 
 
 def write_history(history: Sequence[Evaluation], stem: Path) -> None:
-    """Write ``<stem>.csv``, one row an evaluation, and ``<stem>.png``, the learning curve."""
+    """Write ``<stem>.csv``, one row per evaluation, and ``<stem>.png``, the learning curve."""
     with stem.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         terms = list(history[-1].validation)
@@ -56,7 +56,7 @@ LABELS = {"calls": "cross-entropy, nats a cluster", "mse": "mean squared error",
 
 
 def _learning_curve(history: Sequence[Evaluation]) -> Figure:
-    """One panel a term; the evaluation whose weights ship is marked."""
+    """Draw one panel per term; the evaluation whose weights go into the bundle is marked."""
     terms = list(history[-1].validation)
     figure = Figure(figsize=(4 * len(terms), 3.2), layout="constrained")
     chosen = history[best(history)].step

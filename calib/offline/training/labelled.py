@@ -22,7 +22,7 @@ IGNORED_PX = 1.5
 """Pixels this close to a cluster whose base is not known are left out of the loss."""
 
 HELD_OUT_SHARE = 0.2
-"""Lowest rows of a tile that training never sees."""
+"""Share of a tile's rows, at its bottom, that training never uses."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def read_labelled(roots: Sequence[Path], *, patch_px: int) -> tuple[LabelledTile
 def labelled_sample(labelled: LabelledTile, *, rng: np.random.Generator, size: int, held_out: bool) -> Sample:
     """A random crop of a random cycle, turned and mirrored at random.
 
-    There are no super-resolved images of it.
+    A labelled run has no super-resolved images.
 
     Raises
     ------

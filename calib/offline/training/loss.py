@@ -16,9 +16,9 @@ SSIM_RANGE = 2.0
 
 
 class Branches(nn.Module):
-    """The network, or its base-call branch alone where the loss weighs nothing else.
+    """The network, or only its base-call branch if no other branch has a weight in the loss.
 
-    Weights of a branch that is left out stand still and cost nothing.
+    A branch that is left out keeps its weights and costs no time.
     """
 
     def __init__(self, network: Network, weights: LossWeights) -> None:
@@ -39,12 +39,12 @@ class Branches(nn.Module):
 
 
 class Sums(NamedTuple):
-    """The terms of the loss, summed over patches, and what each is a mean over. Scalars."""
+    """Sums of the loss terms over patches, and the numbers to divide them by. All are scalars."""
 
     calls: Tensor
     """Cross-entropy over all pixels, nats."""
     centres: Tensor
-    """Cluster centres."""
+    """Number of cluster centres."""
     mse: Tensor
     """Mean squared error of each patch."""
     ssim: Tensor

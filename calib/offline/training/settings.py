@@ -1,4 +1,4 @@
-"""Everything that decides what a training run ends with."""
+"""All settings that the result of a training depends on."""
 
 import tomllib
 from enum import StrEnum
@@ -24,7 +24,7 @@ class LossWeights(BaseModel):
 
     @property
     def rebuild(self) -> bool:
-        """Whether the super-resolution branch has a part in the loss; without, it is not computed."""
+        """Whether the super-resolution branch has a weight in the loss; otherwise it is not computed."""
         return self.mse > 0 or self.ssim > 0
 
 
@@ -44,7 +44,7 @@ class Device(StrEnum):
 
 
 class Precision(StrEnum):
-    """What the convolutions compute in; weights, loss and optimiser are FP32 always."""
+    """Precision of the convolutions; weights, loss and optimiser are always in FP32."""
 
     AUTO = "auto"
     """BF16 where the hardware computes in it, FP32 elsewhere."""
@@ -72,15 +72,15 @@ class TrainingSettings(BaseModel):
     warmup_steps: int = Field(100, ge=0)
     """Steps of linear rise to the peak."""
     decay_share: float = Field(0.4, ge=0, le=1)
-    """Last share of the steps, over which the learning rate falls linearly to zero."""
+    """Share of the steps, at the end, during which the learning rate falls linearly to zero."""
     average: float = Field(0.995, ge=0, lt=1)
-    """Decay of the running average of the weights; the average is what ships."""
+    """Decay of the running average of the weights; the bundle gets the average."""
     validate_every: int = Field(250, ge=1)
     """Steps between evaluations of the average on held-out patches."""
     validation_patches: int = Field(48, ge=1, le=100_000)
     """Held-out patches, the same at every evaluation."""
     patience: int = Field(8, ge=1)
-    """Evaluations without a better one after which training stops."""
+    """Training stops after this many evaluations without a better one."""
     labelled_share: float = Field(0.5, ge=0, le=1)
     """Share of the patches drawn from labelled runs, where any are given; the rest is simulated."""
     quality_runs: int = Field(9, ge=1, le=10_000)
@@ -103,7 +103,7 @@ def read_settings(path: Path | None) -> TrainingSettings:
 
     Raises
     ------
-    SettingsError : names the setting and what is allowed.
+    SettingsError : a setting is not valid; the message names it and the allowed values.
     """
     if path is None:
         return TrainingSettings()

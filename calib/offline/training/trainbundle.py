@@ -21,7 +21,7 @@ from engines.bundles.bundle import load_bundle
 from engines.bundles.torchbundle import write_bundle
 
 SMOOTH = 0.98
-"""Memory of the losses shown."""
+"""Decay of the running mean of the losses that are shown."""
 
 
 def train_bundle(
@@ -35,7 +35,7 @@ def train_bundle(
     labelled: Sequence[Path],
     progress: Progress,
 ) -> bool:
-    """Train, or go on from a checkpoint, then fit the quality table and write the bundle.
+    """Train, or continue from a checkpoint, then write the bundle and fit its quality tables.
 
     Under ``torchrun`` all processes train together and the first one writes.
 
@@ -107,7 +107,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _silent(step: int, terms: dict[str, float]) -> None:
-    """What a process that shows nothing reports."""
+    """Callback of the processes that show no progress."""
 
 
 def _shown(training: Training, checkpoint: Path, progress: Progress) -> Report:
@@ -130,7 +130,7 @@ def _shown(training: Training, checkpoint: Path, progress: Progress) -> Report:
 
 
 def provenance(training: Training) -> dict[str, Any]:
-    """What made the weights: settings, data, losses, time, software."""
+    """Provenance of the weights: settings, data, losses, time, software."""
     chosen = training.history[best(training.history)]
     return {
         "settings": training.settings.model_dump(mode="json"),

@@ -32,9 +32,9 @@ Report = Callable[[int, dict[str, float]], None]
 class Training:
     """A training run that can be stopped after any step and resumed with the same result.
 
-    Samples are drawn from seed, step and place in the step alone, so a resumed run sees what an
-    undisturbed one would have seen, and several processes together see what one would.
-    On a CPU the resumed weights are the same bits; a GPU adds in no fixed order.
+    A sample depends only on the seed, the step and its place in the step. A resumed run therefore gets the samples
+    of an undisturbed one, and several processes together get the samples of a single process.
+    On a CPU the resumed weights have the same bits; on a GPU they may differ, because it adds in no fixed order.
 
     Parameters
     ----------
@@ -86,11 +86,11 @@ class Training:
         self._held_out: list[Batch] = []
 
     def resume(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint; only the number of steps may differ from what it was trained with.
+        """Continue from a checkpoint; only the number of steps may differ from the settings of its training.
 
         Raises
         ------
-        SettingsError : another setting, the start or the labels differ, or it is no checkpoint.
+        SettingsError : another setting, the start or the labels differ, or the file is no checkpoint.
         """
         try:
             state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -112,7 +112,7 @@ class Training:
         self.step, self.seconds = state["step"], state["seconds"]
 
     def save(self, checkpoint: Path) -> None:
-        """Write a checkpoint, in the first process; a crash while writing leaves the one before."""
+        """Write a checkpoint, in the first process; a crash during the write leaves the previous one."""
         if not self._ranks.first:
             return
         state = {
@@ -145,8 +145,8 @@ class Training:
 
     def run(self, *, checkpoint: Path, checkpoint_every: int, report: Report) -> None:
         """Train to the end, validating and saving on the way and at the end."""
-        # What a bundle brings may be the best already; and a checkpoint made between two evaluations
-        # is not validated when its steps are cut down to where it is.
+        # The start weights of a bundle may be the best already; and a checkpoint between two evaluations
+        # has no evaluation yet when the settings end its training there.
         unknown = self.step >= self.settings.steps or (self.step == 0 and bool(self.origin["start"]))
         if unknown and not self._validated:
             self._validate()
@@ -172,7 +172,7 @@ class Training:
         batch = stack([self._source.training(self.step, index) for index in self._own], self._ranks.device)
         own = self._sums(self._parallel, batch)
         everyone = self._ranks.total(own.packed())
-        # Gradients are averaged over the processes, and these losses are to be added.
+        # The library averages gradients over the processes, but these losses must be added.
         loss = self._ranks.size * joint_loss(own, Sums.unpacked(everyone), self.settings.loss)
         self._optimizer.zero_grad()
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -197,7 +197,7 @@ class Training:
         settings, ranks = self.settings, self._ranks
         if not self._held_out:
             mine = range(ranks.rank, settings.validation_patches, ranks.size)
-            # One patch a batch: the sums, unlike a batch's, are then the same for any number of processes.
+            # Batches of one patch give sums that do not depend on the number of processes.
             self._held_out = [stack([self._source.held_out(index)], ranks.device) for index in mine]
         packed = torch.zeros(len(Sums._fields), dtype=torch.float64, device=ranks.device)
         for batch in self._held_out:
@@ -219,7 +219,7 @@ class Training:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        # The first averages would otherwise remember a random start.
+        # Otherwise the first averages would contain the random start weights.
         decay = min(self.settings.average, self.step / (self.step + 10))
         for mean, weight in zip(self._average.parameters(), self._network.parameters(), strict=True):
             mean.lerp_(weight, 1 - decay)

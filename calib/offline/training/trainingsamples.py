@@ -15,7 +15,7 @@ READ_LENGTH = 60
 
 
 IGNORED = -1
-"""Class of a pixel of which nothing is known; it has no part in the loss."""
+"""Class of a pixel whose true class is not known; the loss leaves it out."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Sample:
     A base's centre is marked where its own channel shows it, so channel shifts need no resampling.
     """
     superresolved: NDArray[np.float32] | None
-    """(4, 2H, 2W) the same light without noise and background, half the spot width; None where nobody knows."""
+    """(4, 2H, 2W) the same light without noise and background and with half the spot width; None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def stack(samples: Sequence[Sample], device: torch.device) -> Batch:
 
 @dataclass(frozen=True)
 class Patch:
-    """One cycle of a simulated patch, normalised about as well as the run time does."""
+    """One cycle of a simulated patch, with errors of normalisation like those at run time."""
 
     tile: SimulatedTile
     cycle: int
@@ -73,7 +73,7 @@ class Patch:
     """(4,)."""
 
     def sample(self) -> Sample:
-        """What is seen of it, and what is true."""
+        """Images of the patch, and their truth."""
         return Sample(
             images=self.normalised,
             classes=_classes(self.tile, self.cycle),
@@ -91,7 +91,7 @@ def simulated_patch(*, rng: np.random.Generator, size: int) -> Patch:
     peak_photons = conditions.photons * np.array(conditions.channel_yield) / (2 * np.pi * sigma**2)
     decay = (1 - conditions.decay) ** (cycle - 1)
     unit = peak_photons * conditions.counts_per_e * decay
-    # At run time both are estimated from the images, so the network sees them off by as much.
+    # At run time, unit and offset are estimated from the images; the network learns to accept such errors.
     unit = unit * rng.lognormal(0, 0.2) * rng.lognormal(0, 0.12, 4)
     offset = np.median(raw, axis=(1, 2)) - unit * rng.uniform(-0.05, 0.15)
     gain = 1 / unit
@@ -105,7 +105,7 @@ def simulated_sample(*, seed: list[int], size: int) -> Sample:
 
 
 def _classes(tile: SimulatedTile, cycle: int) -> NDArray[np.int64]:
-    """Class image; where two clusters share a pixel the brighter one has it."""
+    """Class image; a pixel of two clusters has the class of the brighter one."""
     classes = np.zeros(tile.shape, np.int64)
     order = np.argsort(tile.brightness, kind="stable")
     base = tile.reads[order, cycle - 1]

@@ -1,1 +1,1 @@
-"""What travels over ZeroMQ; ``docs/protocol.md`` is the specification."""
+"""What travels over ZeroMQ; ``docs/reference/protocol.md`` is the specification."""

@@ -215,7 +215,7 @@ class StatusQuery(Message):
 
 
 class StatusAnswer(Message):
-    """The payload is the status as JSON (``docs/status.schema.json``)."""
+    """The payload is the status as JSON (``docs/reference/status.schema.json``)."""
 
     topic = "status_answer"
 

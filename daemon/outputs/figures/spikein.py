@@ -1,9 +1,8 @@
-"""Error rates from a control: reads of a known sequence that was put on the flow cell with the samples."""
+"""Error rates from a spike-in: known DNA that was put on the flow cell together with the samples.
 
-import gzip
-import re
-import zlib
-from collections import Counter
+A read is *placed* where it fits a sequence of the spike-in best, if it fits well enough.
+"""
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -18,47 +17,40 @@ from seqd_client.errors import SeqdError
 from seqd_client.runinfo import Read, TileId
 
 from calib.calling.scores import NO_CALL
-from daemon.outputs.figures.cyclefigures import RunMetrics
+from calib.fasta import UNKNOWN, FastaError, read_fasta, reverse_complement
+from daemon.outputs.figures.runmetrics import RunMetrics
 
 LENGTHS = (25, 50, 100, 150, 200, 300)
-"""Cycles of a read that it is placed by: the most of these that are committed, and that a sequence of the control has;
-the same cycles give the same.
+"""Number of a read's first cycles that decide where it is placed.
 
-A read that ends before the second of them is placed by all of its cycles then.
+It is the highest of these that is committed and not longer than the longest sequence. A read that is shorter than the
+second of them is placed again with all its cycles when they are committed.
 """
 
-MOST_CLUSTERS = 50_000
-"""Of a tile and read that are tried, evenly spaced among those that pass the filter."""
+MAX_CLUSTERS = 50_000
+"""Clusters of a tile and read that are tried; they are spread evenly over those that pass the filter."""
 
-MOST_WRONG = 0.3
-"""Share of the bases that it is placed by that may be wrong in a read of the control.
+MAX_WRONG = 0.3
+"""Largest share of wrong bases, among those that a read is placed by, with which it counts as the spike-in's.
 
-Reads of mixed clusters are the control's too, and their errors are errors.
+It is high, so that reads of mixed clusters are included: their errors are errors of the run.
 """
 
-CHANCE = 1e-5
-"""Of a read of anything else to be taken for the control's; by few bases fewer may be wrong for that."""
+MAX_FALSE_RATE = 1e-5
+"""Largest probability that a read of other DNA is placed; it allows short reads fewer errors than :data:`MAX_WRONG`."""
 
 SHORT_READ = 50
-"""Bases up to which a read needs shorter seeds to be found with errors in it."""
-
-GZIP = b"\x1f\x8b"
-
-IUPAC = set("ACGTUNRYSWKMBDHV")
-"""Letters of nucleotides; those other than A, C, G and T are unknown."""
-
-UNKNOWN = 4
-"""Code of a base that is not A, C, G or T."""
+"""Up to this many bases, a read with errors is only found with shorter seeds."""
 
 
-class ControlError(SeqdError):
-    """The FASTA file of a control cannot be read, or no read can be placed on it."""
+class SpikeInError(SeqdError):
+    """The FASTA file of a spike-in cannot be read, or no read can be placed on it."""
 
     exit_code: ClassVar[int] = 3
 
 
-class ControlReference:
-    """The sequences of a control, both strands of each.
+class SpikeInReference:
+    """The sequences of a spike-in, both strands of each.
 
     Parameters
     ----------
@@ -66,50 +58,34 @@ class ControlReference:
 
     Raises
     ------
-    ControlError : it cannot be read, is not FASTA, names a sequence twice, or has none that a read can be placed on.
+    SpikeInError : it cannot be read, is not FASTA, names a sequence twice, or all its sequences are too short.
     """
 
     def __init__(self, path: Path) -> None:
-        # minimap2 says nothing of a file that it cannot open, nor of one whose end is missing.
         try:
-            data = path.read_bytes()
-            text = (gzip.decompress(data) if data.startswith(GZIP) else data).decode("ascii")
-        except UnicodeDecodeError as error:
-            raise ControlError(f"control {path}: not FASTA: byte {error.start} is not ASCII") from error
-        except (OSError, EOFError, zlib.error) as error:
-            raise ControlError(f"control {path}: {getattr(error, 'strerror', None) or error}") from error
-        for record in re.split(r"^>", text, flags=re.MULTILINE)[1:]:
-            header, _, letters = record.partition("\n")
-            if not letters.strip() or set(letters.upper()) - IUPAC - set(" \r\n"):
-                raise ControlError(
-                    f"control {path}: sequence {header.strip()!r} is empty or has letters that are no nucleotides"
-                )
-        # Every k-mer is a seed (w=1) and one is enough, or an error amid a short read would hide it, and be missed.
+            sequences = read_fasta(path, kind="control")
+        except FastaError as error:
+            raise SpikeInError(str(error)) from error
+        # Every k-mer is a seed (w=1) and a single seed is enough: otherwise a short read with an error in the middle
+        # would not be found, and the error rate would be too low.
         self._short, self._long = (
             mappy.Aligner(
                 str(path), k=k, w=1, min_cnt=1, min_chain_score=k, min_dp_score=k, scoring=(2, 4, 12, 2), n_threads=1
             )
             for k in (9, 11)
         )
-        names: list[str] = self._short.seq_names if self._short and self._short.n_seq else []
-        if not names or not text.lstrip().startswith(">"):
-            raise ControlError(f"control {path}: not FASTA, or empty; a sequence starts with a line '>name'")
-        name, times = Counter(names).most_common(1)[0]
-        if times > 1:
-            raise ControlError(f"control {path}: sequence {name!r} is there {times} times")
         strands: list[NDArray[np.uint8]] = []
         self._starts: dict[str, tuple[int, int]] = {}
         at = 0
-        for name in names:
-            forward = _codes(self._short.seq(name))
-            backward = np.where(forward == UNKNOWN, UNKNOWN, 3 - forward)[::-1].astype(np.uint8)
-            self._starts[name] = at, at + len(forward)
-            strands += [forward, backward]
-            at += 2 * len(forward)
+        for sequence in sequences:
+            length = len(sequence.bases)
+            self._starts[sequence.name] = at, at + length
+            strands += [sequence.bases, reverse_complement(sequence.bases)]
+            at += 2 * length
         self.longest = max(map(len, strands))
         """Bases of the longest sequence."""
         if self.longest < LENGTHS[0]:
-            raise ControlError(
+            raise SpikeInError(
                 f"control {path}: no sequence has {LENGTHS[0]} bases, the fewest that a read is placed by"
             )
         self.bases = np.concatenate(strands)
@@ -117,13 +93,13 @@ class ControlReference:
         self._stops = np.cumsum([len(strand) for strand in strands])
 
     def place(self, reads: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Which reads are of the control, and the index of each one's first base in :attr:`bases`.
+        """Indices of the reads that can be placed, and the index in :attr:`bases` of the first base of each.
 
-        Gaps are not allowed, nor reads that reach beyond a sequence's end.
+        A read is not placed with gaps, nor beyond a sequence's end.
 
         Parameters
         ----------
-        reads : (n, length) 0-3, or :data:`UNKNOWN`, which counts as wrong.
+        reads : (n, length) bases 0-3, or :data:`UNKNOWN`, which counts as wrong.
         """
         length = reads.shape[1]
         aligner, buffer = self._short if length <= SHORT_READ else self._long, mappy.ThreadBuffer()
@@ -144,57 +120,57 @@ class ControlReference:
         wrong = np.count_nonzero(self.bases[places[:, None] + np.arange(length)] != reads[numbers], axis=1)
         best = np.lexsort((places, wrong, numbers))
         best = best[np.diff(numbers[best], prepend=-1) > 0]
-        best = best[wrong[best] <= most_wrong(length, places=len(self.bases))]
+        best = best[wrong[best] <= allowed_errors(length, places=len(self.bases))]
         return numbers[best], places[best]
 
     def stops(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Index after the last base of the strand that each place is on."""
+        """For each index in :attr:`bases`, the index where its strand ends."""
         return np.asarray(self._stops[np.searchsorted(self._stops, places, side="right")], np.intp)
 
 
 @dataclass
-class _Placed:
-    """The reads of a tile that are of the control."""
+class _PlacedReads:
+    """The reads of a tile that come from the spike-in; arrays are (n,)."""
 
     length: int
-    """Cycles that they were placed by."""
+    """Number of cycles that placed them."""
     clusters: NDArray[np.intp]
     places: NDArray[np.intp]
     stops: NDArray[np.intp]
     wrong: NDArray[np.int64]
-    """Errors of each up to the last cycle compared."""
+    """Errors of each read in the cycles that were compared."""
     compared: int = 0
-    """Cycles of the read."""
+    """Number of cycles that were compared."""
 
 
-class ControlErrors:
-    """Errors in the reads of a control, kept as far as they are known; the same for the same committed cycles.
+class SpikeInErrors:
+    """Errors in the reads of a spike-in, as far as they are known; the same committed cycles give the same errors.
 
-    Bases are compared with the control's one by one from the read's first, without gaps; no-calls are not compared.
-    Reads of the template are, those of the index are not.
+    The bases of template reads are compared one by one from the first, without gaps. No-calls and index reads are not
+    compared.
     """
 
     def __init__(
-        self, metrics: RunMetrics, control: ControlReference, worked: Callable[[], None] = lambda: None
+        self, metrics: RunMetrics, reference: SpikeInReference, heartbeat: Callable[[], None] = lambda: None
     ) -> None:
-        self._metrics, self._control = metrics, control
+        self._metrics, self._reference = metrics, reference
         tiles, cycles = len(metrics.info.tiles), metrics.info.cycles
         self.sampled = np.zeros((tiles, len(metrics.info.reads)), np.int64)
-        """(tiles, reads) clusters that were tried; 0 until :data:`LENGTHS`' first is committed."""
+        """(tiles, reads) clusters that were tried; 0 until the first of :data:`LENGTHS` cycles are committed."""
         self.aligned = np.zeros_like(self.sampled)
-        """(tiles, reads) of them that are of the control."""
+        """(tiles, reads) clusters that were placed."""
         self.compared = np.zeros((tiles, cycles), np.int64)
-        """(tiles, cycles) bases of the control's reads."""
+        """(tiles, cycles) bases of placed reads that were compared."""
         self.wrong = np.zeros_like(self.compared)
-        """(tiles, cycles) of them that are not the control's."""
+        """(tiles, cycles) bases that differ from the spike-in's."""
         self.reads_by_errors = np.zeros((tiles, cycles, 5), np.uint32)
-        """(tiles, cycles, 5) reads with none, one, two, three, four errors from their first cycle to this one."""
-        self._placed: dict[tuple[TileId, Read], _Placed] = {}
-        self.update(worked)
+        """(tiles, cycles, 5) reads with 0, 1, 2, 3 and 4 errors from their first cycle to this one."""
+        self._placed: dict[tuple[TileId, Read], _PlacedReads] = {}
+        self.update(heartbeat)
 
     @property
     def percent_aligned(self) -> NDArray[np.float64]:
-        """(tiles, reads) of the clusters that pass the filter, as far as they were tried; NaN where none was."""
+        """(tiles, reads) share of the tried clusters that were placed; NaN where none was tried."""
         return _percent(self.aligned, self.sampled)
 
     @property
@@ -202,12 +178,12 @@ class ControlErrors:
         """(tiles, cycles) error rates; NaN where nothing was compared."""
         return _percent(self.wrong, self.compared)
 
-    def update(self, worked: Callable[[], None] = lambda: None) -> None:
-        """Take in what the metrics were updated with.
+    def update(self, heartbeat: Callable[[], None] = lambda: None) -> None:
+        """Add the cycles that the metrics were last updated with.
 
         Parameters
         ----------
-        worked : called now and then, so that who waits sees progress.
+        heartbeat : called from time to time, to show that the work continues.
         """
         info = self._metrics.info
         for number, read in enumerate(info.reads):
@@ -216,12 +192,12 @@ class ControlErrors:
                 known = min(int(self._metrics.counted[index]) - cycles.start + 1, read.cycles)
                 if not read.index and known >= LENGTHS[0]:
                     self._compare(index, tile, number, read, known)
-                    worked()
+                    heartbeat()
 
     def _compare(self, index: int, tile: TileId, number: int, read: Read, known: int) -> None:
         first = self._metrics.info.cycles_of(read).start
         lengths = (*LENGTHS, read.cycles) if read.cycles < LENGTHS[1] else LENGTHS
-        length = max(one for one in lengths if one <= min(known, self._control.longest))
+        length = max(one for one in lengths if one <= min(known, self._reference.longest))
         placed = self._placed.get((tile, read))
         if placed is None or placed.length != length:
             placed = self._place(index, tile, number, first, length)
@@ -230,48 +206,45 @@ class ControlErrors:
             bases = _bases(self._metrics.run.calls(tile, cycle)[placed.clusters])
             at = placed.places + (cycle - first)
             inside = at < placed.stops
-            expected = self._control.bases[np.where(inside, at, 0)]
+            expected = self._reference.bases[np.where(inside, at, 0)]
             compared = inside & (expected != UNKNOWN) & (bases != UNKNOWN)
             wrong = compared & (bases != expected)
             placed.wrong += wrong
             self.compared[index, cycle - 1] = np.count_nonzero(compared)
             self.wrong[index, cycle - 1] = np.count_nonzero(wrong)
             self.reads_by_errors[index, cycle - 1] = np.bincount(placed.wrong, minlength=5)[:5]
-            # Cycle by cycle: one that cannot be read is gone on from.
+            # Counted cycle by cycle: if one cannot be read, the next update continues there.
             placed.compared = cycle - first + 1
 
-    def _place(self, index: int, tile: TileId, number: int, first: int, length: int) -> _Placed:
+    def _place(self, index: int, tile: TileId, number: int, first: int, length: int) -> _PlacedReads:
         run = self._metrics.run
         passing = np.flatnonzero(run.passing(tile))
-        tried = passing[
-            np.arange(min(len(passing), MOST_CLUSTERS)) * len(passing) // max(1, min(len(passing), MOST_CLUSTERS))
-        ]
+        count = min(len(passing), MAX_CLUSTERS)
+        tried = passing[np.arange(count) * len(passing) // max(1, count)]
         calls = np.stack([run.calls(tile, cycle)[tried] for cycle in range(first, first + length)], axis=1)
-        of, places = self._control.place(_bases(calls))
-        self.sampled[index, number], self.aligned[index, number] = len(tried), len(of)
-        return _Placed(length, tried[of], places, self._control.stops(places), np.zeros(len(of), np.int64))
+        found, places = self._reference.place(_bases(calls))
+        self.sampled[index, number], self.aligned[index, number] = len(tried), len(found)
+        return _PlacedReads(length, tried[found], places, self._reference.stops(places), np.zeros(len(found), np.int64))
 
 
 @cache
-def most_wrong(length: int, *, places: int) -> int:
-    """Errors up to which a read is of the control: as :data:`MOST_WRONG` and :data:`CHANCE` allow.
+def allowed_errors(length: int, *, places: int) -> int:
+    """Most errors with which a read is placed, from :data:`MAX_WRONG` and :data:`MAX_FALSE_RATE`.
 
-    Of bases that have nothing to do with each other, three of four differ; so errors at one place are binomial.
+    Unrelated bases differ in three of four cases, so the number of errors at one place is binomial.
+
+    Parameters
+    ----------
+    length : bases that the read is placed by.
+    places : indices at which it could be placed.
     """
-    chance, most = 0.0, 0
-    for wrong in range(int(MOST_WRONG * length) + 1):
+    chance, allowed = 0.0, 0
+    for wrong in range(int(MAX_WRONG * length) + 1):
         chance += places * comb(length, wrong) * 0.75**wrong * 0.25 ** (length - wrong)
-        if chance > CHANCE:
+        if chance > MAX_FALSE_RATE:
             break
-        most = wrong
-    return most
-
-
-def _codes(letters: str) -> NDArray[np.uint8]:
-    codes = np.full(256, UNKNOWN, np.uint8)
-    for base, letter in enumerate(b"ACGT"):
-        codes[[letter, letter + 32]] = base
-    return codes[np.frombuffer(letters.encode(), np.uint8)]
+        allowed = wrong
+    return allowed
 
 
 def _bases(calls: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""The run folder that Illumina's instruments write, and their readers expect.
+"""The run folder that Illumina's instruments write and other programs read.
 
 ::
 

@@ -1,6 +1,6 @@
-"""The sink of base calls: a file a tile and cycle, with positions before and the filter after.
+"""The sink of base calls: a file for each tile and cycle, besides the tile's positions and filter.
 
-Layouts as Illumina's bcl2fastq guide gives them, all little-endian::
+Layouts follow Illumina's bcl2fastq guide; all numbers are little-endian::
 
     .bcl       u32 n, then n bytes (Q << 2) | base, A C G T = 0-3; 0 is a no-call
     .filter    u32 0, u32 3, u32 n, then n bytes of 0 or 1
@@ -12,11 +12,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from seqd_client.runinfo import TileId
 
-from daemon.outputs.illumina.folderlayout import bcl_path, filter_path, locs_path
 from daemon.outputs.sink import Encoding, SinkFile
 from daemon.record.committed import CommittedRun
 
@@ -25,41 +22,51 @@ ENDINGS = {Encoding.PLAIN: "bcl", Encoding.GZIP: "bcl.gz"}
 FILTER_VERSION = 3
 
 
-class BaseCalls:
-    """The sink; a lane holds files of one encoding only, readers take no mixture."""
-
-    name = "BCL"
-
-    def __init__(self, encoding: Encoding) -> None:
-        self._encoding = encoding
-
-    def due(self, run: CommittedRun, root: Path, tile: TileId, cycle: int) -> Iterator[SinkFile]:
-        """Positions with the first cycle, the filter when it is known, and the calls of every cycle.
-
-        The calls come last: readers that follow a run start on them.
-        """
-        if cycle == 1:
-            yield SinkFile(locs_path(root, tile), partial(_locs, run, tile), tile=tile, cycle=cycle)
-        if cycle == run.filter_cycles:
-            yield SinkFile(filter_path(root, tile), partial(_filter, run, tile), tile=tile, cycle=cycle)
-        path = bcl_path(root, tile, cycle, ENDINGS[self._encoding])
-        yield SinkFile(path, partial(_bcl, run, tile, cycle), self._encoding, tile, cycle)
+def intensities(root: Path) -> Path:
+    """Folder of positions."""
+    return root / "Data" / "Intensities"
 
 
-def _locs(run: CommittedRun, tile: TileId) -> Iterator[bytes]:
-    yield run.files.locs_of(tile).read_bytes()
+def lane_folder(root: Path, lane: int) -> Path:
+    """Folder of a lane's base calls."""
+    return intensities(root) / "BaseCalls" / f"L{lane:03d}"
 
 
-def _filter(run: CommittedRun, tile: TileId) -> Iterator[bytes]:
-    yield encode_filter(run.passing(tile))
+def cycle_folder(root: Path, lane: int, cycle: int) -> Path:
+    """Folder of a lane's base calls in a 1-based cycle."""
+    return lane_folder(root, lane) / f"C{cycle}.1"
 
 
-def encode_filter(passing: NDArray[np.bool_]) -> bytes:
-    """(n,) which clusters pass, as the bytes of a ``.filter`` file."""
-    return struct.pack("<III", 0, FILTER_VERSION, len(passing)) + passing.tobytes()
+def filter_path(root: Path, tile: TileId) -> Path:
+    """File that says which clusters of a tile pass the filter."""
+    return lane_folder(root, tile.lane) / f"s_{tile}.filter"
 
 
-def _bcl(run: CommittedRun, tile: TileId, cycle: int) -> Iterator[bytes]:
+def basecalls_due(run: CommittedRun, root: Path, tile: TileId, cycle: int, *, encoding: Encoding) -> Iterator[SinkFile]:
+    """Positions with the first cycle, the filter when it is known, and the calls of every cycle.
+
+    The calls come last, because programs that follow a run start when they find them.
+
+    Parameters
+    ----------
+    encoding : of the calls. A run folder has one encoding only: readers do not accept a mixture.
+    """
+    if cycle == 1:
+        path = intensities(root) / f"L{tile.lane:03d}" / f"s_{tile}.locs"
+        yield SinkFile(path, lambda: (run.files.locs_of(tile).read_bytes(),), tile=tile, cycle=cycle)
+    if cycle == run.filter_cycles:
+        yield SinkFile(filter_path(root, tile), partial(filter_content, run, tile), tile=tile, cycle=cycle)
+    path = cycle_folder(root, tile.lane, cycle) / f"s_{tile}.{ENDINGS[encoding]}"
+    yield SinkFile(path, partial(_bcl, run, tile, cycle), encoding, tile, cycle)
+
+
+def filter_content(run: CommittedRun, tile: TileId, offset: int = 0) -> tuple[bytes]:
+    """Content of a tile's ``.filter`` file; this many clusters that do not pass come before the tile's clusters."""
+    passing = run.passing(tile)
+    head = struct.pack("<III", 0, FILTER_VERSION, offset + len(passing))
+    return (head + bytes(offset) + passing.tobytes(),)
+
+
+def _bcl(run: CommittedRun, tile: TileId, cycle: int) -> tuple[bytes, bytes]:
     calls = run.calls(tile, cycle)
-    yield struct.pack("<I", len(calls))
-    yield calls.tobytes()
+    return struct.pack("<I", len(calls)), calls.tobytes()

@@ -1,18 +1,20 @@
-"""CBCL, the base calls of newer instruments: a file a lane, surface and cycle, of clusters that pass the filter.
+"""CBCL, the base calls of newer instruments: a file for each lane, surface and cycle.
 
-Layout (Illumina's bcl2fastq2 guide; read back with Picard), little-endian::
+A file holds the clusters that pass the filter. Layout (Illumina's bcl2fastq2 guide; checked with Picard),
+little-endian::
 
     u16 1, u32 size of the header, u8 2, u8 2           two bits of base, two of score
     u32 4, 4 × (u32 bin, u32 Phred)                     bin 0 is that of no-calls
     u32 tiles, tiles × (u32 tile, u32 clusters, u32 size, u32 compressed size)
     u8 1                                                clusters that do not pass are left out
-    zero bytes                                          up to the size that the header of the most tiles has
-    tiles × gzip member                                 a nibble a cluster, bin << 2 | base; the low one comes first
+    zero bytes                                          fill the header up to the size of the run's longest header
+    tiles × gzip member                                 a nibble for each cluster, bin << 2 | base; low nibble first
 
-Readers take the header of one file to be as long as that of any other, whatever tiles a surface has.
+The filling is needed because readers assume that all headers have the same size, even if surfaces have different
+numbers of tiles.
 
-All tiles share one ``s.locs``, and a tile's filter says which of its positions are the tile's: here the positions of
-all tiles follow one another, and a filter has 0 for those of the tiles before.
+All tiles share one file of positions, ``s.locs``, and the filter of a tile selects its own. Here the positions of all
+tiles follow one another, so a filter begins with a 0 for each position of the tiles before.
 """
 
 import struct
@@ -28,34 +30,33 @@ from seqd_client.runinfo import TileId
 from calib.calling.scores import NO_CALL
 from calib.runfolder.tilenumbers import layout_of
 from daemon.errors import ExportError
-from daemon.outputs.illumina.basecalls import encode_filter
-from daemon.outputs.illumina.folderlayout import cycle_folder, filter_path, shared_locs_path
+from daemon.outputs.illumina.basecalls import cycle_folder, filter_content, filter_path, intensities
 from daemon.outputs.sink import SinkFile
 from daemon.record.committed import CommittedRun
 from daemon.record.tilefile import encode_locs
 
 BINS = 3
-"""Of called bases; a fourth one is that of no-calls."""
+"""Bins of the scores of called bases; no-calls have a bin of their own."""
 
 EDGES = (15, 30)
-"""Scores that begin the second and third bin, where a file has more than three scores."""
+"""Lowest scores of the second and third bin, in files with more than three scores."""
 
 RECORD = struct.Struct("<4I")
-"""What the header says of a tile."""
+"""Entry of a tile in the header."""
 
-MOST_FILTERS = 2**33
-"""Bytes of all filters; beyond it the flow cell is too large for positions that differ from tile to tile."""
+MAX_FILTERS = 2**33
+"""Most bytes that all filters of a run may take together; they grow with the square of the number of tiles."""
 
 
 def cbcl_files(run: CommittedRun, root: Path) -> Iterator[SinkFile]:
     """Positions, filters and base calls of the cycles that every tile has committed.
 
-    Scores are kept where a file has no more than three; else they are binned, and a bin's score is that of the mean
-    error probability of its calls.
+    A file with at most three different scores keeps them. Otherwise scores are binned, and the score of a bin
+    corresponds to the mean error probability of its calls.
 
     Raises
     ------
-    ExportError : the filter of a tile is not known, or positions take too much room.
+    ExportError : the filter of a tile is not known, or the filters are too large.
     """
     info, cycles = run.info, min(run.committed.values())
     if not all(run.filtered(tile) for tile in info.tiles):
@@ -63,27 +64,27 @@ def cbcl_files(run: CommittedRun, root: Path) -> Iterator[SinkFile]:
             f"run {info.run}: CBCL needs {run.filter_cycles} cycles of every tile, {cycles} are committed"
         )
     positions, offsets = _shared_positions(run)
-    if sum(offsets.values()) > MOST_FILTERS:
+    if (size := sum(offsets.values())) > MAX_FILTERS:
         raise ExportError(
-            f"run {info.run}: CBCL has one file of positions, with which the filters of {len(info.tiles)} tiles would "
-            f"take {sum(offsets.values())} bytes, at most {MOST_FILTERS} are allowed; export BCL"
+            f"run {info.run}: the filters of {len(info.tiles)} tiles would take {size} bytes as CBCL, "
+            f"at most {MAX_FILTERS} are allowed; export BCL instead"
         )
-    yield SinkFile(shared_locs_path(root), lambda: (encode_locs(positions),))
+    yield SinkFile(intensities(root) / "s.locs", lambda: (encode_locs(positions),))
     for tile in info.tiles:
-        yield SinkFile(filter_path(root, tile), partial(_filter, run, tile, offsets[tile]))
+        yield SinkFile(filter_path(root, tile), partial(filter_content, run, tile, offsets[tile]))
     layout = layout_of(info.tiles)
     surfaces: dict[tuple[int, int], list[TileId]] = {}
     for tile in info.tiles:
         surfaces.setdefault((tile.lane, layout.place(tile.tile).surface), []).append(tile)
-    most = max(map(len, surfaces.values()))
+    max_tiles = max(map(len, surfaces.values()))
     for cycle in range(1, cycles + 1):
         for (lane, surface), tiles in surfaces.items():
             path = cycle_folder(root, lane, cycle) / f"L{lane:03d}_{surface}.cbcl"
-            yield SinkFile(path, partial(_cbcl, run, tiles, cycle, most))
+            yield SinkFile(path, partial(_cbcl, run, tiles, cycle, max_tiles))
 
 
 def _shared_positions(run: CommittedRun) -> tuple[NDArray[np.float32], dict[TileId, int]]:
-    """Positions of all tiles one after the other, and where each tile's begin; equal ones are there once."""
+    """Positions of all tiles one after the other, and each tile's offset; tiles with equal positions share them."""
     parts: dict[bytes, int] = {}
     positions: list[NDArray[np.float32]] = []
     offsets, end = {}, 0
@@ -97,16 +98,7 @@ def _shared_positions(run: CommittedRun) -> tuple[NDArray[np.float32], dict[Tile
     return np.concatenate(positions), offsets
 
 
-def _filter(run: CommittedRun, tile: TileId, offset: int) -> Iterator[bytes]:
-    yield encode_filter(np.concatenate([np.zeros(offset, np.bool_), run.passing(tile)]))
-
-
-def _cbcl(run: CommittedRun, tiles: Sequence[TileId], cycle: int, most: int) -> Iterator[bytes]:
-    """
-    Parameters
-    ----------
-    most : tiles that the header has room for.
-    """
+def _cbcl(run: CommittedRun, tiles: Sequence[TileId], cycle: int, max_tiles: int) -> Iterator[bytes]:
     calls = [run.calls(tile, cycle)[run.passing(tile)] for tile in tiles]
     scores, bin_of = _bins(np.bincount(np.concatenate(calls) >> 2, minlength=64))
     blocks = [_nibbles(of_tile, bin_of) for of_tile in calls]
@@ -117,13 +109,13 @@ def _cbcl(run: CommittedRun, tiles: Sequence[TileId], cycle: int, most: int) -> 
         for tile, of_tile, block, member in zip(tiles, calls, blocks, members, strict=True)
     )
     body = struct.pack("<BBI", 2, 2, BINS + 1) + table + struct.pack("<I", len(tiles)) + records + b"\1"
-    body += bytes(RECORD.size * (most - len(tiles)))
+    body += bytes(RECORD.size * (max_tiles - len(tiles)))
     yield struct.pack("<HI", 1, 6 + len(body)) + body
     yield from members
 
 
 def _bins(counts: NDArray[np.int64]) -> tuple[list[int], NDArray[np.uint8]]:
-    """Score of each bin from 1 on, and (64,) the bin of each score.
+    """Scores of the bins 1, 2 and 3, and (64,) the bin of each score.
 
     Parameters
     ----------

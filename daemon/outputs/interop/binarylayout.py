@@ -1,7 +1,8 @@
-"""How InterOp files lie on the disk; the versions that every reader knows.
+"""Binary layouts of InterOp files, in versions that every reader knows.
 
-A file is a byte of its version, a byte of its records' size, in one kind more of a header, and the records;
-little-endian. Source: the file formats of Illumina's InterOp library, https://illumina.github.io/interop/binary_formats.html
+A file consists of its version (a byte), the size of its records (a byte), in one version a longer header, and the
+records, all little-endian. Source: the file formats of Illumina's InterOp library,
+https://illumina.github.io/interop/binary_formats.html
 """
 
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Records = NDArray[np.void]
-"""Structured, of one layout."""
+"""Structured array whose fields are those of a layout."""
 
 HIGHEST_SCORE = 50
-"""Of a quality histogram; its first column is score 1."""
+"""Score of the last column of a quality histogram; the first column is score 1."""
 
 _TILE: list[Any] = [("lane", "<u2"), ("tile", "<u2")]
 _CYCLE: list[Any] = [*_TILE, ("cycle", "<u2")]
@@ -27,28 +28,27 @@ class Layout:
     name: str
     version: int
     record: np.dtype[np.void]
-    more: bytes = b""
-    """Of the header."""
+    header_end: bytes = b""
+    """Bytes between the size of the records and the records."""
 
-    def encode(self, records: Records) -> bytes:
-        """A file's content."""
-        return (
-            bytes((self.version, self.record.itemsize)) + self.more + records.astype(self.record, copy=False).tobytes()
-        )
+    def encode(self, records: Records) -> tuple[bytes, bytes]:
+        """Content of a file, in pieces."""
+        header = bytes((self.version, self.record.itemsize)) + self.header_end
+        return header, records.astype(self.record, copy=False).tobytes()
 
 
 QUALITY = Layout("QMetricsOut.bin", 4, np.dtype([*_CYCLE, ("counts", "<u4", HIGHEST_SCORE)]))
 """Calls that pass the filter, by score."""
 
-FEW_SCORES = Layout("QMetricsOut.bin", 5, QUALITY.record, more=b"\0")
-"""The same where few scores occur; the header goes on to say that they are no bins.
+FEW_SCORES = Layout("QMetricsOut.bin", 5, QUALITY.record, header_end=b"\0")
+"""Version 5 of the same, for runs with few different scores. Its header says that the scores are not bins.
 
-Version 4 cannot say it, and Illumina's library takes so few for bins of its own instruments: of binned calls it would
-count those alone whose scores happen to be the same. savR parses both, and has an accessor for version 4 alone.
+Version 4 cannot say this: where there are few scores, Illumina's library assumes the bins of its own instruments, and
+counts only the calls whose scores are among these. savR parses both versions, but shows the quality of version 4 only.
 """
 
-MOST_GUESSED = 7
-"""Scores up to which the library guesses."""
+MAX_BINS = 7
+"""Up to this many scores, the library assumes bins."""
 
 TILE = Layout("TileMetricsOut.bin", 2, np.dtype([*_TILE, ("code", "<u2"), ("value", "<f4")]))
 """Figures of a tile, by :data:`daemon.outputs.interop.records.CODES`."""
@@ -58,7 +58,8 @@ EXTRACTION = Layout(
     2,
     np.dtype([*_CYCLE, ("focus", "<f4", 4), ("intensity", "<u2", 4), ("time", "<u8")]),
 )
-"""Full width at half maximum, pixels, and 90th percentile of the intensity by channel; a .NET ``DateTime`` in UTC."""
+"""Full width at half maximum of the spots, pixels, and 90th percentile of the intensity, by channel; time as a .NET
+``DateTime`` in UTC."""
 
 INTENSITY = Layout(
     "CorrectedIntMetricsOut.bin",
@@ -74,13 +75,14 @@ INTENSITY = Layout(
         ]
     ),
 )
-"""Mean intensities over all channels, by channel, by channel where it was called; no-calls and calls of A, C, G, T."""
+"""Mean intensity over all channels, of each channel, and of each channel in its own calls; number of no-calls and of
+calls of A, C, G, T."""
 
 ERROR = Layout("ErrorMetricsOut.bin", 3, np.dtype([*_CYCLE, ("percent", "<f4"), ("reads", "<u4", 5)]))
-"""Errors of a control, and its reads that have none, one, two, three, four up to the cycle."""
+"""Error rate of the spike-in, and its reads with 0, 1, 2, 3 and 4 errors up to the cycle."""
 
 
 def quality_layout(records: Records) -> Layout:
-    """Which of the two a run's quality is read right from."""
+    """The version from which Illumina's library reads a run's quality correctly."""
     scores = np.count_nonzero(records["counts"].any(axis=0))
-    return QUALITY if scores > MOST_GUESSED else FEW_SCORES
+    return QUALITY if scores > MAX_BINS else FEW_SCORES

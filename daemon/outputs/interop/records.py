@@ -1,10 +1,10 @@
-"""The records of InterOp files, of what is known of a run; cycle after cycle, in each the tiles in the run's order."""
+"""The records of InterOp files, ordered by cycle, and within a cycle by the run's order of tiles."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.outputs.figures.cyclefigures import SCORES, RunMetrics
-from daemon.outputs.figures.spikein import ControlErrors
+from daemon.outputs.figures.runmetrics import SCORES, RunMetrics
+from daemon.outputs.figures.spikein import SpikeInErrors
 from daemon.outputs.figures.summary import density, phasing
 from daemon.outputs.interop.binarylayout import (
     ERROR,
@@ -16,23 +16,24 @@ from daemon.outputs.interop.binarylayout import (
     Layout,
     Records,
 )
-from daemon.outputs.reads.columns import NO_CALL_QUALITY
+from daemon.outputs.reads.recordbytes import NO_CALL_QUALITY
 
 DENSITY, DENSITY_PASSING, CLUSTERS, CLUSTERS_PASSING = 100, 101, 102, 103
 """Codes of a tile's figures: clusters per mm², and their number."""
 
 PHASING, PREPHASING, ALIGNED = 200, 201, 300
-"""Codes of the first read's figures: shares of 1, and per cent. Each further read adds 2, 2 and 1."""
+"""Codes of the first read's figures: phasing as shares of 1, aligned in percent. For each further read, add 2, 2 and 1
+to the codes."""
 
 TICKS_TO_1970 = 621_355_968_000_000_000
-"""Of 100 ns, from the year 1, where .NET's ``DateTime`` begins."""
+"""Ticks of 100 ns between the year 1, where .NET's ``DateTime`` begins, and 1970."""
 
 UTC = np.uint64(1 << 62)
-"""Kind of a ``DateTime``."""
+"""Bits that mark a ``DateTime`` as UTC."""
 
 
 def quality(metrics: RunMetrics) -> Records:
-    """Histograms of the scores; no-calls have the score that FASTQ gives them, and what is above the highest is it."""
+    """Histograms of the scores. No-calls count with the score that FASTQ gives them, and scores above 50 as 50."""
     cycles, tiles, records = _records(QUALITY, metrics, _counted(metrics))
     counts = metrics.quality[tiles, cycles]
     counts[:, NO_CALL_QUALITY] += counts[:, 0]
@@ -41,8 +42,8 @@ def quality(metrics: RunMetrics) -> Records:
     return records
 
 
-def tile(metrics: RunMetrics, errors: ControlErrors | None) -> Records:
-    """Clusters, density, phasing and share that is of the control, of tiles whose filter is known."""
+def tile(metrics: RunMetrics, errors: SpikeInErrors | None) -> Records:
+    """Clusters, density, phasing and share of the spike-in, of the tiles whose filter is known."""
     found: list[tuple[int, int, int, float]] = []
     raw, passing = density(metrics.info, metrics.clusters), density(metrics.info, metrics.passing)
     for at, one in enumerate(metrics.info.tiles):
@@ -82,8 +83,8 @@ def intensity(metrics: RunMetrics) -> Records:
     return records
 
 
-def error(metrics: RunMetrics, errors: ControlErrors) -> Records:
-    """Error rates of the cycles in which reads of the control were compared."""
+def error(metrics: RunMetrics, errors: SpikeInErrors) -> Records:
+    """Error rates of the cycles in which reads of the spike-in were compared."""
     cycles, tiles, records = _records(ERROR, metrics, errors.compared > 0)
     records["percent"] = errors.percent_wrong[tiles, cycles]
     records["reads"] = errors.reads_by_errors[tiles, cycles]
@@ -101,14 +102,14 @@ def _measured(metrics: RunMetrics) -> NDArray[np.bool_]:
 
 
 def _counts(light: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Camera counts, which have 16 bits, to whole ones."""
+    """Camera counts rounded to 16-bit integers."""
     return np.rint(light).astype(np.uint16)
 
 
 def _records(
     layout: Layout, metrics: RunMetrics, known: NDArray[np.bool_]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Records]:
-    """Index of cycle and of tile of each record, and records that name both and hold nothing else."""
+    """Cycle index and tile index of each record, and records in which only lane, tile and cycle are filled in."""
     cycles, tiles = np.nonzero(known.T)
     records = np.zeros(len(cycles), layout.record)
     records["lane"] = np.array([one.lane for one in metrics.info.tiles])[tiles]

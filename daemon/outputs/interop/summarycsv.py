@@ -1,65 +1,65 @@
 """A run's summary as Illumina's ``interop_summary --csv=1`` prints it, which MultiQC reads.
 
-Source: https://github.com/Illumina/interop, ``src/apps/summary.cpp``; columns are found by their names. Yields have
-more digits here, so that those of small runs show; what is not known is ``nan``, as there.
+Source: https://github.com/Illumina/interop, ``src/apps/summary.cpp``; readers find columns by their names. Yields have
+more digits here, so that small runs do not show 0. Unknown figures are ``nan``, as in the original.
 """
 
-from daemon.outputs.figures.summary import Figures, LaneFigures, ReadFigures, Summary
+from collections.abc import Mapping
 
-_LEVELS = "Level,Yield,Projected Yield,Aligned,Error Rate,Intensity C1,%>=Q30"
+from daemon.outputs.figures.summary import Figures, Summary
 
-_LANES = (
-    "Lane,Surface,Tiles,Density,Cluster PF,Phas/Prephas,Reads,Reads PF,%>=Q30,Yield,"
-    "Cycles Error,Aligned,Error,Intensity C1"
-)
+Field = tuple[str, float, int]
+"""Name of a field, what its value is divided by, and the digits after the point."""
+
+YIELD: Field = ("yield_bases", 1e9, 6)
+Q30: Field = ("percent_q30", 1, 2)
+ALIGNED: Field = ("percent_aligned", 1, 2)
+ERROR: Field = ("percent_error", 1, 2)
+INTENSITY: Field = ("first_cycle_intensity", 1, 0)
+
+LEVEL_COLUMNS: dict[str, tuple[Field, ...]] = {
+    "Yield": (YIELD,),
+    "Projected Yield": (("projected_bases", 1e9, 6),),
+    "Aligned": (ALIGNED,),
+    "Error Rate": (ERROR,),
+    "Intensity C1": (INTENSITY,),
+    "%>=Q30": (Q30,),
+}
+LANE_COLUMNS: dict[str, tuple[Field, ...]] = {
+    "Lane": (("lane", 1, 0),),
+    "Surface": (),
+    "Tiles": (("tiles", 1, 0),),
+    "Density": (("density_k_mm2", 1, 1),),
+    "Cluster PF": (("percent_passing", 1, 2),),
+    "Phas/Prephas": (("percent_phasing", 1, 3), ("percent_prephasing", 1, 3)),
+    "Reads": (("clusters", 1e6, 6),),
+    "Reads PF": (("passing", 1e6, 6),),
+    "%>=Q30": (Q30,),
+    "Yield": (YIELD,),
+    "Cycles Error": (("error_cycles", 1, 0),),
+    "Aligned": (ALIGNED,),
+    "Error": (ERROR,),
+    "Intensity C1": (INTENSITY,),
+}
 
 
 def summary_csv(summary: Summary) -> str:
     """Yields in 10⁹ bases, reads in millions, densities in thousands per mm²."""
-    lines = [summary.run, _LEVELS]
-    lines += [_level(_title(number, read), read) for number, read in enumerate(summary.reads, 1)]
-    lines += [_level("Non-indexed", summary.template), _level("Total", summary.total), "", ""]
-    for number, read in enumerate(summary.reads, 1):
-        lines += [_title(number, read), _LANES, *map(_lane, read.lanes)]
+    titles = [f"Read {number}{' (I)' if read.index else ''}" for number, read in enumerate(summary.reads, 1)]
+    levels: list[tuple[str, Figures]] = [*zip(titles, summary.reads, strict=True)]
+    levels += [("Non-indexed", summary.template), ("Total", summary.total)]
+    lines = [summary.run, ",".join(("Level", *LEVEL_COLUMNS))]
+    lines += [",".join((title, *_cells(figures, LEVEL_COLUMNS))) for title, figures in levels]
+    lines += ["", ""]
+    for title, read in zip(titles, summary.reads, strict=True):
+        lines += [title, ",".join(LANE_COLUMNS), *(",".join(_cells(lane, LANE_COLUMNS)) for lane in read.lanes)]
     return "\n".join([*lines, f"Extracted: 1 - {summary.committed}", ""])
 
 
-def _title(number: int, read: ReadFigures) -> str:
-    return f"Read {number}{' (I)' if read.index else ''}"
+def _cells(figures: Figures, columns: Mapping[str, tuple[Field, ...]]) -> list[str]:
+    return [" / ".join(_shown(figures, *field) for field in fields) or "-" for fields in columns.values()]
 
 
-def _level(title: str, figures: Figures) -> str:
-    cells = (
-        title,
-        f"{figures.yield_bases / 1e9:.6f}",
-        f"{figures.projected_bases / 1e9:.6f}",
-        _shown(figures.percent_aligned, 2),
-        _shown(figures.percent_error, 2),
-        _shown(figures.first_cycle_intensity, 0),
-        _shown(figures.percent_q30, 2),
-    )
-    return ",".join(cells)
-
-
-def _lane(figures: LaneFigures) -> str:
-    cells = (
-        str(figures.lane),
-        "-",
-        str(figures.tiles),
-        _shown(figures.density_k_mm2, 1),
-        _shown(figures.percent_passing, 2),
-        f"{_shown(figures.percent_phasing, 3)} / {_shown(figures.percent_prephasing, 3)}",
-        f"{figures.clusters / 1e6:.6f}",
-        f"{figures.passing / 1e6:.6f}",
-        _shown(figures.percent_q30, 2),
-        f"{figures.yield_bases / 1e9:.6f}",
-        str(figures.error_cycles),
-        _shown(figures.percent_aligned, 2),
-        _shown(figures.percent_error, 2),
-        _shown(figures.first_cycle_intensity, 0),
-    )
-    return ",".join(cells)
-
-
-def _shown(figure: float | None, digits: int) -> str:
-    return "nan" if figure is None else f"{figure:.{digits}f}"
+def _shown(figures: Figures, name: str, divisor: float, digits: int) -> str:
+    value = getattr(figures, name)
+    return "nan" if value is None else f"{value / divisor:.{digits}f}"

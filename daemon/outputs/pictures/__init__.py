@@ -1,1 +1,1 @@
-"""Output forms: what a called run shows of each tile and cycle, as coordinates, maps and pictures."""
+"""Pictures of a called run: for each tile and cycle, called clusters, marked images, and the network's maps."""

@@ -1,4 +1,4 @@
-"""A called tile image: what every form is drawn from."""
+"""A called tile image, from which every form is drawn."""
 
 from dataclasses import dataclass
 
@@ -35,14 +35,17 @@ class CalledImage:
     """(4, H, W)."""
     template: TileTemplate
     drift_px: NDArray[np.float32]
-    """(2,) as the ledger has it."""
+    """(2,) y and x of the cycle's drift against the template, from the ledger."""
     calls: NDArray[np.uint8]
     """(n,) bytes of the tile file, for every cluster of the template."""
     maps: Answer | None = None
-    """What the network shows, where a form needs it."""
+    """Maps of the network, where a form needs them."""
 
     def clusters(self, channel: int | None) -> Clusters:
-        """Clusters called as one base where its channel shows them; for None all, at the mean of the channels."""
+        """Clusters called as the base of a channel, at their positions in that channel.
+
+        For None, all called clusters, at the mean position of the channels.
+        """
         bases, called = self.calls & 3, self.calls != NO_CALL
         if channel is None:
             positions = self.template.positions + self.drift_px
@@ -51,12 +54,12 @@ class CalledImage:
             called &= bases == channel
         return Clusters(positions[called], bases[called], self.calls[called] >> 2)
 
-    def laid_over(self, images: NDArray[np.uint16 | np.float32]) -> NDArray[np.float32]:
-        """Images of the four channels moved to the mean of the channels, linearly interpolated.
+    def aligned(self, images: NDArray[np.uint16 | np.float32]) -> NDArray[np.float32]:
+        """Images of the four channels shifted to the mean position of the channels, linearly interpolated.
 
         Parameters
         ----------
-        images : (4, H, W), or a whole multiple of the frame's height and width.
+        images : (4, k H, k W) where (H, W) is the shape of a frame and k a whole number.
         """
         scale = images.shape[1] // self.pixels.shape[1]
         moved = [

@@ -1,4 +1,4 @@
-"""Emitting forms of a finished run, from its archived images and its output folder.
+"""Writing forms of a finished run, from its archived images and its output folder.
 
 ::
 
@@ -6,38 +6,37 @@
     forms/<form>/L001/C<cycle>.1/s_<lane>_<tile>.<csv|tif>                merged
     sr/L001/C<cycle>.1/...                                                the super-resolved form
 
-Nothing of the run is changed, and the same forms come out whenever they are asked for.
+The run is not changed, and the same run always gives the same forms.
 """
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
-from seqd_client.runinfo import CHANNELS, RunInfo, TileId
+from seqd_client.runinfo import CHANNELS, TileId
 
 from calib.runfolder.images import read_frames
 from daemon.calling.enginechoice import select_configured
 from daemon.config import EngineConfig
 from daemon.errors import OutputError
 from daemon.outputs.pictures.calledimage import CalledImage
-from daemon.outputs.pictures.forms import coordinates, marked, probabilities, superresolved
+from daemon.outputs.pictures.forms import coordinates, marked_image, probabilities, superresolved
+from daemon.record.committed import CommittedRun
 from daemon.record.durable import write_durably
-from daemon.record.ledger import Ledger
 from daemon.record.runfiles import RunFiles
 from daemon.record.templates import load_template
-from daemon.record.tilefile import read_cycles
 from engines.bundles.bundle import load_bundle
 from engines.contract import Engine, Request
 
 
 class Form(StrEnum):
-    """What can be emitted of a called tile-cycle."""
+    """A kind of picture, or table, of a called tile-cycle."""
 
     COORDINATES = "coordinates"
-    """Where each called cluster is, its base and its quality, as CSV."""
+    """Position, base and quality of each called cluster, as CSV."""
     PROBABILITIES = "probabilities"
     """The network's probability maps, float32 TIFF."""
     MARKED = "marked"
@@ -49,19 +48,18 @@ class Form(StrEnum):
 DRAW: dict[Form, Callable[[CalledImage, int | None], bytes]] = {
     Form.COORDINATES: coordinates,
     Form.PROBABILITIES: probabilities,
-    Form.MARKED: marked,
+    Form.MARKED: marked_image,
     Form.SUPERRESOLVED: superresolved,
 }
-"""Gives the content of a form's file, of one channel or for None of all."""
+"""Function that makes the content of a form's file, for one channel, or for all four where the channel is None."""
 
 OF_NETWORK = frozenset({Form.PROBABILITIES, Form.SUPERRESOLVED})
-"""Forms that the network is asked for again; the others are drawn from what was called."""
+"""Forms for which the network computes the images again; the others need the calls only."""
 
 
 def emit(
     folder: Path,
-    files: RunFiles,
-    info: RunInfo,
+    run: CommittedRun,
     *,
     forms: Collection[Form],
     merged: bool,
@@ -73,9 +71,9 @@ def emit(
     Parameters
     ----------
     folder : run folder with the archived images.
-    merged : one file for the four channels, else one for each.
+    merged : write one file for the four channels, else one for each.
     engine : the network and device that the run was called with.
-    progress : told of every tile-cycle emitted.
+    progress : called after each tile-cycle.
 
     Raises
     ------
@@ -83,48 +81,43 @@ def emit(
     OutputError : the run's files are damaged, or a form cannot be written.
     BundleError, EngineError : the network cannot be used.
     """
-    with ExitStack() as opened:
-        ledger = opened.enter_context(closing(Ledger(files.ledger)))
-        images = _called(folder, files, info, ledger)
-        if OF_NETWORK.intersection(forms):
-            images = _with_maps(
-                images,
-                opened.enter_context(closing(select_configured(load_bundle(engine.bundle), engine, info).engine)),
-                forms,
-                engine.timeout_s,
-            )
+    images = _called(folder, run)
+    opened = None
+    if OF_NETWORK.intersection(forms):
+        opened = select_configured(load_bundle(engine.bundle), engine, run.info).engine
+        images = _with_maps(images, opened, forms, engine.timeout_s)
+    with nullcontext() if opened is None else closing(opened):
         for image in images:
             for form in forms:
-                _write(files, form, image, merged=merged)
+                _write(run.files, form, image, merged=merged)
             progress()
 
 
 def form_folder(files: RunFiles, form: Form) -> Path:
-    """Where a form's files lie."""
+    """Folder of a form's files."""
     return files.root / "sr" if form is Form.SUPERRESOLVED else files.root / "forms" / form
 
 
 def form_path(files: RunFiles, form: Form, tile: TileId, cycle: int, channel: int | None) -> Path:
-    """One file of a form; its folders and name are those of the frames."""
+    """One file of a form; below the form's folder, folders and names are as those of the frames."""
     ending = "csv" if form is Form.COORDINATES else "tif"
     of = "" if channel is None else f"_{CHANNELS[channel]}"
     return form_folder(files, form) / f"L{tile.lane:03d}" / f"C{cycle}.1" / f"s_{tile}{of}.{ending}"
 
 
-def _called(folder: Path, files: RunFiles, info: RunInfo, ledger: Ledger) -> Iterator[CalledImage]:
-    shape = (info.height, info.width)
-    for tile in info.tiles:
-        template = load_template(files.template_of(tile), shape)
-        for cycle, drift in ledger.drift(tile).items():
+def _called(folder: Path, run: CommittedRun) -> Iterator[CalledImage]:
+    shape = (run.info.height, run.info.width)
+    for tile in run.info.tiles:
+        template = load_template(run.files.template_of(tile), shape)
+        for cycle, drift in run.ledger.drift(tile).items():
             pixels = read_frames(folder, tile, cycle, shape=shape)
-            (calls,) = read_cycles(files.calls_of(tile), range(cycle, cycle + 1))
-            yield CalledImage(tile, cycle, pixels, template, drift, calls)
+            yield CalledImage(tile, cycle, pixels, template, drift, run.calls(tile, cycle))
 
 
 def _with_maps(
     images: Iterable[CalledImage], engine: Engine, forms: Collection[Form], timeout_s: float
 ) -> Iterator[CalledImage]:
-    """The images with what the network shows; while one is written the engine computes the next."""
+    """The images with the network's maps. While the files of one are written, the engine computes the next ones."""
     in_flight: deque[Callable[[], CalledImage]] = deque()
     for image in images:
         if len(in_flight) == engine.info.slots:
@@ -137,7 +130,7 @@ def _with_maps(
 def _submitted(
     image: CalledImage, engine: Engine, forms: Collection[Form], timeout_s: float
 ) -> Callable[[], CalledImage]:
-    """Start computing an image; what is returned waits for it."""
+    """Start computing an image; the returned function waits for the result."""
     slot = engine.lease(timeout_s)
     slot.pixels[...] = image.pixels
     normalisation = image.template.normalisation

@@ -1,4 +1,4 @@
-"""Committed clusters made into files of records: read by one thread, formed by several, written in order."""
+"""Writing committed clusters as records: one thread reads and writes, several others make and compress the records."""
 
 import os
 from collections import deque
@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, Required, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,29 +18,31 @@ from seqd_client.runinfo import Read, RunInfo, TileId
 
 from daemon.errors import ExportError
 from daemon.outputs.bgzf import END, blocks
-from daemon.outputs.reads.fastqfiles import calls_at_a_time
-from daemon.outputs.reads.growingfiles import open_outputs
+from daemon.outputs.reads.atomicfiles import open_outputs
 from daemon.outputs.reads.readnames import ReadNames
 from daemon.record.committed import CommittedRun
 
 Records = tuple[NDArray[np.uint8], NDArray[np.int64]]
-"""Bytes of records, and (n + 1,) where each begins and the last ends."""
+"""Bytes of records, and (n + 1,) offsets: where each record begins, and where the last one ends."""
 
 Progress = Callable[[int, int], None]
-"""Told how many clusters are done, and of how many."""
+"""Receives how many clusters are done, and how many there are."""
 
 THREADS = min(8, len(os.sched_getaffinity(0)))
-"""That form and compress records: beyond, the one that reads and writes cannot keep up."""
+"""Threads that make and compress records. With more of them, the thread that reads and writes cannot keep up."""
 
-AT_ONCE = 8
-"""As many more clusters than are made into records at a time are read at a time: reads of a few bytes take longest, and
-of many samples each would get small blocks."""
+CALLS, CLUSTERS = 500_000, 50_000
+"""Most calls and most clusters that are made into records at a time: what these need fits a core's cache."""
+
+READ_AHEAD = 8
+"""Chunks of a tile's file hold this many times the calls above: reading few bytes at a time would take longest, and
+with many samples each of them would get small blocks."""
 
 Done = TypeVar("Done")
 
 
-class By(StrEnum):
-    """What has files of its own."""
+class FilesBy(StrEnum):
+    """Whose clusters share a file."""
 
     TILE = "tile"
     LANE = "lane"
@@ -48,17 +50,17 @@ class By(StrEnum):
 
 
 class Assignment(Protocol):
-    """Tells which sample a cluster is of."""
+    """Finds the sample that a cluster belongs to."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The samples."""
+        """Every sample."""
 
     def names_in(self, lane: int) -> Collection[str]:
-        """Those of them that a lane has."""
+        """The samples of a lane."""
 
     def __call__(self, lane: int, calls: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """(n,) index into the names, of a sample that the lane has, or -1 where undetermined.
+        """(n,) index into :attr:`names`, or -1 where undetermined.
 
         Parameters
         ----------
@@ -66,111 +68,135 @@ class Assignment(Protocol):
         """
 
 
+class Options(TypedDict, total=False):
+    """What every export of reads can be asked for."""
+
+    by: FilesBy
+    """By lane, if not given."""
+    passing_only: bool
+    """Leave out clusters that fail the chastity filter."""
+    assign: Assignment | None
+    """Samples get their own files: of each file's lanes, those that the lanes have, and the undetermined clusters.
+
+    It is called by one thread, in the order of tiles and templates.
+    """
+    threads: int
+    """:data:`THREADS`, if not given."""
+    progress: Required[Progress]
+
+
 @dataclass(frozen=True)
-class Part:
+class CommittedRead:
     """The committed cycles of a read."""
 
     read: Read
     label: str
     """``R1``, ``I1``, ..."""
     cycles: slice
-    """Places of its cycles among all cycles."""
+    """Indices of its cycles among all cycles of the run."""
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Whose clusters have files of their own."""
+class NumberedSample:
+    """A sample as file names have it."""
 
     name: str
     number: int
-    """From 1; 0 for what is undetermined."""
+    """From 1; 0 for undetermined clusters."""
 
 
 @dataclass(frozen=True)
 class Group:
     """Tiles whose clusters go to the same files."""
 
-    by: By
+    by: FilesBy
     tiles: tuple[TileId, ...]
     name: str
-    """Of the tile or lane, ``s_1_1101`` or ``L001``; empty for all of the run."""
-    parts: tuple[Part, ...]
-    """Reads that have cycles which all of the tiles have committed."""
-    index: tuple[Part, ...]
-    """Index reads, once all of them are committed; none before."""
+    """Name of the tile or lane, ``s_1_1101`` or ``L001``; empty for the whole run."""
+    parts: tuple[CommittedRead, ...]
+    """The cycles that all of the tiles have committed, read by read."""
+    index: tuple[CommittedRead, ...]
+    """Index reads; empty until all of them are committed."""
 
     @property
     def cycles(self) -> range:
-        """That are read, 1-based."""
+        """1-based cycles that are read from the tile files."""
         return range(1, 1 + self.parts[-1].cycles.stop)
 
     def title(self, run: str) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return f"run {run} {self.name}".rstrip()
 
-    def stem(self, run: str, sample: Sample | None) -> str:
-        """What the names of its files begin with, or those of a sample's: as bcl-convert has it."""
-        if self.by is By.TILE:
+    def stem(self, run: str, sample: NumberedSample | None) -> str:
+        """Beginning of the names of its files, or of a sample's files, as in bcl-convert's names."""
+        if self.by is FilesBy.TILE:
             return self.name
-        whose = run if sample is None else f"{sample.name}_S{sample.number}"
-        return f"{whose}_{self.name}" if self.name else whose
+        owner = run if sample is None else f"{sample.name}_S{sample.number}"
+        return f"{owner}_{self.name}" if self.name else owner
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some clusters of a tile in the order in which they are written: sample by sample, each as in the template."""
+    """Some clusters of a tile in the order of writing: sample by sample, and each sample in the template's order."""
 
     names: ReadNames
     clusters: NDArray[np.intp]
-    """(n,) places in the tile's template."""
+    """(n,) indices in the tile's template."""
     calls: NDArray[np.uint8]
     """(cycles, n) bytes of all cycles of the group."""
 
 
-class Form(Protocol):
-    """Kinds of files, and the records in them."""
+class RecordFormat(Protocol):
+    """Describes the files of an export, and makes their records. There may be several kinds of files, as R1 and R2."""
 
-    def paths(self, group: Group, sample: Sample | None) -> Sequence[Path]:
-        """A file of each kind, for all clusters of a group or one sample's."""
+    def check(self, group: Group) -> None:
+        """
+        Raises
+        ------
+        ExportError : the group cannot be written in this format.
+        """
 
-    def head(self, group: Group, sample: Sample | None) -> bytes:
-        """What each file begins with."""
+    def paths(self, group: Group, sample: NumberedSample | None) -> Sequence[Path]:
+        """A file of each kind, for all clusters of a group or for those of one sample."""
+
+    def head(self, group: Group, sample: NumberedSample | None) -> bytes:
+        """First bytes of each file."""
 
     def records(self, group: Group, chunk: Chunk) -> Sequence[Records]:
-        """Of each kind the records of a chunk; called by several threads."""
+        """The records of a chunk for each kind of file; several threads call it."""
 
 
 def convert(
     run: CommittedRun,
-    form: Form,
-    groups: Sequence[Group],
+    form: RecordFormat,
     *,
-    assign: Assignment | None,
-    passing_only: bool,
     compress: bool,
-    threads: int,
+    by: FilesBy = FilesBy.LANE,
+    passing_only: bool = False,
+    assign: Assignment | None = None,
+    threads: int = THREADS,
     progress: Progress,
 ) -> list[Path]:
-    """Write what is committed of a run, group by group.
+    """Write the committed calls of a run, group by group.
 
     Parameters
     ----------
-    groups : as :func:`groups_of` gives them.
-    assign : tells samples apart; called by this thread, in the order of tiles and templates. A group has files of the
-        samples that its lanes have, and of what is undetermined.
-    passing_only : leave out clusters that the chastity filter takes out.
-    compress : into BGZF.
-    threads : that form and compress records.
+    compress : write BGZF.
+    by, passing_only, assign, threads, progress : :class:`Options`.
 
     Returns
     -------
-    the files, each whole.
+    paths of the files, each of which is whole.
 
     Raises
     ------
-    OutputError : the run's files cannot be read, or those cannot be written.
+    ExportError : as :func:`groups_of` and the format's check; nothing is written then.
+    OutputError : the run's files cannot be read, or the new files cannot be written.
     """
-    done, of = 0, sum(run.clusters[tile] for group in groups for tile in group.tiles)
+    groups = groups_of(run, by, samples=assign is not None)
+    for group in groups:
+        form.check(group)
+    done, total = 0, sum(run.clusters[tile] for group in groups for tile in group.tiles)
     written: list[Path] = []
     for group in groups:
         samples = _samples(group, assign)
@@ -185,83 +211,86 @@ def convert(
                 for file, content in contents:
                     outputs.append(file, content)
                 done += clusters
-                progress(done, of)
+                progress(done, total)
             for file in range(len(paths)) if compress else ():
                 outputs.append(file, END)
         written += paths
     return written
 
 
-def groups_of(run: CommittedRun, by: By, *, samples: bool) -> list[Group]:
-    """Tiles, lanes or the run, without those of which no cycle is committed throughout.
+def groups_of(run: CommittedRun, by: FilesBy, *, samples: bool) -> list[Group]:
+    """Group the tiles by tile, lane or run, and leave out groups without a cycle that all their tiles have committed.
 
     Parameters
     ----------
-    samples : whether they are to be told apart.
+    samples : whether each sample gets its own files.
 
     Raises
     ------
-    ExportError : there is no group; or samples cannot be told apart in one, or are asked for tile by tile.
+    ExportError : there is no group; or each sample is to get its own files, but a group has no complete index reads,
+        or files by tile are asked for.
     """
-    if samples and by is By.TILE:
-        raise ExportError("samples by tile: they are written by lane or by run")
+    if samples and by is FilesBy.TILE:
+        raise ExportError("samples cannot be written by tile, only by lane or by run")
     tiles: dict[str, list[TileId]] = {}
     for tile in run.info.tiles:
-        name = {By.TILE: f"s_{tile}", By.LANE: f"L{tile.lane:03d}", By.RUN: ""}[by]
+        name = {FilesBy.TILE: f"s_{tile}", FilesBy.LANE: f"L{tile.lane:03d}", FilesBy.RUN: ""}[by]
         tiles.setdefault(name, []).append(tile)
     groups = []
     for name, alike in tiles.items():
-        cycles = min(run.committed[tile] for tile in alike)
-        if cycles:
-            parts = _parts(run.info, cycles)
-            index = tuple(part for part in parts if part.read.index)
-            whole = [read for read in run.info.reads if read.index and run.info.cycles_of(read)[-1] <= cycles]
-            every = len(whole) == sum(read.index for read in run.info.reads)
-            groups.append(Group(by, tuple(alike), name, parts, index if every else ()))
+        if cycles := min(run.committed[tile] for tile in alike):
+            parts = _committed_reads(run.info, cycles)
+            indexed = all(run.info.cycles_of(read)[-1] <= cycles for read in run.info.reads if read.index)
+            index = tuple(part for part in parts if part.read.index and indexed)
+            groups.append(Group(by, tuple(alike), name, parts, index))
     if not groups:
-        raise ExportError(f"run {run.info.run}: no cycle is committed of a whole {by}, at least one is needed")
+        raise ExportError(f"run {run.info.run}: no {by} has a cycle that all its tiles have committed")
     for group in groups:
         if samples and not group.index:
             raise ExportError(
-                f"{group.title(run.info.run)}: samples are told apart by whole index reads, the run "
+                f"{group.title(run.info.run)}: finding the samples needs complete index reads, the run "
                 + (f"is at cycle {group.cycles[-1]}" if any(read.index for read in run.info.reads) else "has none")
             )
     return groups
 
 
-def _parts(info: RunInfo, cycles: int) -> tuple[Part, ...]:
-    """Reads that have cycles among the first ones of a run."""
+def calls_at_a_time(cycles: int) -> int:
+    """Calls per chunk of :meth:`daemon.record.committed.CommittedRun.chunks`, for clusters of this many cycles."""
+    return min(CALLS, CLUSTERS * cycles)
+
+
+def _committed_reads(info: RunInfo, cycles: int) -> tuple[CommittedRead, ...]:
+    """Reads that have at least one of the first cycles of a run."""
     parts = []
     for read in info.reads:
         first, stop = info.cycles_of(read).start - 1, min(info.cycles_of(read).stop - 1, cycles)
         if first < stop:
-            parts.append(Part(read, info.label(read), slice(first, stop)))
+            parts.append(CommittedRead(read, info.label(read), slice(first, stop)))
     return tuple(parts)
 
 
-def _samples(group: Group, assign: Assignment | None) -> list[Sample | None]:
-    """Whose clusters have files of their own in a group."""
+def _samples(group: Group, assign: Assignment | None) -> list[NumberedSample | None]:
+    """The samples that get their own files in a group; None stands for all clusters."""
     if assign is None:
         return [None]
     there = {name for tile in group.tiles for name in assign.names_in(tile.lane)}
-    declared = (Sample(name, number) for number, name in enumerate(assign.names, 1) if name in there)
-    return [Sample("Undetermined", 0), *declared]
+    declared = (NumberedSample(name, number) for number, name in enumerate(assign.names, 1) if name in there)
+    return [NumberedSample("Undetermined", 0), *declared]
 
 
 def _chunks(
     run: CommittedRun,
     group: Group,
     assign: Assignment | None,
-    samples: Sequence[Sample | None],
+    samples: Sequence[NumberedSample | None],
     *,
     passing_only: bool,
 ) -> Iterator[tuple[int, Chunk, NDArray[np.int64]]]:
-    """Number of clusters looked at, the chunk of them, and (samples + 1,) where in it a sample's clusters begin."""
+    """Number of clusters read, their chunk, and (samples + 1,) offsets of the samples' clusters in the chunk."""
     numbers = [0 if sample is None else sample.number for sample in samples]
     for tile in group.tiles:
         names = ReadNames(run, tile)
-        calls_taken = calls_at_a_time(len(group.cycles)) * AT_ONCE
-        for part, calls in run.chunks(tile, group.cycles, calls=calls_taken):
+        for part, calls in run.chunks(tile, group.cycles, calls=calls_at_a_time(len(group.cycles)) * READ_AHEAD):
             chosen = np.flatnonzero(names.passing[part]) if passing_only else np.arange(calls.shape[1])
             bounds = np.array((0, len(chosen)))
             if assign is not None:
@@ -275,19 +304,19 @@ def _chunks(
 
 
 def _contents(
-    form: Form, group: Group, clusters: int, chunk: Chunk, bounds: NDArray[np.int64], *, compress: bool
+    form: RecordFormat, group: Group, clusters: int, chunk: Chunk, bounds: NDArray[np.int64], *, compress: bool
 ) -> tuple[int, list[tuple[int, bytes | memoryview]]]:
-    """Number of clusters looked at, and what is appended to which file."""
+    """Number of clusters read, and the index of each file with the bytes to append to it."""
     contents = []
     for part, ends in _cut(group, chunk, bounds):
-        places = ((laid.data, pairwise(starts[ends])) for laid, starts in form.records(group, part))
-        pieces = (laid[begin:end] for laid, between in places for begin, end in between)
+        places = ((content.data, pairwise(starts[ends])) for content, starts in form.records(group, part))
+        pieces = (content[begin:end] for content, between in places for begin, end in between)
         contents += [(file, _encoded(piece, compress=compress)) for file, piece in enumerate(pieces) if len(piece)]
     return clusters, contents
 
 
 def _cut(group: Group, chunk: Chunk, bounds: NDArray[np.int64]) -> Iterator[tuple[Chunk, NDArray[np.int64]]]:
-    """A chunk of one sample in parts that are made into records at a time, and their bounds; others whole."""
+    """A chunk of one sample in parts that fit a core's cache, with their bounds; a chunk of several samples whole."""
     if len(bounds) > 2:
         yield chunk, bounds
         return
@@ -303,7 +332,7 @@ def _encoded(content: memoryview, *, compress: bool) -> bytes | memoryview:
 
 
 def in_order(jobs: Iterable[Callable[[], Done]], *, threads: int) -> Generator[Done]:
-    """What jobs return, in their order; so many are done at once, and one more waits."""
+    """Results of jobs in the jobs' order. As many as there are threads run at once, and one more is started ahead."""
     with ThreadPoolExecutor(threads) as pool:
         begun: deque[Future[Done]] = deque()
         for job in jobs:

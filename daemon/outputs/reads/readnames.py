@@ -7,15 +7,17 @@ from numpy.typing import NDArray
 from seqd_client.runinfo import TileId
 
 from daemon.errors import OutputError
-from daemon.outputs.reads.columns import Column, constant
+from daemon.outputs.reads.recordbytes import Column, constant
 from daemon.record.committed import CommittedRun
 
 DIGITS = 6
+"""Most digits of a coordinate."""
+
 LIMIT = 2**18
-"""Coordinates in names are below; the largest image that a run can have ends at 164,840."""
+"""Coordinates in names are below this number. The largest image that a run can have ends at 164,840."""
 
 Clusters = slice | NDArray[np.intp]
-"""Some clusters of a tile, by their places in its template."""
+"""Some clusters of a tile, by their indices in its template."""
 
 
 class ReadNames:
@@ -25,7 +27,8 @@ class ReadNames:
         """
         Raises
         ------
-        OutputError : the tile's positions cannot be read, are not of all clusters, or lie beyond every image.
+        OutputError : the tile's positions cannot be read, are fewer or more than its clusters, or lie outside of every
+            image.
         """
         info = run.info
         self.tile = tile
@@ -42,21 +45,28 @@ class ReadNames:
         if not fits.all():
             y, x = positions[np.flatnonzero(~fits.all(axis=1))[0]]
             raise OutputError(
-                f"locs file {run.files.locs_of(tile)}: a cluster at x {x:g} px, y {y:g} px, names have room for "
+                f"locs file {run.files.locs_of(tile)}: a cluster at x {x:g} px, y {y:g} px; names of reads can hold "
                 f"-100 to {LIMIT // 10 - 101}; the file was changed from outside"
             )
         self._y, self._x = positions.T.copy()
 
     def columns(self, clusters: Clusters, *, before: bytes = b"") -> list[Column]:
-        """The names' bytes, a cluster a record, after some that stand before each; six or more have to follow."""
+        """The bytes of the names, for :func:`daemon.outputs.reads.recordbytes.put_together`.
+
+        At least :data:`DIGITS` bytes have to follow in each record.
+
+        Parameters
+        ----------
+        before : bytes in front of each name.
+        """
         x, y = (_decimal(coordinates(along[clusters])) for along in (self._x, self._y))
         return [constant(before + self.prefix), x, y]
 
 
 def coordinates(positions: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Pixels as read names have them: tenths from -100 px, in single precision, halves rounded up.
+    """Pixels as names of reads have them: tenths from -100 px, in single precision, halves rounded up.
 
-    So does Picard (``Math.round(10 * position + 1000)`` of a Java ``float``), to whose names these are equal.
+    Picard computes the same, and so makes the same names (``Math.round(10 * position + 1000)`` of a Java ``float``).
     """
     tenths = positions * np.float32(10) + np.float32(1000)
     # In double precision, where adding a half is exact.

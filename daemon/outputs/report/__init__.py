@@ -1,1 +1,1 @@
-"""The run report: one HTML file that needs nothing else, drawn anew as the run goes on."""
+"""The run report: one HTML file that loads nothing else, and is written again as the run advances."""

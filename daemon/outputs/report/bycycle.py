@@ -1,4 +1,4 @@
-"""What the report draws over the cycles: quality, bases, light, phasing, drift."""
+"""Plots of the report over the cycles: quality, bases, intensity, focus, errors, phasing, drift."""
 
 import numpy as np
 from markupsafe import Markup
@@ -6,35 +6,35 @@ from matplotlib.colors import LogNorm
 from numpy.typing import NDArray
 from seqd_client.runinfo import CHANNELS
 
-from daemon.outputs.figures.cyclefigures import SCORES, RunMetrics, yields
-from daemon.outputs.figures.spikein import ControlErrors
+from daemon.outputs.figures.runmetrics import SCORES, RunMetrics, yields
+from daemon.outputs.figures.spikein import SpikeInErrors
 from daemon.outputs.report.cycleaxes import (
     FULL,
     ONE,
     OTHER,
-    Looks,
+    LineStyle,
     axes_over_cycles,
     draw,
     median,
+    note_if_empty,
     over_tiles,
-    say_if_empty,
     share,
 )
 from daemon.outputs.report.svg import ACCENT, MUTED, colour_bar, inline
 
 BASES = {
-    "A": Looks("#2a9d5c"),
-    "C": Looks("#2f7fd6", (0, (6, 1.5))),
-    "G": Looks("#d99a00", (0, (4, 1.2, 1, 1.2))),
-    "T": Looks("#d64550", (0, (1.6, 1))),
+    "A": LineStyle("#2a9d5c"),
+    "C": LineStyle("#2f7fd6", (0, (6, 1.5))),
+    "G": LineStyle("#d99a00", (0, (4, 1.2, 1, 1.2))),
+    "T": LineStyle("#d64550", (0, (1.6, 1))),
 }
-"""Looks of each base wherever it is drawn; told apart without their colours too."""
+"""Line of each base in every plot. The lines can be distinguished without their colours too."""
 
 SHARES = (0.01, 0.1, 1, 10, 100)
-"""Percent of the calls of a cycle, as the colours of scores tell them: rare ones are not lost beside common ones."""
+"""Percentages on the colour scale of scores. The scale is logarithmic, so that rare scores are visible too."""
 
-FEW = 12
-"""So many tiles are drawn one by one."""
+MAX_SINGLE_TILES = 12
+"""Up to this many tiles, each has its own line; of more, the range is drawn."""
 
 
 def quality(metrics: RunMetrics) -> Markup:
@@ -46,19 +46,17 @@ def quality(metrics: RunMetrics) -> Markup:
     mean = share(counts @ np.arange(SCORES), calls) / 100
     middle = np.where(calls > 0, np.argmax(counts.cumsum(axis=1) * 2 >= calls[:, None], axis=1), np.nan)
     draw(above, q30, "≥ Q30")
-    above.set_ylabel("calls ≥ Q30, %")
-    above.set_ylim(min(80.0, _floor(q30)), 100.5)
-    say_if_empty(above, q30)
+    above.set(ylabel="calls ≥ Q30, %", ylim=(min(80.0, 10 * np.floor(_min(q30) / 10)), 100.5))
+    note_if_empty(above, q30)
     draw(scores, mean, "mean")
     draw(scores, middle, "median", OTHER)
-    scores.set_ylabel("score, Phred")
-    scores.set_ylim(0, 1.08 * max(40, float(np.nanmax(middle, initial=0))))
+    scores.set(ylabel="score, Phred", ylim=(0, 1.08 * max(40, float(np.nanmax(middle, initial=0)))))
     scores.legend(ncols=2, loc="lower left")
     return inline(figure, "quality", "Quality by cycle: calls of Q30 and more, mean and median score")
 
 
 def scores(metrics: RunMetrics) -> Markup:
-    """How often each score was given, by cycle."""
+    """Frequency of each score by cycle."""
     figure, (axes,) = axes_over_cycles(metrics.info)
     counts = metrics.quality.sum(axis=0, dtype=np.int64)
     shares = share(counts, np.repeat(counts.sum(axis=1)[:, None], SCORES, axis=1))
@@ -78,29 +76,28 @@ def scores(metrics: RunMetrics) -> Markup:
     bar = colour_bar(image, height=2.4, label="calls, %")
     bar.set_ticks(SHARES, labels=[f"{each:g}" for each in SHARES])
     bar.minorticks_off()
-    say_if_empty(axes, shown)
+    note_if_empty(axes, shown)
     return inline(figure, "scores", "Share of calls by score and cycle")
 
 
 def bases(metrics: RunMetrics) -> Markup:
-    """Share of each base in those that were called, and of no-calls in all."""
+    """Share of each base among the called bases, and of no-calls among all calls."""
     figure, (axes,) = axes_over_cycles(metrics.info)
     counts = metrics.bases.sum(axis=0, dtype=np.int64)
     called = counts[:, :4].sum(axis=1)
     no_calls = share(counts[:, 4], counts.sum(axis=1))
     shares = [share(counts[:, number], called) for number in range(4)]
-    for looks, shown in zip(BASES.items(), shares, strict=True):
-        draw(axes, shown, *looks)
-    draw(axes, no_calls, "N", Looks(MUTED, width=1.1))
-    axes.set_ylabel("bases, %")
-    axes.set_ylim(0, max(50.0, 1.15 * _most(no_calls, *shares)))
+    for style, shown in zip(BASES.items(), shares, strict=True):
+        draw(axes, shown, *style)
+    draw(axes, no_calls, "N", LineStyle(MUTED, width=1.1))
+    axes.set(ylabel="bases, %", ylim=(0, max(50.0, 1.15 * _max(no_calls, *shares))))
     axes.legend(ncols=5, loc="upper right", columnspacing=1.2)
-    say_if_empty(axes, no_calls)
+    note_if_empty(axes, no_calls)
     return inline(figure, "bases", "Base composition by cycle")
 
 
 def intensity(metrics: RunMetrics) -> Markup:
-    """Light of the clusters in each channel."""
+    """Intensity of the clusters in each channel."""
     return _channels(metrics, metrics.intensity, "intensity", "intensity, counts", "Intensity of each channel by cycle")
 
 
@@ -109,35 +106,33 @@ def focus(metrics: RunMetrics) -> Markup:
     return _channels(metrics, metrics.focus_px, "focus", "width of spots, px", "Focus of each channel by cycle")
 
 
-def errors(metrics: RunMetrics, control: ControlErrors) -> Markup:
-    """Bases of the control's reads that are not the control's."""
+def errors(metrics: RunMetrics, spike_in: SpikeInErrors) -> Markup:
+    """Share of wrong bases in the reads of the spike-in."""
     figure, (axes,) = axes_over_cycles(metrics.info, width=FULL)
-    rates = share(control.wrong.sum(axis=0), control.compared.sum(axis=0))
+    rates = share(spike_in.wrong.sum(axis=0), spike_in.compared.sum(axis=0))
     draw(axes, rates, "errors")
-    axes.set_ylabel("wrong bases, %")
-    axes.set_ylim(0, 1.2 * max(0.1, _most(rates)))
-    say_if_empty(axes, rates)
+    axes.set(ylabel="wrong bases, %", ylim=(0, 1.2 * max(0.1, _max(rates))))
+    note_if_empty(axes, rates)
     return inline(figure, "errors", "Error rate of the control by cycle")
 
 
 def phasing(metrics: RunMetrics) -> Markup:
-    """Light of the bases before and after, against that of the base itself."""
+    """Light of the bases before and after, relative to that of the base itself."""
     figure, (axes,) = axes_over_cycles(metrics.info)
     behind, ahead = neighbours(metrics)
+    before, after = (behind, "the base before (phasing)", ONE), (ahead, "the base after (prephasing)", OTHER)
     for read in metrics.info.reads:
-        of = metrics.info.cycles_of(read)
-        for shares, label, looks in (
-            (behind, "the base before (phasing)", ONE),
-            (ahead, "the base after (prephasing)", OTHER),
-        ):
-            within = np.full(len(shares), np.nan)
-            within[of.start - 1 : of.stop - 1] = shares[of.start - 1 : of.stop - 1]
-            # One line a read, so that it breaks between two; one entry of the legend for all.
-            draw(axes, within, label if read == metrics.info.reads[0] else f"_{label}", looks)
-    axes.set_ylabel("light of neighbours, %")
-    axes.set_ylim(min(0.0, 1.1 * _least(behind, ahead)), max(2.0, 1.25 * _most(behind, ahead)))
+        cycles = np.isin(np.arange(1, metrics.info.cycles + 1), metrics.info.cycles_of(read))
+        for shares, label, style in (before, after):
+            # Each read has its own line, so that there is a gap between reads, but the legend has one entry for all.
+            name = label if read == metrics.info.reads[0] else f"_{label}"
+            draw(axes, np.where(cycles, shares, np.nan), name, style)
+    axes.set(
+        ylabel="light of neighbours, %",
+        ylim=(min(0.0, 1.1 * _min(behind, ahead)), max(2.0, 1.25 * _max(behind, ahead))),
+    )
     axes.legend(loc="upper left", ncols=2, columnspacing=1.2)
-    say_if_empty(axes, behind, ahead)
+    note_if_empty(axes, behind, ahead)
     return inline(figure, "phasing", "Light of the neighbouring bases by cycle")
 
 
@@ -157,17 +152,17 @@ def drift(metrics: RunMetrics) -> Markup:
     for axis, (axes, name) in enumerate(zip(panels, ("y", "x"), strict=True)):
         drifts = metrics.drift_px[:, :, axis]
         cycles = np.arange(1, metrics.info.cycles + 1)
-        if len(drifts) <= FEW:
+        if len(drifts) <= MAX_SINGLE_TILES:
             for tile in drifts:
-                draw(axes, tile, "_tile", Looks(ACCENT, width=0.7, alpha=0.55))
+                draw(axes, tile, "_tile", LineStyle(ACCENT, width=0.7, alpha=0.55))
         else:
             axes.fill_between(
                 cycles, over_tiles(drifts, 0), over_tiles(drifts, 100), color=ACCENT, alpha=0.2, linewidth=0
             )
-        draw(axes, median(drifts), "median", Looks(ACCENT, width=1.6))
+        draw(axes, median(drifts), "median", LineStyle(ACCENT, width=1.6))
         axes.axhline(0, color=MUTED, linewidth=0.6)
         axes.set_ylabel(f"{name}, px")
-        say_if_empty(axes, drifts)
+        note_if_empty(axes, drifts)
     return inline(figure, "drift", "Drift of each cycle against the template, in y and x")
 
 
@@ -175,25 +170,18 @@ def _channels(metrics: RunMetrics, values: NDArray[np.float32], name: str, unit:
     figure, (axes,) = axes_over_cycles(metrics.info)
     for channel, base in enumerate(CHANNELS):
         draw(axes, median(values[:, :, channel]), base, BASES[base])
-    axes.set_ylabel(unit)
-    axes.set_ylim(0, 1.2 * max(1e-3, _most(*(median(values[:, :, channel]) for channel in range(4)))))
+    axes.set(ylabel=unit, ylim=(0, 1.2 * max(1e-3, _max(*(median(values[:, :, channel]) for channel in range(4))))))
     axes.legend(ncols=4, loc="upper right", columnspacing=1.2)
-    say_if_empty(axes, values)
+    note_if_empty(axes, values)
     return inline(figure, name, title)
 
 
-def _most(*values: NDArray[np.floating]) -> float:
-    return max(float(np.nanmax(one, initial=-np.inf)) for one in values) if _any(values) else 0.0
+def _max(*values: NDArray[np.floating]) -> float:
+    """Largest finite value; 0 where there is none."""
+    known = np.concatenate([one[np.isfinite(one)] for one in values])
+    return float(known.max()) if len(known) else 0.0
 
 
-def _least(*values: NDArray[np.floating]) -> float:
-    return min(float(np.nanmin(one, initial=np.inf)) for one in values) if _any(values) else 0.0
-
-
-def _any(values: tuple[NDArray[np.floating], ...]) -> bool:
-    return any(np.isfinite(one).any() for one in values)
-
-
-def _floor(percents: NDArray[np.float64]) -> float:
-    """The ten below the least."""
-    return 10 * np.floor(_least(percents) / 10) if np.isfinite(percents).any() else 0.0
+def _min(*values: NDArray[np.floating]) -> float:
+    """Smallest finite value; 0 where there is none."""
+    return 0.0 - _max(*(-one for one in values))

@@ -1,4 +1,4 @@
-"""What the report draws tile by tile: maps laid out as the flow cell is, and what became of each tile-cycle."""
+"""Plots of the report by tile: maps of the flow cell, and the status of each tile-cycle."""
 
 from dataclasses import dataclass
 
@@ -12,33 +12,34 @@ from seqd_client.runinfo import RunInfo
 from seqd_client.status import CycleStatus
 
 from calib.runfolder.tilenumbers import Naming, layout_of
-from daemon.outputs.figures.cyclefigures import RunMetrics
+from daemon.outputs.figures.runmetrics import RunMetrics
 from daemon.outputs.report.cycleaxes import FULL, axes_over_cycles
 from daemon.outputs.report.svg import colour_bar, inline
 
-WIDEST = 48
-"""Plainly numbered tiles in a row of a map."""
+MAX_ROW = 48
+"""Most tiles in a row of a map, where the tiles' numbers do not say where they are."""
 
-LABELLED = 16
-"""So many rows have a label each; of more, only surfaces have."""
+MAX_LABELS = 16
+"""Up to this many rows, each has a label; of more, only each surface has one."""
 
-FINEST = 200, 1000
-"""Rows and columns of the map of tile-cycles; where several share one, the worst of them shows."""
+MAX_CELLS = 200, 1000
+"""Most rows and columns of the map of tile-cycles; a cell of several tile-cycles shows their worst status."""
 
 COLOURS = {CycleStatus.CALLED: "#6fb3a0", CycleStatus.MISSING: "#e69f00", CycleStatus.FAILED: "#c1272d"}
 
 
 @dataclass(frozen=True)
 class FlowCellMap:
-    """Where each tile of a run is drawn."""
+    """The place of each tile of a run in a map."""
 
     rows: NDArray[np.int64]
+    """(tiles,) row of each tile."""
     columns: NDArray[np.int64]
-    """(tiles,) each."""
+    """(tiles,) column of each tile."""
     labels: dict[float, str]
-    """By row."""
+    """Labels of rows."""
     unit: str
-    """What is counted along a row."""
+    """Label of the axis along a row."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -46,7 +47,7 @@ class FlowCellMap:
 
 
 def flow_cell_map(info: RunInfo) -> FlowCellMap:
-    """A row for each swath, its tiles from left to right; gaps between lanes, and surfaces of several swaths."""
+    """A map with a row for each swath. There are gaps between lanes, and between surfaces that have several swaths."""
     layout = layout_of(info.tiles)
     if layout.naming is Naming.ABSOLUTE:
         return _plain_map(info)
@@ -66,11 +67,11 @@ def flow_cell_map(info: RunInfo) -> FlowCellMap:
 
 
 def flow_cell(metrics: RunMetrics, figures: list[tuple[str, NDArray[np.float64]]]) -> Markup:
-    """Maps of figures of each tile.
+    """Four maps of the flow cell.
 
     Parameters
     ----------
-    figures : title and (tiles,) values, NaN where they are not known.
+    figures : title and (tiles,) values of each map; NaN where they are not known.
     """
     where = flow_cell_map(metrics.info)
     rows, columns = where.shape
@@ -95,10 +96,10 @@ def flow_cell(metrics: RunMetrics, figures: list[tuple[str, NDArray[np.float64]]
 
 
 def tile_cycles(metrics: RunMetrics) -> Markup:
-    """What became of each tile-cycle; those not committed yet are empty."""
+    """Status of each tile-cycle; those that are not committed yet are empty."""
     tiles = len(metrics.info.tiles)
     figure, (axes,) = axes_over_cycles(metrics.info, width=FULL, height=min(4.5, max(1.7, 1.2 + 0.16 * tiles)))
-    shown = _worst(_worst(metrics.status, FINEST[0], axis=0), FINEST[1], axis=1)
+    shown = _worst(_worst(metrics.status, MAX_CELLS[0], axis=0), MAX_CELLS[1], axis=1)
     axes.imshow(
         np.where(shown > 0, shown, np.nan),
         cmap=ListedColormap([COLOURS[status] for status in CycleStatus]),
@@ -124,13 +125,13 @@ def tile_cycles(metrics: RunMetrics) -> Markup:
 
 
 def _plain_map(info: RunInfo) -> FlowCellMap:
-    """Plain numbers say nothing of places: rows of tiles in the order of their numbers, lane by lane."""
+    """A map of tiles in the order of their numbers, lane by lane, where the numbers do not say where the tiles are."""
     rows, columns, labels, row = {}, {}, {}, 0
     for lane in sorted({tile.lane for tile in info.tiles}):
         tiles = sorted((tile for tile in info.tiles if tile.lane == lane), key=lambda tile: tile.tile)
         for number, tile in enumerate(tiles):
-            rows[tile], columns[tile] = row + number // WIDEST, number % WIDEST
-        last = row + (len(tiles) - 1) // WIDEST
+            rows[tile], columns[tile] = row + number // MAX_ROW, number % MAX_ROW
+        last = row + (len(tiles) - 1) // MAX_ROW
         labels[(row + last) / 2] = f"L{lane}"
         row = last + 2
     return FlowCellMap(
@@ -145,7 +146,7 @@ def _labels(row_of: dict[tuple[int, int, int], int], *, surfaces: int, swaths: i
     def surface_of(lane: int, surface: int) -> str:
         return f"L{lane}" + (f" {('top', 'bottom')[surface - 1]}" if surfaces > 1 else "")
 
-    if swaths > 1 and len(row_of) <= LABELLED:
+    if swaths > 1 and len(row_of) <= MAX_LABELS:
         return {row: f"{surface_of(lane, surface)} {swath}" for (lane, surface, swath), row in row_of.items()}
     grouped: dict[str, list[int]] = {}
     for (lane, surface, _), row in row_of.items():
@@ -154,7 +155,7 @@ def _labels(row_of: dict[tuple[int, int, int], int], *, surfaces: int, swaths: i
 
 
 def _worst(status: NDArray[np.uint8], most: int, *, axis: int) -> NDArray[np.uint8]:
-    """At most so many along an axis: the worst status of each stretch; the statuses are numbered from good to bad."""
+    """Reduce an axis to a maximum length by taking the worst, which is the highest, status of neighbours."""
     length = status.shape[axis]
     if length <= most:
         return status
@@ -163,7 +164,7 @@ def _worst(status: NDArray[np.uint8], most: int, *, axis: int) -> NDArray[np.uin
 
 
 def _range(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Of the colours: the values', and never of no width, which would make noise of equal tiles."""
+    """Lowest and highest value of the colour scale; it is never so narrow that it would show noise of equal tiles."""
     known = values[np.isfinite(values)]
     if not len(known):
         return 0.0, 1.0
@@ -173,6 +174,6 @@ def _range(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _ticks(count: int) -> list[int]:
-    """About ten indices of so many."""
+    """About ten evenly spaced indices."""
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000) if count <= 12 * step)
     return list(range(0, count, step)) if step == 1 else [0, *range(step - 1, count, step)]

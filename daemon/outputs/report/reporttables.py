@@ -1,4 +1,4 @@
-"""What the report says in words and numbers."""
+"""Texts and tables of the report."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,30 +7,20 @@ from datetime import UTC, datetime
 import numpy as np
 from seqd_client.status import CycleStatus
 
-from daemon.outputs.figures.cyclefigures import STATUSES, RunMetrics
+from daemon.outputs.figures.runmetrics import STATUSES, RunMetrics
 from daemon.outputs.figures.summary import Summary
 from daemon.outputs.report.speed import committed_hours
 from daemon.record.ledgerreader import CycleRow
 
 LISTED = 50
-"""So many missing and failed tile-cycles are listed one by one."""
+"""Most missing and failed tile-cycles that are listed one by one."""
 
 UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """A tile-cycle that was not called."""
-
-    tile: str
-    cycle: int
-    status: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Entry:
-    """Something to know of a run."""
+    """A named value with a note."""
 
     name: str
     value: str
@@ -38,7 +28,7 @@ class Entry:
 
 
 def header(metrics: RunMetrics) -> list[Entry]:
-    """Which run it is."""
+    """Facts that identify the run."""
     info = metrics.info
     structure = " · ".join(f"{info.label(read)} {read.cycles}" for read in info.reads)
     lanes = len({tile.lane for tile in info.tiles})
@@ -74,7 +64,7 @@ def counted(metrics: RunMetrics) -> dict[CycleStatus, int]:
 
 
 def key_figures(metrics: RunMetrics, summary: Summary) -> list[Entry]:
-    """What one wants to know first."""
+    """The most important figures."""
     total, status = summary.total, counted(metrics)
     expected = "" if finished(metrics) else f"{bases(total.projected_bases)} expected"
     passing = 100 * summary.passing / summary.clusters if summary.clusters else None
@@ -98,7 +88,7 @@ def key_figures(metrics: RunMetrics, summary: Summary) -> list[Entry]:
     return figures
 
 
-def troubles(metrics: RunMetrics) -> tuple[list[Trouble], int]:
+def troubles(metrics: RunMetrics) -> tuple[list[CycleRow], int]:
     """The first :data:`LISTED` tile-cycles that were not called, in the order of the cycles, and how many there are."""
     cycles, tiles = np.nonzero((metrics.status > STATUSES.index(CycleStatus.CALLED)).T)
     listed = list(zip(cycles[:LISTED].tolist(), tiles[:LISTED].tolist(), strict=True))
@@ -107,12 +97,11 @@ def troubles(metrics: RunMetrics) -> tuple[list[Trouble], int]:
         first = min(cycle for cycle, of in listed if of == index)
         for row in metrics.run.ledger.rows(metrics.info.tiles[index], after=first):
             found[row.cycle - 1, index] = row
-    rows = [found[at] for at in listed]
-    return [Trouble(f"{row.lane}_{row.tile}", row.cycle, row.status.value, row.reason) for row in rows], len(cycles)
+    return [found[at] for at in listed], len(cycles)
 
 
 def provenance(metrics: RunMetrics) -> Iterator[Entry]:
-    """What made the calls that are committed."""
+    """Model, settings, engines and starts of the daemon that made the committed calls."""
     facts = metrics.run.facts
     last = int(metrics.committed_ns.max())
     starts = [start for start in metrics.run.ledger.starts() if start.began_ns <= last]
@@ -138,7 +127,7 @@ def number(value: float | None, digits: int = 0, unit: str = "") -> str:
 
 
 def bases(count: int) -> str:
-    """As people say it."""
+    """Number of bases with a unit."""
     for size, unit in ((1e12, "Tb"), (1e9, "Gb"), (1e6, "Mb"), (1e3, "kb")):
         if count >= size:
             return f"{count / size:#.4g} {unit}"
@@ -146,7 +135,7 @@ def bases(count: int) -> str:
 
 
 def instant(ns: int) -> str:
-    """In universal time, to the second."""
+    """Date and time in UTC, to the second."""
     return datetime.fromtimestamp(ns // 1_000_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 

@@ -1,6 +1,6 @@
-"""The report of a run as a :class:`daemon.outputs.sink.View`."""
+"""The page of the run report."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -8,8 +8,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from daemon.outputs.figures.cyclefigures import RunMetrics, yields
-from daemon.outputs.figures.spikein import ControlErrors
+from daemon.outputs.figures.runmetrics import RunMetrics, yields
+from daemon.outputs.figures.spikein import SpikeInErrors
 from daemon.outputs.figures.summary import density, summarise
 from daemon.outputs.report import bycycle, bytile, reporttables, speed
 from daemon.outputs.report.cycleaxes import share
@@ -19,36 +19,22 @@ from daemon.outputs.sink import SinkFile
 REPORT = "report.html"
 
 
-class Report:
-    """Draws what is committed of a run on one page that loads nothing."""
-
-    name = "report"
-
-    def __init__(self, metrics: RunMetrics, errors: ControlErrors | None = None) -> None:
-        """
-        Parameters
-        ----------
-        metrics, errors : as they are when the file is asked for; without errors the run has no control.
-        """
-        self._metrics, self._errors = metrics, errors
-
-    def files(self, root: Path) -> Iterable[SinkFile]:
-        cycle = int(self._metrics.known.min())
-        yield SinkFile(root / REPORT, partial(report_html, self._metrics, self._errors), cycle=cycle)
+def report_files(metrics: RunMetrics, errors: SpikeInErrors | None, root: Path) -> Iterator[SinkFile]:
+    """The report, of the figures as they are now, with the errors of the run's spike-in where it has one."""
+    yield SinkFile(root / REPORT, partial(_html, metrics, errors), cycle=int(metrics.known.min()))
 
 
-def report_html(metrics: RunMetrics, errors: ControlErrors | None = None) -> Iterator[bytes]:
-    """The page, UTF-8; the same for the same committed cycles.
-
-    Parameters
-    ----------
-    errors : of the run's control, where it has one.
-
-    Raises
-    ------
-    OutputError : the ledger cannot be read.
-    """
-    template = _environment().get_template("report.html.j2")
+def _html(metrics: RunMetrics, errors: SpikeInErrors | None) -> Iterator[bytes]:
+    """The page in UTF-8; the same committed cycles give the same bytes."""
+    environment = Environment(
+        loader=PackageLoader("daemon.outputs.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": reporttables.number, "bases": reporttables.bases}
+    template = environment.get_template("report.html.j2")
     troubles, in_trouble = reporttables.troubles(metrics)
     summary = summarise(metrics, errors)
     with style():
@@ -60,7 +46,7 @@ def report_html(metrics: RunMetrics, errors: ControlErrors | None = None) -> Ite
             "focus": bycycle.focus(metrics),
             "phasing": bycycle.phasing(metrics),
             "drift": bycycle.drift(metrics),
-            "flowcell": bytile.flow_cell(metrics, tile_figures(metrics)),
+            "flowcell": bytile.flow_cell(metrics, _tile_figures(metrics)),
             "tilecycles": bytile.tile_cycles(metrics),
             "latency": speed.latency(metrics),
             "throughput": speed.throughput(metrics),
@@ -84,36 +70,19 @@ def report_html(metrics: RunMetrics, errors: ControlErrors | None = None) -> Ite
         yield piece.encode()
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("daemon.outputs.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": reporttables.number, "bases": reporttables.bases}
-    return environment
-
-
-def tile_figures(metrics: RunMetrics) -> list[tuple[str, NDArray[np.float64]]]:
-    """Title and (tiles,) values of the maps of the flow cell."""
-    clusters = np.where(metrics.known > 0, metrics.clusters, np.nan)
+def _tile_figures(metrics: RunMetrics) -> list[tuple[str, NDArray[np.float64]]]:
+    """Title and (tiles,) values of each map of the flow cell."""
     found = density(metrics.info, metrics.clusters)
-    crowd = (
-        ("clusters", clusters)
-        if found is None
-        else ("density, K/mm²", np.where(metrics.known > 0, found / 1000, np.nan))
-    )
+    title, crowd = ("clusters", metrics.clusters) if found is None else ("density, K/mm²", found / 1000)
+    crowd = np.where(metrics.known > 0, crowd, np.nan)
     filtered = np.where(metrics.counted > 0, metrics.passing, -1)
     passing = np.where(filtered >= 0, share(filtered, metrics.clusters), np.nan)
     q30 = share(yields(metrics, 30).sum(axis=1), yields(metrics).sum(axis=1))
-    return [("clusters passing the filter, %", passing), crowd, ("calls ≥ Q30, %", q30), latest_intensity(metrics)]
-
-
-def latest_intensity(metrics: RunMetrics) -> tuple[str, NDArray[np.float64]]:
-    """Of the last cycle of each tile that was measured, mean of the channels."""
     means = metrics.intensity.mean(axis=2, dtype=np.float64)
-    known = np.isfinite(means)
-    last = means.shape[1] - 1 - np.argmax(known[:, ::-1], axis=1)
-    return "intensity of the last cycle, counts", means[np.arange(len(means)), last]
+    last = means.shape[1] - 1 - np.argmax(np.isfinite(means)[:, ::-1], axis=1)
+    return [
+        ("clusters passing the filter, %", passing),
+        (title, crowd),
+        ("calls ≥ Q30, %", q30),
+        ("intensity of the last cycle, counts", means[np.arange(len(means)), last]),
+    ]

@@ -1,4 +1,4 @@
-"""Figures as SVG inside a page: drawn by matplotlib, coloured by the page, the same bytes for the same figures."""
+"""Plots as SVG inside a page. Matplotlib draws them, the page sets their colours; equal plots give equal bytes."""
 
 import re
 from collections.abc import Iterator
@@ -15,17 +15,17 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 INK, MUTED, RULE, ACCENT, SECOND = (f"#01020{number}" for number in range(5))
-"""Colours that the page decides on, so that light and dark pages have figures of their own."""
+"""Placeholders for colours that the page sets, so that they fit its light and its dark appearance."""
 
 DASHED = (0, (5, 1.5))
-"""Line of the second of two."""
+"""Pattern that distinguishes the second of two lines."""
 
 _OF_PAGE = {INK: "--ink", MUTED: "--muted", RULE: "--rule", ACCENT: "--accent", SECOND: "--second"}
 
 _STYLE: dict[Any, Any] = {
-    # Letters stay letters: small, searchable, in the page's font.
+    # Text stays text, not shapes: it is smaller, can be searched, and has the page's font.
     "svg.fonttype": "none",
-    # matplotlib names clip paths at random without one.
+    # Without a salt, matplotlib gives clip paths random names.
     "svg.hashsalt": "seqd",
     "font.size": 9.5,
     "axes.labelsize": 9.5,
@@ -58,7 +58,7 @@ _settings = Lock()
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw inside: matplotlib's settings are the process's, and one thread at a time may change them."""
+    """Matplotlib's settings for drawing; they belong to the whole process, so one thread at a time may draw."""
     with _settings, matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -66,28 +66,28 @@ def style() -> Iterator[None]:
 
 
 def colour_bar(image: AxesImage, *, height: float, label: str = "") -> Colorbar:
-    """What the colours of an image mean, beside it.
+    """The colour scale of an image, next to it.
 
     Parameters
     ----------
-    height : of the image, about; inches.
+    height : approximate height of the image, inches.
     """
     bar = image.axes.figure.colorbar(image, ax=image.axes, label=label, pad=0.02, aspect=height / 0.13)
     bar.locator = MaxNLocator(nbins=max(1, min(6, int(height / 0.3))))
     if bar.solids is not None:
-        # As shapes its colours would be larger than all else.
+        # As vector shapes, the colours would take most of the file.
         bar.solids.set_rasterized(True)
     bar.outline.set_visible(False)
     return bar
 
 
 def inline(figure: Figure, name: str, title: str) -> Markup:
-    """A figure as an ``<svg>`` element; to be made inside :func:`style`.
+    """A figure as an ``<svg>`` element; to be called inside :func:`style`.
 
     Parameters
     ----------
-    name : unlike that of any other figure of the page; its ids begin with it.
-    title : for who cannot see it.
+    name : name that no other figure of the page has; the element's ids begin with it.
+    title : text for readers who cannot see the figure.
     """
     text = StringIO()
     figure.savefig(text, format="svg", dpi=144)
@@ -99,13 +99,13 @@ def inline(figure: Figure, name: str, title: str) -> Markup:
         drawn = drawn.replace(colour, f"var({variable})")
     _, _, body = drawn.partition(">")
     width, height = (72 * inches for inches in figure.get_size_inches())
-    # The title is ours, but what is in attributes and text is escaped all the same.
+    # Markup.format escapes the title.
     opening = Markup('<svg class="figure" role="img" aria-label="{}" viewBox="0 0 {:g} {:g}">')
     return opening.format(title, width, height) + Markup(body.replace("xlink:href", "href").strip())
 
 
 def _own_ids(drawn: str, name: str) -> str:
-    """Only the ids that something refers to, each the only one of the page."""
+    """Remove ids that nothing refers to, and make the others unique on the page."""
     used = dict.fromkeys(re.findall(r"(?:url\(#|href=\"#)([^\")]+)", drawn))
     own = {old: f"{name}-{number}" for number, old in enumerate(used)}
     drawn = re.sub(r' id="([^"]*)"', lambda found: f' id="{own[found[1]]}"' if found[1] in own else "", drawn)

@@ -1,1 +1,1 @@
-"""Demultiplexing: which sample each cluster belongs to, from sample sheets and read barcodes."""
+"""Demultiplexing: the sample of each cluster, found by its index reads and a sample sheet, and reports about it."""

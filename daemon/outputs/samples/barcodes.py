@@ -1,4 +1,4 @@
-"""Which sample each cluster is of: read barcodes against those that are declared."""
+"""Finding the sample of each cluster: its index reads are compared with the barcodes of the samples."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,38 +13,38 @@ from daemon.outputs.samples.samples import BclConvert, Picard, Sample, SampleErr
 UNDETERMINED = -1
 
 BASES = np.arange(4, dtype=np.uint8)
-UNCALLED, DOUBTFUL = 4, 5
-"""What a cycle may show besides the bases: no call, and a call of too low a quality."""
+UNCALLED, LOW_QUALITY = 4, 5
+"""Codes of a no-call, and of a call whose quality is too low; bases have 0-3."""
 
 BLOCK = 1 << 22
-"""Pairs of a read and a declared barcode that are compared at a time."""
+"""Pairs of a cluster and a barcode that are compared at a time."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """Where each cluster belongs."""
+    """Samples of clusters."""
 
     sample: NDArray[np.int32]
     """(n,) index into :attr:`Demultiplexer.names`, or :data:`UNDETERMINED`."""
     mismatches: NDArray[np.int32]
-    """(n,) against the barcode of that sample, over all index reads; 0 where there is none."""
+    """(n,) mismatches with the sample's barcode, over all index reads; 0 where undetermined."""
 
 
 class Demultiplexer:
     """Finds the sample of clusters by their index reads.
 
-    Barcodes that are shorter than the index read are compared with its first cycles. It may be asked by several threads
-    at once, and answers the same whatever clusters are asked for together.
+    Barcodes that are shorter than the index read are compared with its first cycles. Several threads may use it at
+    once. The sample of a cluster does not depend on the clusters that are matched in the same call.
     """
 
     def __init__(self, samples: Samples, info: RunInfo) -> None:
         """
         Raises
         ------
-        SampleError : the samples do not fit the run, or cannot be told apart by their rule.
+        SampleError : the samples do not fit the run, or two barcodes are too similar for the samples' rule.
         """
         self.names = samples.names
-        """Of the samples, in the order in which they are declared first."""
+        """Names of the samples, in the order of the samples file."""
         self.samples = samples
         index_reads = [read.cycles for read in info.reads if read.index]
         if not index_reads:
@@ -56,19 +56,11 @@ class Demultiplexer:
                     f"samples {samples.source}: sample {sample.name!r} is in lane {sample.lane}, "
                     f"the run has {', '.join(map(str, lanes))}"
                 )
-        self._lanes = {lane: _LaneBarcodes(samples, lane, index_reads) for lane in lanes}
+        self.lanes = {lane: LaneBarcodes(samples, lane, index_reads) for lane in lanes}
 
     def names_in(self, lane: int) -> frozenset[str]:
-        """The samples that are declared for a lane."""
-        return frozenset(sample.name for sample in self.in_lane(lane))
-
-    def in_lane(self, lane: int) -> tuple[Sample, ...]:
-        """The barcodes that are declared for a lane."""
-        return self._lanes[lane].declared
-
-    def compared(self, lane: int) -> tuple[slice, ...]:
-        """Which of the run's index cycles are compared in a lane, for each index read that is looked at."""
-        return self._lanes[lane].parts
+        """Names of a lane's samples."""
+        return frozenset(sample.name for sample in self.lanes[lane].declared)
 
     def __call__(self, lane: int, calls: NDArray[np.uint8]) -> NDArray[np.int32]:
         """(n,) index into :attr:`names` of each cluster, or :data:`UNDETERMINED`; see :meth:`match`."""
@@ -81,24 +73,25 @@ class Demultiplexer:
         ----------
         calls : (index cycles, n) bytes ``(Q << 2) | base``, 0 = no-call, of all index reads in the run's order.
         """
-        barcodes = self._lanes[lane]
+        barcodes = self.lanes[lane]
         rule = self.samples.rule
-        least = rule.minimum_base_quality if isinstance(rule, Picard) else 0
-        seen = np.where(calls >> 2 < least, np.uint8(DOUBTFUL), calls & 3)
-        seen[calls == NO_CALL] = UNCALLED
-        # Most clusters show one of few barcodes: each is looked for once.
-        first, which = _distinct(np.concatenate([seen[part] for part in barcodes.parts]))
-        found = [barcodes.nearest(block, rule) for block in _blocks(seen[:, first], len(barcodes.declared))]
+        minimum = rule.minimum_base_quality if isinstance(rule, Picard) else 0
+        codes = np.where(calls >> 2 < minimum, np.uint8(LOW_QUALITY), calls & 3)
+        codes[calls == NO_CALL] = UNCALLED
+        # Most clusters have one of a few sequences: each distinct sequence is compared once.
+        first, which = _distinct(np.concatenate([codes[part] for part in barcodes.parts]))
+        found = [barcodes.nearest(block, rule) for block in _blocks(codes[:, first], len(barcodes.declared))]
         nearest, mismatches = (np.concatenate(parts) for parts in zip(*found, strict=True))
         samples = np.append(barcodes.samples, UNDETERMINED).astype(np.int32)
         return Match(samples[nearest][which], mismatches[which])
 
 
-class _LaneBarcodes:
-    """The barcodes of a lane, as they are compared."""
+class LaneBarcodes:
+    """The barcodes of a lane."""
 
     def __init__(self, samples: Samples, lane: int, index_reads: Sequence[int]) -> None:
         self.declared = tuple(sample for sample in samples.samples if sample.lane in (None, lane))
+        """The lane's samples, one for each barcode."""
         names = {name: index for index, name in enumerate(samples.names)}
         self.samples = np.array([names[sample.name] for sample in self.declared], np.int32)
         where = f"samples {samples.source}: lane {lane}"
@@ -107,6 +100,7 @@ class _LaneBarcodes:
         self.parts = tuple(
             slice(start, start + length) for start, length in zip(starts.tolist(), lengths, strict=False) if length
         )
+        """The index cycles that are compared, for each index read that has barcodes."""
         codes = np.zeros((sum(index_reads), len(self.declared)), np.uint8)
         for column, sample in enumerate(self.declared):
             for start, barcode in zip(starts.tolist(), sample.barcodes, strict=False):
@@ -115,21 +109,21 @@ class _LaneBarcodes:
         self._check(where, codes, samples.rule)
 
     def nearest(
-        self, seen: NDArray[np.uint8], rule: Picard | BclConvert
+        self, codes: NDArray[np.uint8], rule: Picard | BclConvert
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """(n,) index of the declared barcode that a read barcode is taken for, or -1, and the mismatches.
+        """(n,) index of the barcode that the rule finds, or -1, and (n,) mismatches with it.
 
         Parameters
         ----------
-        seen : (index cycles, n) bases, :data:`UNCALLED` or :data:`DOUBTFUL`.
+        codes : (index cycles, n) bases, :data:`UNCALLED` or :data:`LOW_QUALITY`.
         """
         if not self.declared:
-            return np.full(seen.shape[1], -1), np.zeros(seen.shape[1], np.int32)
-        distances = self._distances(seen)
+            return np.full(codes.shape[1], -1), np.zeros(codes.shape[1], np.int32)
+        distances = self._distances(codes)
         match rule:
             case Picard():
-                uncalled = np.sum([np.count_nonzero(seen[part] == UNCALLED, axis=0) for part in self.parts], axis=0)
-                nearest, best, second = _two_least(np.sum(distances, axis=0))
+                uncalled = np.sum([np.count_nonzero(codes[part] == UNCALLED, axis=0) for part in self.parts], axis=0)
+                nearest, best, second = _two_smallest(np.sum(distances, axis=0))
                 clear = second - best >= rule.min_mismatch_delta
                 best = best - uncalled
                 found = clear & (best <= rule.max_mismatches) & (uncalled <= rule.max_no_calls)
@@ -141,21 +135,21 @@ class _LaneBarcodes:
                 found = near.any(axis=1)
         return np.where(found, nearest, -1), np.where(found, best, 0).astype(np.int32)
 
-    def _distances(self, seen: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """(n, barcodes) cycles of each index read that do not show the declared base."""
+    def _distances(self, codes: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """For each index read, (n, barcodes) number of cycles whose base is not that of the barcode."""
         return [
-            np.float32(part.stop - part.start) - _one_hot(seen[part]).T @ table
+            np.float32(part.stop - part.start) - _one_hot(codes[part]).T @ table
             for part, table in zip(self.parts, self._tables, strict=True)
         ]
 
     def _check(self, where: str, codes: NDArray[np.uint8], rule: Picard | BclConvert) -> None:
-        """Refuse barcodes that are the same, and those that bcl-convert would find too near to each other."""
+        """Refuse equal barcodes, and those that bcl-convert's rule could not tell apart."""
         start = 0
         for block in _blocks(codes, len(self.declared)):
             distances = self._distances(block)
             same = np.sum(distances, axis=0) == 0
             near = _within(distances, rule, times=2) if isinstance(rule, BclConvert) else same
-            # Each pair once, and no barcode with itself.
+            # The triangle below the diagonal has each pair once, and no barcode with itself.
             pairs = np.argwhere(np.tril(near, k=start - 1))
             if len(pairs):
                 late, early = pairs[0]
@@ -163,14 +157,14 @@ class _LaneBarcodes:
                 raise SampleError(
                     f"{where}: samples {one.name!r} and {other.name!r} both have {one.barcode}"
                     if same[late, early]
-                    else f"{where}: {one.barcode} of {one.name!r} and {other.barcode} of {other.name!r} are too near "
-                    f"to each other for the mismatches allowed, {rule}"
+                    else f"{where}: {one.barcode} of {one.name!r} and {other.barcode} of {other.name!r} are too "
+                    f"similar for the mismatches allowed, {rule}"
                 )
             start += block.shape[1]
 
 
 def _lengths(where: str, declared: Sequence[Sample], index_reads: Sequence[int]) -> tuple[int, ...]:
-    """How many cycles of each index read are compared."""
+    """Number of cycles of each index read that are compared."""
     if not declared:
         return (index_reads[0],)
     lengths = tuple(map(len, declared[0].barcodes))
@@ -185,39 +179,39 @@ def _lengths(where: str, declared: Sequence[Sample], index_reads: Sequence[int])
             if len(barcode) != lengths[number]:
                 raise SampleError(
                     f"{where}: barcode {number + 1} of {sample.name!r} has {len(barcode)} bases, that of "
-                    f"{declared[0].name!r} {lengths[number]}; those of a lane have to be of one length"
+                    f"{declared[0].name!r} {lengths[number]}; all barcodes of a lane need the same length"
                 )
     return lengths
 
 
-def _distinct(seen: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Index of the first of each distinct column, and which of them every column is."""
-    which = np.zeros(seen.shape[1], np.uint64)
-    for start in range(0, len(seen), 10):
-        # 30 bits of ten cycles beside the number of what was distinct so far
-        for cycle in seen[start : start + 10]:
+def _distinct(codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """As ``np.unique`` of columns, but faster: where each distinct column occurs first, and each column's number."""
+    which = np.zeros(codes.shape[1], np.uint64)
+    for start in range(0, len(codes), 10):
+        # Ten cycles take 30 bits; the higher bits hold the number of the column among those distinct so far.
+        for cycle in codes[start : start + 10]:
             which = which << np.uint64(3) | cycle
-        if start + 10 < len(seen):
+        if start + 10 < len(codes):
             which = np.unique(which, return_inverse=True)[1].astype(np.uint64)
     _, first, inverse = np.unique(which, return_index=True, return_inverse=True)
     return first, inverse
 
 
-def _blocks(seen: NDArray[np.uint8], barcodes: int) -> Iterator[NDArray[np.uint8]]:
-    """Columns, so many at a time that comparing them with the barcodes takes little memory; at least one block."""
+def _blocks(codes: NDArray[np.uint8], barcodes: int) -> Iterator[NDArray[np.uint8]]:
+    """The columns in blocks that take little memory when they are compared with the barcodes; at least one block."""
     step = max(1, BLOCK // max(1, barcodes))
-    for start in range(0, max(1, seen.shape[1]), step):
-        yield seen[:, start : start + step]
+    for start in range(0, max(1, codes.shape[1]), step):
+        yield codes[:, start : start + step]
 
 
 def _one_hot(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(4 × cycles, n) 1 where a cycle shows a base."""
+    """(4 × cycles, n): of the four rows of a cycle, the row of the cycle's base is 1."""
     shown: NDArray[np.float32] = (codes[:, None] == BASES[:, None]).astype(np.float32)
     return shown.reshape(4 * len(codes), codes.shape[1])
 
 
-def _two_least(total: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-    """Index of the least of each row, its value, and that of the next; infinite where there is none."""
+def _two_smallest(total: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+    """Of each row, the smallest value's index, that value, and the second smallest, which is infinite in short rows."""
     rows = np.arange(len(total))
     nearest = total.argmin(axis=1)
     best = total[rows, nearest]
@@ -226,7 +220,6 @@ def _two_least(total: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[n
 
 
 def _within(distances: Sequence[NDArray[np.float32]], rule: BclConvert, *, times: int) -> NDArray[np.bool_]:
-    """(n, barcodes) whether every index read is so near."""
+    """(n, barcodes) whether every index read has at most the mismatches that the rule allows, times a factor."""
     allowed = (rule.index1, rule.index2)
-    near: NDArray[np.bool_] = np.all([d <= times * most for d, most in zip(distances, allowed, strict=False)], axis=0)
-    return near
+    return np.asarray(np.all([d <= times * most for d, most in zip(distances, allowed, strict=False)], axis=0))

@@ -1,4 +1,4 @@
-"""The samples of a run: which barcodes each has, and how near a read barcode has to come."""
+"""The samples of a run: their barcodes, and the rule that decides which sample a cluster belongs to."""
 
 from typing import Annotated, ClassVar
 
@@ -16,23 +16,23 @@ class SampleError(SeqdError):
 class Picard(BaseModel):
     """The rule of Picard's ExtractIlluminaBarcodes and its defaults: the nearest barcode, if it is near enough.
 
-    Mismatches are counted over all index reads together; no-calls are counted for themselves and are no mismatches.
+    Mismatches are counted over all index reads together. No-calls are counted separately; they are not mismatches.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_mismatches: Annotated[int, Field(ge=0, le=16)] = 1
     min_mismatch_delta: Annotated[int, Field(ge=1, le=16)] = 1
-    """By so many mismatches more the next barcode has to be away."""
+    """The second nearest barcode needs at least this many mismatches more than the nearest."""
     max_no_calls: Annotated[int, Field(ge=0, le=64)] = 2
     minimum_base_quality: Annotated[int, Field(ge=0, le=63)] = 0
-    """A base of less is a mismatch whatever it is."""
+    """A base of lower quality is always a mismatch."""
 
 
 class BclConvert(BaseModel):
     """The rule of bcl-convert and its defaults: mismatches are counted for each index read, no-calls are mismatches.
 
-    Barcodes that this many mismatches on each side would bring together are refused.
+    Two barcodes are refused if a read could match both of them with this many mismatches.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,14 +54,14 @@ class Sample(BaseModel):
 
     name: Name
     barcodes: tuple[Barcode, Barcode]
-    """Of the first and the second index read, as the instrument reads them; empty where that read is not looked at."""
+    """Of the first and the second index read, as the instrument reads them; an empty one is not compared."""
     lane: Lane | None = None
-    """None: of every lane of the run."""
+    """None stands for every lane of the run."""
     project: Annotated[str, Field(max_length=200)] = ""
 
     @property
     def barcode(self) -> str:
-        """Both barcodes as they are written."""
+        """Both barcodes, joined by ``-``."""
         return "-".join(filter(None, self.barcodes))
 
 
@@ -77,15 +77,15 @@ class Samples(BaseModel):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The name of each sample, in the order in which they are declared first."""
+        """The name of each sample once, in the order of their first barcodes."""
         return tuple(dict.fromkeys(sample.name for sample in self.samples))
 
     def with_mismatches(self, most: int) -> "Samples":
-        """The same samples, with so many mismatches allowed: in each index read, or by Picard's rule in all together.
+        """The same samples with another number of allowed mismatches: per index read, or by Picard's rule in all.
 
         Raises
         ------
-        SampleError : the rule does not allow so many.
+        SampleError : the number is higher than the rule's limit.
         """
         rules = {Picard: {"max_mismatches": most}, BclConvert: {"index1": most, "index2": most}}
         try:

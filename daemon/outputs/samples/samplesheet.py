@@ -11,8 +11,8 @@
     Lane,Sample_ID,Index,Index2,Sample_Project
     1,alpha,ACGTACGT,TTGGCCAA,
 
-Of a sheet the three sections above are read; the others are for other programs. A setting that is not known is refused,
-as by bcl-convert: it would ask for something that is not done. Source: Illumina, "BCL Convert: Sample Sheet".
+Only the three sections above are read from a sheet; the others are for other programs. An unknown setting is refused,
+as by bcl-convert, because its effect would be missing. Source: Illumina, "BCL Convert: Sample Sheet".
 """
 
 import csv
@@ -25,20 +25,20 @@ from seqd_client.runinfo import RunInfo
 
 from daemon.outputs.samples.samples import BclConvert, Picard, Sample, SampleError, Samples
 
-MOST_BYTES = 4 << 20
-MOST_BARCODES = 10_000
-MOST_LETTERS = 500
-"""Of a cell."""
+MAX_BYTES = 4 << 20
+MAX_BARCODES = 10_000
+MAX_CELL = 500
+"""Characters."""
 
 RESERVED = ("all", "default", "none", "undetermined", "unknown")
-"""Names that bcl-convert keeps for itself."""
+"""Sample names that bcl-convert reserves."""
 
 MISMATCHES = {"barcodemismatchesindex1": "index1", "barcodemismatchesindex2": "index2"}
 HARMLESS = ("softwareversion", "fastqcompressionformat")
-"""Settings that do not say what the reads are."""
+"""Settings that are ignored, because they do not change the reads."""
 
-COLUMNS = ("lane", "sample_id", "index", "index2", "sample_project")
-WHITELIST = ("name", "barcode", "barcode2")
+SHEET_COLUMNS = ("lane", "sample_id", "index", "index2", "sample_project")
+LIST_COLUMNS = ("name", "barcode", "barcode2")
 
 COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
@@ -48,33 +48,41 @@ Rows = list[list[str]]
 def read_samples(path: Path, info: RunInfo, *, reverse_complement_index2: bool = False) -> Samples:
     """The samples that a file declares.
 
-    A sample sheet brings bcl-convert's rule, with its settings; a list of names and barcodes brings Picard's.
+    With a sample sheet bcl-convert's rule applies, with the sheet's settings; with a list of names and barcodes,
+    Picard's.
 
     Parameters
     ----------
-    info : that ``OverrideCycles`` has to fit.
-    reverse_complement_index2 : turn the second barcodes round, where the file has them as the other strand.
+    info : run that ``OverrideCycles`` has to fit.
+    reverse_complement_index2 : the file has the second barcodes as the other strand.
 
     Raises
     ------
-    SampleError : the file cannot be read, or is neither.
+    SampleError : the file cannot be read, or is neither a sample sheet nor such a list.
     """
     rows = _rows(path)
-    declared = _sheet(path, rows, info) if rows[0][0].startswith("[") else _whitelist(path, rows)
-    if not reverse_complement_index2:
-        return declared
-    return declared.model_copy(update={"samples": tuple(map(_second_turned, declared.samples))})
+    rule: Picard | BclConvert = Picard()
+    if rows[0][0].startswith("["):
+        samples, rule = _from_sheet(path, rows, info)
+    else:
+        samples = _samples(path, rows[0], rows[1:], LIST_COLUMNS, required=("name", "barcode"))
+    if reverse_complement_index2:
+        turned = ((first, second.translate(COMPLEMENT)[::-1]) for first, second in (one.barcodes for one in samples))
+        samples = tuple(
+            sample.model_copy(update={"barcodes": barcodes}) for sample, barcodes in zip(samples, turned, strict=True)
+        )
+    return Samples(samples=samples, rule=rule, source=str(path))
 
 
 def _rows(path: Path) -> Rows:
-    """The cells of every line that has any, without white space around them."""
+    """The cells of every line that is not empty, without surrounding white space."""
     try:
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise SampleError(f"samples {path}: {error.strerror}") from error
-    if len(content) > MOST_BYTES:
-        raise SampleError(f"samples {path}: more than {MOST_BYTES} bytes, the most that is read")
+    if len(content) > MAX_BYTES:
+        raise SampleError(f"samples {path}: more than the {MAX_BYTES} bytes that are allowed")
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -89,31 +97,24 @@ def _rows(path: Path) -> Rows:
     rows = [row for row in read if any(row)]
     if not rows:
         raise SampleError(f"samples {path}: the file is empty")
-    if (longest := max(len(cell) for row in rows for cell in row)) > MOST_LETTERS:
-        raise SampleError(f"samples {path}: a cell of {longest} letters, at most {MOST_LETTERS} are read")
+    if (longest := max(len(cell) for row in rows for cell in row)) > MAX_CELL:
+        raise SampleError(f"samples {path}: a cell of {longest} letters, at most {MAX_CELL} are allowed")
     return rows
 
 
-def _sheet(path: Path, rows: Rows, info: RunInfo) -> Samples:
+def _from_sheet(path: Path, rows: Rows, info: RunInfo) -> tuple[tuple[Sample, ...], BclConvert]:
     sections = _sections(rows)
     header = {row[0].casefold(): _cell(row, 1) for row in sections.get("header", [])}
     if header.get("fileformatversion") != "2":
-        raise SampleError(
-            f"sample sheet {path}: [Header] has no FileFormatVersion,2; version 2 is the one that is read"
-        )
+        raise SampleError(f"sample sheet {path}: [Header] has no FileFormatVersion,2; only version 2 can be read")
     if "bclconvert_data" not in sections:
         raise SampleError(f"sample sheet {path}: there is no section [BCLConvert_Data]")
     rule, override = _settings(path, sections.get("bclconvert_settings", []))
     columns, *table = sections["bclconvert_data"] or [[]]
-    samples = _samples(path, columns, table, COLUMNS, required=("sample_id", "index"))
+    samples = _samples(path, columns, table, SHEET_COLUMNS, required=("sample_id", "index"))
     if override:
         _check_override(path, override, samples, info)
-    return Samples(samples=samples, rule=rule, source=str(path))
-
-
-def _whitelist(path: Path, rows: Rows) -> Samples:
-    samples = _samples(path, rows[0], rows[1:], WHITELIST, required=("name", "barcode"))
-    return Samples(samples=samples, rule=Picard(), source=str(path))
+    return samples, rule
 
 
 def _sections(rows: Rows) -> dict[str, Rows]:
@@ -148,25 +149,21 @@ def _settings(path: Path, rows: Rows) -> tuple[BclConvert, str]:
 def _samples(
     path: Path, columns: list[str], table: Rows, known: tuple[str, ...], *, required: tuple[str, str]
 ) -> tuple[Sample, ...]:
-    """One barcode a row; the columns have their names in either format."""
+    """The samples of a table, which has one barcode in a row."""
     names = [column.casefold() for column in columns]
-    while names and not names[-1]:  # spreadsheets fill up with commas
+    while names and not names[-1]:  # spreadsheets add commas at the end
         names.pop()
     for name in names:
         if name not in known or names.count(name) > 1:
             raise SampleError(f"samples {path}: column {name!r}; allowed are {', '.join(known)}, each once")
     if missing := [name for name in required if name not in names]:
         raise SampleError(f"samples {path}: there is no column {missing[0]!r}; the columns are {', '.join(names)}")
-    if not 0 < len(table) <= MOST_BARCODES:
-        raise SampleError(f"samples {path}: {len(table)} barcodes, allowed are 1 to {MOST_BARCODES}")
-    rows = [_fields(path, names, row) for row in table]
-    return tuple(_sample(path, row, *required) for row in rows)
-
-
-def _fields(path: Path, names: list[str], row: list[str]) -> dict[str, str]:
-    if any(row[len(names) :]):
-        raise SampleError(f"samples {path}: row {','.join(row)!r} has more cells than the {len(names)} columns")
-    return dict(zip(names, row, strict=False))
+    if not 0 < len(table) <= MAX_BARCODES:
+        raise SampleError(f"samples {path}: {len(table)} barcodes, allowed are 1 to {MAX_BARCODES}")
+    for row in table:
+        if any(row[len(names) :]):
+            raise SampleError(f"samples {path}: row {','.join(row)!r} has more cells than the {len(names)} columns")
+    return tuple(_sample(path, dict(zip(names, row, strict=False)), *required) for row in table)
 
 
 def _sample(path: Path, row: Mapping[str, str], name_column: str, barcode_column: str) -> Sample:
@@ -178,7 +175,7 @@ def _sample(path: Path, row: Mapping[str, str], name_column: str, barcode_column
         if not set(barcode) <= set("ACGT"):
             raise SampleError(f"samples {path}: sample {name!r}: barcode {barcode!r}; allowed are A, C, G and T")
     if name.casefold() in RESERVED:
-        raise SampleError(f"samples {path}: sample {name!r}: names that are not allowed are {', '.join(RESERVED)}")
+        raise SampleError(f"samples {path}: sample {name!r}: the name is reserved, as are {', '.join(RESERVED)}")
     given = {"name": name, "barcodes": barcodes, "lane": row.get("lane") or None}
     try:
         return Sample.model_validate(given | {"project": row.get("sample_project", "")})
@@ -190,7 +187,7 @@ def _sample(path: Path, row: Mapping[str, str], name_column: str, barcode_column
 
 
 def _check_override(path: Path, override: str, samples: Iterable[Sample], info: RunInfo) -> None:
-    """Accept it where it says what is done anyway: template reads whole, index reads as long as the barcodes."""
+    """Accept only a mask that changes nothing: template reads whole, and index reads as long as the barcodes."""
     lengths = {tuple(map(len, sample.barcodes)) for sample in samples}
     for length in lengths:
         left = iter(length)
@@ -203,23 +200,16 @@ def _check_override(path: Path, override: str, samples: Iterable[Sample], info: 
 
 
 def _mask(cycles: int, compared: int | None) -> str:
-    """How one read is taken: a template read (None) whole, an index read up to the end of the barcode."""
-    if compared is None:
-        return f"Y{cycles}"
-    return f"I{compared}N{cycles - compared}"
+    """Mask of a template read (None), which is used whole, or of an index read, used up to the barcode's end."""
+    return f"Y{cycles}" if compared is None else f"I{compared}N{cycles - compared}"
 
 
 def _mask_parts(mask: str) -> list[tuple[str, int]] | None:
-    """Letters and cycles of a mask, the empty ones left out; None where it is no mask."""
+    """Letters and cycles of a mask, without those of no cycles; None where the text is not a mask."""
     if not re.fullmatch(r"([YIUN]\d{1,5})+", mask):
         return None
     parts = [(letter, int(cycles)) for letter, cycles in re.findall(r"([YIUN])(\d+)", mask)]
     return [(letter, cycles) for letter, cycles in parts if cycles]
-
-
-def _second_turned(sample: Sample) -> Sample:
-    first, second = sample.barcodes
-    return sample.model_copy(update={"barcodes": (first, second.translate(COMPLEMENT)[::-1])})
 
 
 def _cell(row: list[str], at: int) -> str:

@@ -1,1 +1,1 @@
-"""The outputs of a run as sinks: written during the run by threads of their own, and exported again at any time."""
+"""The outputs that a run's configuration asks for: threads write them during the run, and an export at any time."""

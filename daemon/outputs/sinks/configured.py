@@ -1,31 +1,32 @@
-"""Which sinks a run has, and where they write."""
+"""The sinks and views that a run's configuration asks for, and the folder that they write to."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from seqd_client.runinfo import TileId
 
 from daemon.config import SinksConfig
-from daemon.outputs.figures.cyclefigures import RunMetrics
-from daemon.outputs.figures.spikein import ControlErrors, ControlReference
-from daemon.outputs.illumina.basecalls import BaseCalls
-from daemon.outputs.illumina.parameters import Parameters
-from daemon.outputs.interop.interopfolder import InterOp, fits
-from daemon.outputs.reads.fastqfiles import Fastq
+from daemon.outputs.figures.runmetrics import RunMetrics
+from daemon.outputs.figures.spikein import SpikeInErrors, SpikeInReference
+from daemon.outputs.illumina.basecalls import basecalls_due
+from daemon.outputs.illumina.documents import parameter_files
+from daemon.outputs.interop.interopfolder import fits, interop_files
+from daemon.outputs.reads.fastq import fastq_due
 from daemon.outputs.sink import Encoding, Sink, SinkFile, View
 from daemon.record.committed import CommittedRun
 
 
-def sinks_of(config: SinksConfig) -> list[Sink]:
-    """What stands once it is made."""
-    sinks: list[Sink] = [Fastq()] if config.fastq else []
+def configured_sinks(config: SinksConfig) -> list[Sink]:
+    """The configured makers of files that are final once they are written."""
+    sinks = [Sink("FASTQ", fastq_due)] if config.fastq else []
     if config.bcl != "off":
-        sinks.append(BaseCalls(Encoding(config.bcl)))
+        sinks.append(Sink("BCL", partial(basecalls_due, encoding=Encoding(config.bcl))))
     return sinks
 
 
 class Views:
-    """What is made anew as the run goes on, of figures that are counted once."""
+    """The configured makers of files that are written again as the run advances. They share the run's figures."""
 
     def __init__(
         self,
@@ -33,67 +34,74 @@ class Views:
         run: CommittedRun,
         *,
         control: Path | None = None,
-        worked: Callable[[], None] = lambda: None,
+        heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Parameters
         ----------
-        control : FASTA of a spiked-in control; without it the one that the run keeps, if it does.
-        worked : as of :meth:`update`.
+        control : as :func:`figures_of`.
+        heartbeat : as :meth:`update`.
 
         Raises
         ------
-        ControlError : the control's FASTA cannot be used.
-        OutputError : the run's files cannot be read.
+        SpikeInError, OutputError : as :func:`figures_of`.
         """
-        self._views: list[View] = [Parameters(run)] if config.bcl != "off" or config.interop else []
-        self._figures: list[RunMetrics | ControlErrors] = []
+        self.views: list[View] = []
+        self._figures: list[RunMetrics | SpikeInErrors] = []
+        if config.bcl != "off" or config.interop:
+            self.views.append(View("run parameters", partial(parameter_files, run)))
         if not (config.interop or config.report):
             return
-        metrics, errors = figures_of(run, control, worked)
+        metrics, errors = figures_of(run, control, heartbeat)
         self._figures = [metrics] if errors is None else [metrics, errors]
         if config.interop and fits(run.info):
-            self._views.append(InterOp(metrics, errors))
+            self.views.append(View("InterOp files", partial(interop_files, metrics, errors)))
         if config.report:
-            # Matplotlib takes half a second to import: only who draws waits for it.
-            from daemon.outputs.report.runreport import Report
+            # Importing Matplotlib takes half a second, so it is imported only where a report is drawn.
+            from daemon.outputs.report.runreport import report_files
 
-            self._views.append(Report(metrics, errors))
+            self.views.append(View("report", partial(report_files, metrics, errors)))
 
-    def __iter__(self) -> Iterator[View]:
-        return iter(self._views)
-
-    def update(self, worked: Callable[[], None]) -> None:
-        """Take in what the run was refreshed with.
+    def update(self, heartbeat: Callable[[], None]) -> None:
+        """Add the cycles that the run was last refreshed with.
 
         Parameters
         ----------
-        worked : called now and then, so that who waits sees progress.
+        heartbeat : called from time to time, to show that the work continues.
         """
         for figures in self._figures:
-            figures.update(worked)
+            figures.update(heartbeat)
 
 
 def figures_of(
-    run: CommittedRun, control: Path | None, worked: Callable[[], None] = lambda: None
-) -> tuple[RunMetrics, ControlErrors | None]:
-    """Figures of a run, and the errors of a control: the one given, or the one that the run keeps.
+    run: CommittedRun, control: Path | None, heartbeat: Callable[[], None] = lambda: None
+) -> tuple[RunMetrics, SpikeInErrors | None]:
+    """Figures of a run, and the errors of its spike-in where there is one.
+
+    Parameters
+    ----------
+    control : FASTA of the spike-in; without it, the run's own copy is used if it has one.
 
     Raises
     ------
-    ControlError : the control's FASTA cannot be used.
+    SpikeInError : the FASTA cannot be used.
     OutputError : the run's files cannot be read.
     """
-    metrics = RunMetrics(run, worked)
+    metrics = RunMetrics(run, heartbeat)
     path = control or (run.files.control if run.files.control.exists() else None)
-    return metrics, None if path is None else ControlErrors(metrics, ControlReference(path), worked)
+    return metrics, None if path is None else SpikeInErrors(metrics, SpikeInReference(path), heartbeat)
 
 
 def due_files(
     run: CommittedRun, root: Path, config: SinksConfig, committed: Mapping[TileId, int]
 ) -> Iterator[SinkFile]:
-    """Every file of the sinks for so many cycles of each tile, in an order in which readers may follow them."""
-    sinks = sinks_of(config)
+    """Every file of the sinks for the committed cycles of each tile, cycle by cycle: programs may follow the run.
+
+    Parameters
+    ----------
+    committed : last committed cycle of each tile.
+    """
+    sinks = configured_sinks(config)
     for cycle in range(1, 1 + max(committed.values())):
         for tile in (tile for tile, last in committed.items() if cycle <= last):
             for sink in sinks:

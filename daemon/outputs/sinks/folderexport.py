@@ -1,4 +1,4 @@
-"""Exporting what the daemon's sinks write, of a run as it stands; and run folders of other kinds."""
+"""Exporting at any time the files that the daemon's sinks write, or an Illumina run folder with other base calls."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -8,38 +8,45 @@ from typing import Literal
 
 from daemon.config import SinksConfig
 from daemon.errors import ExportError
+from daemon.outputs.illumina.basecalls import intensities
 from daemon.outputs.illumina.cbcl import cbcl_files
-from daemon.outputs.illumina.folderlayout import intensities, markers
+from daemon.outputs.illumina.documents import marker_files
 from daemon.outputs.sink import SinkFile
 from daemon.outputs.sinks.configured import Views, due_files, root_of
 from daemon.record.committed import CommittedRun
 
 
 class FolderKind(StrEnum):
-    """Base calls of an Illumina run folder."""
+    """Format of the base calls in an Illumina run folder."""
 
     BCL = "bcl"
-    """A plain file a tile and cycle."""
+    """A plain file for each tile and cycle."""
     BCL_GZ = "bcl.gz"
     """The same, compressed."""
     CBCL = "cbcl"
-    """A compressed file a surface and cycle, of the clusters that pass the filter, with three scores."""
+    """A compressed file for each surface and cycle, of the clusters that pass the filter, with three scores."""
 
 
 def sink_files(
-    run: CommittedRun, root: Path, config: SinksConfig, *, control: Path | None = None
+    run: CommittedRun,
+    root: Path,
+    config: SinksConfig,
+    *,
+    control: Path | None = None,
+    calls: Iterable[SinkFile] | None = None,
 ) -> Iterator[SinkFile]:
-    """Every file that sinks have made of what is committed.
+    """Every file that the sinks make from the committed calls.
 
     Parameters
     ----------
-    control : FASTA of a spiked-in control; without it the one that the run keeps, if it does.
+    control : FASTA of the spike-in; without it, the run's own copy is used if it has one.
+    calls : files of the base calls, if they are not those of the sinks.
     """
-    for view in Views(config, run, control=control):
+    for view in Views(config, run, control=control).views:
         yield from view.files(root)
-    yield from due_files(run, root, config, run.committed)
+    yield from due_files(run, root, config, run.committed) if calls is None else calls
     if run.complete and config.bcl != "off":
-        yield from markers(run, root)
+        yield from marker_files(run, root)
 
 
 def folder_files(run: CommittedRun, root: Path, kind: FolderKind, control: Path | None) -> Iterator[SinkFile]:
@@ -47,57 +54,40 @@ def folder_files(run: CommittedRun, root: Path, kind: FolderKind, control: Path 
 
     Parameters
     ----------
-    control : FASTA of a spiked-in control.
+    control : as :func:`sink_files`.
 
     Raises
     ------
-    ExportError : the run cannot be exported as CBCL; or the folder is one that the daemon writes to, or holds base
-        calls of another kind.
+    ExportError : the run cannot be exported as CBCL; or the daemon writes to the folder, or it holds base calls of
+        another kind.
     """
-    _check_what_is_there(run, root, kind)
-    encoding: Literal["plain", "gzip"] = "gzip" if kind is FolderKind.BCL_GZ else "plain"
-    config = SinksConfig(fastq=False, bcl=encoding, report=False)
-    if kind is not FolderKind.CBCL:
-        yield from sink_files(run, root, config, control=control)
-        return
-    for view in Views(config, run, control=control):
-        yield from view.files(root)
-    yield from cbcl_files(run, root)
-    if run.complete:
-        yield from markers(run, root)
-
-
-def _check_what_is_there(run: CommittedRun, root: Path, kind: FolderKind) -> None:
-    """Refuse a folder in which readers would find more than one kind of base calls, or the daemon others than its own.
-
-    Raises
-    ------
-    ExportError : it is such a folder.
-    """
-    sinks = root_of(run.facts["sinks"], run.files.root, run.info.run)
-    for folder, whose in ((run.files.root, "the run itself"), (sinks, "what the run's sinks write")):
+    own = root_of(run.facts["sinks"], run.files.root, run.info.run)
+    for folder, content in ((run.files.root, "the run itself"), (own, "what the run's sinks write")):
         if os.path.realpath(root) == os.path.realpath(folder):
-            raise ExportError(
-                f"folder {root}: it holds {whose}, export to another; `seqd export sinks` writes what sinks write anew"
-            )
+            raise _wrong_folder(root, f"it holds {content}, export to another folder")
     for other in FolderKind:
         if other is not kind and any(intensities(root).glob(f"BaseCalls/L*/C*.1/*.{other}")):
-            raise ExportError(
-                f"folder {root}: it holds base calls as .{other}, export .{kind} to another; "
-                "`seqd export sinks` writes what sinks write anew"
-            )
+            raise _wrong_folder(root, f"it holds base calls as .{other}, export .{kind} to another folder")
+    encoding: Literal["plain", "gzip"] = "gzip" if kind is FolderKind.BCL_GZ else "plain"
+    config = SinksConfig(fastq=False, bcl=encoding, report=False)
+    calls = cbcl_files(run, root) if kind is FolderKind.CBCL else None
+    return sink_files(run, root, config, control=control, calls=calls)
+
+
+def _wrong_folder(root: Path, reason: str) -> ExportError:
+    return ExportError(f"folder {root}: {reason}; `seqd export sinks` writes the files of the run's sinks again")
 
 
 def write_files(files: Iterable[SinkFile], *, written: Callable[[SinkFile], None]) -> None:
-    """Write files, each whole or not at all; what is there already is written anew.
+    """Write files, each whole or not at all; existing files are replaced.
 
     Parameters
     ----------
-    written : told of each.
+    written : receives each file that is written.
 
     Raises
     ------
-    OutputError : one of them cannot be written, or not be made of the run's files.
+    OutputError : a file cannot be written, or the run's files cannot be read.
     """
     for file in files:
         file.write()

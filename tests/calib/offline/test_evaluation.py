@@ -12,6 +12,7 @@ from seqd_client.errors import SeqdError
 from seqd_client.runinfo import Read, RunInfo, TileId
 
 from calib.offline.cli import UsageError
+from calib.offline.codebook import CodebookError, read_codebook
 from calib.offline.evaluation import breakdown
 from calib.offline.evaluation.agreement import agreement, compare, equal_yield, error_curve
 from calib.offline.evaluation.callerfigures import against_truth, write_json
@@ -21,7 +22,6 @@ from calib.offline.evaluation.evaluationrun import evaluate_runs
 from calib.offline.evaluation.oncodebook import hold_against, on_codebook
 from calib.offline.evaluation.scorecalibration import Calls, by_cycle, by_quality, calls_of, together
 from calib.offline.evaluation.superresolution import bicubic, fidelity, measure
-from calib.offline.references.codebook import CodebookError, read_codebook
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.optics import spots
 from calib.offline.simulation.simulatedrun import Truth, simulated_tile_of, write_simulated_run

@@ -8,13 +8,13 @@ from scipy.spatial import cKDTree
 from seqd_client.runinfo import TileId
 from typer.testing import CliRunner
 
+from calib.fasta import FastaError
+from calib.offline.codebook import CodebookError
 from calib.offline.commands import app
 from calib.offline.labels.fastamatch import FastaReference
 from calib.offline.labels.labelfiles import labels_path, read_labels, read_summary
 from calib.offline.labels.labelledtile import match_reads
 from calib.offline.labels.sequencematch import Codebook, Match, Outcome, Strand, allowed_distance, chance
-from calib.offline.references.codebook import CodebookError
-from calib.offline.references.fasta import FastaError
 from calib.offline.simulation.simulatedrun import read_truth
 from calib.runfolder.images import RunFolderError
 from tests.support.places import CROP

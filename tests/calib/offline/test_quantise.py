@@ -222,7 +222,7 @@ def test_runs_of_which_nothing_is_known_need_a_codebook(bundle, told_by_codebook
 
 
 def test_without_nncf_the_line_says_what_to_install(bundle, run, monkeypatch):
-    for module in ("compare", "graph"):
+    for module in ("compare", "int8graph"):
         monkeypatch.delitem(sys.modules, f"calib.offline.quantisation.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "nncf", None)
     done = quantise(bundle, run)

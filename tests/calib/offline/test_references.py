@@ -3,8 +3,8 @@ import gzip
 import numpy as np
 import pytest
 
-from calib.offline.references.codebook import CodebookError, read_codebook
-from calib.offline.references.fasta import FastaError, Sequence, read_fasta, reverse_complement, write_fasta
+from calib.fasta import FastaError, Sequence, read_fasta, reverse_complement, write_fasta
+from calib.offline.codebook import CodebookError, read_codebook
 
 
 def test_fasta_reads_back_what_is_written(tmp_path):
@@ -35,9 +35,10 @@ def test_the_other_strand_reads_backwards_in_complements():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"ACGT\n", "not FASTA: a sequence starts with a line '>name'"),
-        (b"", "not FASTA: a sequence starts with a line '>name'"),
-        (b">empty\n>x\nA", "sequence 'empty' is empty"),
+        (b"ACGT\n", "not FASTA, or empty; a sequence starts with a line '>name'"),
+        (b"", "not FASTA, or empty; a sequence starts with a line '>name'"),
+        (b">empty\n>x\nA", "sequence 'empty' is empty or has letters that are no nucleotides"),
+        (b">protein of it\nMSNIQ", "sequence 'protein' is empty or has letters that are no nucleotides"),
         (b">a\nACGT\n>a again\nAAAA\n", "sequence 'a' is there 2 times"),
         (b">x\n\xff", "not FASTA: byte 3 is not ASCII"),
         (gzip.compress(b">x\nA", mtime=0)[:-9], "Compressed file ended before the end-of-stream marker was reached"),

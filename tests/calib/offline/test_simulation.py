@@ -11,9 +11,9 @@ from scipy.stats import binom
 from seqd_client.runinfo import Read, TileId, parse_reads
 from typer.testing import CliRunner
 
+from calib.fasta import FastaError, Sequence, read_fasta, reverse_complement, write_fasta
 from calib.offline.cli import UsageError
 from calib.offline.commands import app
-from calib.offline.references.fasta import FastaError, Sequence, read_fasta, reverse_complement, write_fasta
 from calib.offline.simulation.background import illumination, structures
 from calib.offline.simulation.chemistry import accumulated_weights, emission, phasing_weights
 from calib.offline.simulation.clusterlayout import patterned, scattered

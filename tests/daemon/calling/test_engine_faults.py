@@ -140,7 +140,7 @@ def test_engine_that_hangs_is_left_behind(number, images, undisturbed, tmp_path)
     assert outputs(here.runs / RUN) == undisturbed
     assert status.engine.restarts == 1
     assert "a tile took longer than 4 s" in lines(here, "engine failed")[0]["error"]
-    assert len(lines(here, "engine left behind")) == 1
+    assert len(lines(here, "engine left running")) == 1
 
 
 def test_tile_cycle_that_fails_every_engine_fails_alone(images, undisturbed, tmp_path):
@@ -201,8 +201,8 @@ def test_status_says_that_the_engine_is_opened_again_and_a_stop_ends_the_waiting
     assert status.phase is trouble.phase is Phase.ENGINE_RESTARTING
     assert trouble.what == "engine"
     assert trouble.text.endswith("device: gone; not opened again: device: it does not open")
-    # systemd is told of life meanwhile.
-    assert status.stalled_s < 3
+    # The daemon waits for a known reason, so it is not stalled.
+    assert status.stalled_s < trouble.since_s
     last = lines(here, "run ended")[-1]
     assert last["stop_reason"] == "device_lost"
     assert last["reason"].endswith("; asked to stop meanwhile")
@@ -245,7 +245,7 @@ def test_fallback_takes_over_and_is_kept_over_a_kill(images, tmp_path):
             status = here.wait_for(lambda status: status.engine is not None)
             assert finish(started) == 0
     assert status.engine.fallback.endswith("device: it does not open")
-    (line,) = lines(here, "engine is the fallback, for the rest of the run")
+    (line,) = lines(here, "run is called with the fallback engine to its end")
     assert line["reason"] == status.engine.fallback
     assert statuses(here) == {}
     first, second = json.loads((here.runs / RUN / "provenance.json").read_bytes())["engines"]
@@ -286,17 +286,17 @@ def test_run_that_another_engine_would_go_on_with_is_refused(images, tmp_path):
     other = faulty_bench(tmp_path, precision="int8")
     code, last = ended(other, images)
     assert (code, last["stop_reason"]) == (8, "refused")
-    assert 'begun with precision "f32", now it is "int8"' in last["reason"]
+    assert 'begun with precision "f32", this daemon has "int8"' in last["reason"]
 
 
 def test_another_seqd_is_noted(images, undisturbed, tmp_path):
     here = faulty_bench(tmp_path, engine_restarts=0)
     ended(here, images, tiles={LATER: "lost"})
-    assert lines(here, "run goes on with another seqd") == []
+    assert lines(here, "run continues with another seqd") == []
     with closing(sqlite3.connect(here.runs / RUN / "run.db")) as database, database:
         database.execute("UPDATE start SET seqd = '0.0.7'")
     status = finished(here, images)
-    (line,) = lines(here, "run goes on with another seqd")
+    (line,) = lines(here, "run continues with another seqd")
     assert (line["before"], line["now"]) == ("0.0.7", status.version)
     starts = json.loads((here.runs / RUN / "provenance.json").read_bytes())["starts"]
     assert [start["seqd"] for start in starts] == ["0.0.7", status.version]

@@ -12,17 +12,19 @@ from calib.jointfit.fitdevice import choose_place
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedrun import write_simulated_run
 from calib.runfolder.images import read_frames
+from daemon.calling.cyclecaller import CycleCaller
 from daemon.calling.enginechoice import Chosen
-from daemon.calling.supervisedengine import LastingEngine
-from daemon.calling.tilereader import Caller
+from daemon.calling.supervisedengine import SupervisedEngine
+from daemon.calling.tilereader import TileReader
 from daemon.config import FaultsConfig, SecurityConfig
-from daemon.intake.assembler import MissingImage, TileImage
-from daemon.record.patience import Patience
+from daemon.intake.tileimages import MissingImage, TileImage
 from daemon.record.runfiles import RunFiles
-from daemon.record.runrecord import RunOutput
+from daemon.record.runrecord import RunRecord
+from daemon.record.storageretry import StorageRetry
+from daemon.serving.announcing import Announcer, EventPublisher
 from daemon.serving.gate import Gate
 from daemon.serving.stream import Stream
-from daemon.watching.progress import Progress
+from daemon.watching.runstatus import RunStatus
 from engines.backends.openvino import OpenVinoRunner
 from engines.bundles.bundle import Readout, load_bundle
 from engines.bundles.golden import GoldenResult
@@ -75,39 +77,42 @@ class Calling:
         def stopping():
             return False
 
-        progress = Progress("0")
+        status = RunStatus("0")
         with ExitStack() as stack:
             context = stack.enter_context(zmq.Context())
-            gate = stack.enter_context(Gate(context, SecurityConfig(), progress))
-            stream = stack.enter_context(Stream(context, f"ipc://{self.folder}/calls", 10**6, progress, gate))
-            patience = Patience(progress, stream.event, stopping, retry_for_s=0)
-            output = RunOutput(self.files, self.info, {}, progress, stream, patience, chastity_failures=1)
-            stack.callback(output.close)
-            engine = LastingEngine(
+            gate = stack.enter_context(Gate(context, SecurityConfig(), status.counters))
+            stream = stack.enter_context(Stream(context, f"ipc://{self.folder}/calls", 10**6, status.counters, gate))
+            events = EventPublisher(stream, status)
+            retry = StorageRetry(status.troubles, status.liveness, events, stopping, retry_for_s=0)
+            record = RunRecord(self.files, self.info, {}, retry, chastity_failures=1)
+            stack.callback(record.close)
+            engine = SupervisedEngine(
                 opened(),
                 opened,
                 opened,
                 fallen_back="",
-                changed=lambda engine: None,
+                engine_changed=lambda engine: None,
                 faults=FaultsConfig(engine_backoff_s=0, **settings),
-                progress=progress,
+                troubles=status.troubles,
+                liveness=status.liveness,
                 announce=lambda level, text: self.events.append(text),
                 stopping=stopping,
             )
             stack.callback(engine.close)
-            caller = Caller(
+            announcer = Announcer("R", status.counters, status.liveness, stream)
+            reader = TileReader(
                 engine,
-                output,
-                progress,
+                record,
+                CycleCaller(record, bundle.quality(Readout.NETWORK), announcer),
+                status.liveness,
                 readout=Readout.NETWORK,
-                quality=bundle.quality(Readout.NETWORK),
                 template_cycles=TEMPLATE_CYCLES,
                 timeout_s=60,
             )
-            for item in self.items[output.committed.get(TILE, 0) :]:
-                caller.take(item)
-            caller.finish()
-            assert not caller.busy
+            for item in self.items[record.committed.get(TILE, 0) :]:
+                reader.take(item)
+            reader.finish()
+            assert not reader.busy
 
     @property
     def reasons(self):

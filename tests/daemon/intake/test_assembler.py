@@ -7,15 +7,8 @@ from seqd_client.runinfo import Read, RunInfo, TileId
 from seqd_client.wire.codec import Refusal, WireError
 from seqd_client.wire.messages import Frame, Gone
 
-from daemon.intake.assembler import (
-    REQUEST_WINDOW,
-    Assembler,
-    ChannelKey,
-    MissingImage,
-    Outcome,
-    SpooledImage,
-    TileImage,
-)
+from daemon.intake.assembler import REQUEST_WINDOW, Assembler, ChannelKey, Outcome
+from daemon.intake.tileimages import MissingImage, SpooledImage, TileImage
 
 FIRST, SECOND = TileId(lane=1, tile=1101), TileId(lane=1, tile=1102)
 IMAGE = 4 * 8 * 10 * 2
@@ -67,7 +60,7 @@ def add(assembler, cycle, channels="ACGT", tile=FIRST, now=0.0):
 
 def ready(assembler, now=0.0):
     """(tile, cycle, whether it came) of what leaves."""
-    return [(item.tile, item.cycle, isinstance(item, TileImage)) for item in assembler.ready(now)]
+    return [(item.tile, item.cycle, isinstance(item, TileImage)) for item in assembler.pop_ready(now)]
 
 
 def refusal_of(assembler, cycle=1, tile=FIRST, **changes):
@@ -80,20 +73,20 @@ def asked_for(assembler, now):
     """What is asked for, and sent."""
     keys = assembler.requests(now)
     for key in keys:
-        assembler.sent(key, now)
+        assembler.mark_requested(key, now)
     return keys
 
 
 def gone(assembler, cycle, channel, tile=FIRST):
-    assembler.gone(Gone(run="R1", lane=tile.lane, tile=tile.tile, cycle=cycle, channel=channel))
+    assembler.mark_gone(Gone(run="R1", lane=tile.lane, tile=tile.tile, cycle=cycle, channel=channel))
 
 
 def test_four_channels_make_an_image_with_each_in_its_place():
     waiting = assembler()
     assert add(waiting, 1, "TGC") == [Outcome.ACCEPTED] * 3
-    assert list(waiting.ready(0)) == []
+    assert list(waiting.pop_ready(0)) == []
     add(waiting, 1, "A")
-    (image,) = waiting.ready(0)
+    (image,) = waiting.pop_ready(0)
     assert (image.tile, image.cycle, image.pixels.shape, image.pixels.dtype) == (FIRST, 1, (4, 8, 10), np.uint16)
     assert [np.unique(channel).tolist() for channel in image.pixels] == [[2101], [2111], [2121], [2131]]
 
@@ -121,7 +114,7 @@ def test_what_is_not_taken_from_ready_stays():
     waiting = assembler()
     add(waiting, 1)
     add(waiting, 2)
-    assert next(waiting.ready(0)).cycle == 1
+    assert next(waiting.pop_ready(0)).cycle == 1
     assert waiting.bytes_held == IMAGE
     assert ready(waiting) == [(FIRST, 2, True)]
 
@@ -131,7 +124,7 @@ def test_second_copy_of_a_frame_changes_nothing():
     add(waiting, 1)
     header, _ = frame(1, "C")
     assert waiting.add(header, bytes(IMAGE // 4), 0) is Outcome.DUPLICATE
-    (image,) = waiting.ready(0)
+    (image,) = waiting.pop_ready(0)
     assert np.unique(image.pixels[1]).tolist() == [2111]
 
 
@@ -210,7 +203,7 @@ def test_frame_that_stays_away_makes_its_cycle_missing_and_the_next_goes_on():
     waiting.mark_due(2, 0)
     asked_for(waiting, 1)
     assert ready(waiting, 30.9) == []
-    missing, image = waiting.ready(31)
+    missing, image = waiting.pop_ready(31)
     assert missing == MissingImage(FIRST, 1, "channel C,T: not sent within 30 s", 2)
     assert image.cycle == 2
     assert waiting.bytes_held == 0
@@ -229,7 +222,7 @@ def test_frame_that_is_gone_makes_its_cycle_missing_at_once():
     asked_for(waiting, 1)
     gone(waiting, 1, "G")
     assert asked_for(waiting, 5) == []
-    assert list(waiting.ready(1.1)) == [MissingImage(FIRST, 1, "channel G: gone at the controller", 3)]
+    assert list(waiting.pop_ready(1.1)) == [MissingImage(FIRST, 1, "channel G: the controller no longer has it", 3)]
 
 
 def test_gone_for_a_frame_that_was_not_asked_for_is_ignored():
@@ -323,7 +316,7 @@ def test_whatever_the_order_and_the_faults_nothing_is_lost(seed):
     def step(tile, cycle, channel, now):
         with suppress(WireError):
             add(waiting, cycle, channel, tile, now)
-        for item in waiting.ready(now):
+        for item in waiting.pop_ready(now):
             assert isinstance(item, TileImage)
             expected = [1000 * item.cycle + 10 * index + item.tile.tile for index in range(4)]
             assert [np.unique(channel).tolist() for channel in item.pixels] == [[value] for value in expected]
@@ -357,17 +350,17 @@ def test_frame_that_could_not_be_asked_for_is_waited_for_longer():
     waiting.mark_due(1, 0)
     waiting.requests(1)
     assert ready(waiting, 1 + 4 * 30 - 0.1) == []
-    (missing,) = waiting.ready(1 + 4 * 30)
+    (missing,) = waiting.pop_ready(1 + 4 * 30)
     assert missing.reason == "channel T: not sent within 120 s"
 
 
-def test_controller_that_is_silent_is_given_longer_and_asked_anew():
+def test_controller_that_is_silent_is_given_longer_and_asked_again():
     waiting = assembler()
     add(waiting, 1, "ACG")
     waiting.mark_due(1, 0)
     asked_for(waiting, 1)
-    assert list(waiting.ready(60, silent=True)) == []
-    waiting.ask_anew()
+    assert list(waiting.pop_ready(60, silent=True)) == []
+    waiting.forget_requests()
     assert ready(waiting, 61) == []
     assert [key.channel for key in asked_for(waiting, 61)] == ["T"]
     assert ready(waiting, 90) == []
@@ -378,13 +371,13 @@ def test_whole_images_move_to_the_spool_and_leave_in_their_turn():
     waiting = assembler(cycles=4, images=3)
     for cycle in (2, 3):
         add(waiting, cycle)
-    assert [image.cycle for image in waiting.whole] == [3, 2]
+    assert [image.cycle for image in waiting.complete_images] == [3, 2]
     waiting.moved_to_spool(FIRST, 3)
     waiting.moved_to_spool(FIRST, 3)
     assert (waiting.bytes_held, waiting.spooled) == (IMAGE, 1)
     assert add(waiting, 3, "A") == [Outcome.DUPLICATE]
     add(waiting, 1)
-    assert [type(item) for item in waiting.ready(0)] == [TileImage, TileImage, SpooledImage]
+    assert [type(item) for item in waiting.pop_ready(0)] == [TileImage, TileImage, SpooledImage]
     waiting.moved_to_spool(FIRST, 2)
     assert (waiting.bytes_held, waiting.spooled) == (0, 0)
 
@@ -393,4 +386,35 @@ def test_images_of_an_earlier_start_are_not_asked_for():
     waiting = assembler(next_cycle={FIRST: 2}, spooled={(FIRST, 1), (FIRST, 2)})
     waiting.mark_due(3, 0)
     assert [key.cycle for key in asked_for(waiting, 1)] == [3] * 4
-    assert [(item.cycle, type(item)) for item in waiting.ready(0)] == [(2, SpooledImage)]
+    assert [(item.cycle, type(item)) for item in waiting.pop_ready(0)] == [(2, SpooledImage)]
+
+
+MANY = tuple(TileId(lane=1, tile=1101 + number) for number in range(400))
+
+
+def looks(monkeypatch):
+    """Every tile-cycle that the assembler checks for missing frames."""
+    looked, missing = [], Assembler._missing_channels
+    monkeypatch.setattr(
+        Assembler, "_missing_channels", lambda self, *place: looked.append(place) or missing(self, *place)
+    )
+    return looked
+
+
+def test_turn_of_a_long_backlog_looks_at_no_more_places_than_it_asks_for(monkeypatch):
+    there = assembler(tiles=MANY, cycles=60, images=10**6)
+    there.mark_due(50, 0.0)
+    looked = looks(monkeypatch)
+    assert len(there.requests(10.0)) == REQUEST_WINDOW
+    assert len(looked) <= REQUEST_WINDOW
+
+
+def test_where_memory_is_full_only_begun_images_and_the_oldest_cycle_are_asked_for(monkeypatch):
+    there = assembler(tiles=MANY, cycles=60, images=2)
+    for tile, cycle in ((MANY[0], 5), (MANY[1], 7)):
+        there.add(*frame(cycle, "A", tile), 0.0)
+    there.mark_due(50, 0.0)
+    looked = looks(monkeypatch)
+    asked = there.requests(10.0)
+    assert len(looked) <= REQUEST_WINDOW
+    assert {key.cycle for key in asked} == {1}

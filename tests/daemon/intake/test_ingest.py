@@ -10,7 +10,7 @@ from seqd_client.wire.messages import CycleEnd, Frame, Hold, Resend, RunEnd, Run
 from daemon.config import ControllerConfig, SecurityConfig
 from daemon.intake.ingest import Ingest
 from daemon.serving.gate import Gate
-from daemon.watching.progress import Progress
+from daemon.watching.runstatus import RunStatus
 
 INFO = RunInfo(
     run="R1",
@@ -31,9 +31,9 @@ class Bench:
         self.frames, self.recovery = context.socket(zmq.XPUB), context.socket(zmq.ROUTER)
         self.frames.bind(config.frames)
         self.recovery.bind(config.recovery)
-        self.progress = Progress("test")
-        self.gate = Gate(context, SecurityConfig(), self.progress)
-        self.ingest = Ingest(context, config, self.progress, self.gate)
+        self.status = RunStatus("test")
+        self.gate = Gate(context, SecurityConfig(), self.status.counters)
+        self.ingest = Ingest(context, config, self.status.counters, self.status.liveness, self.gate)
         assert self.frames.poll(5000)
         self.frames.recv()  # the subscription
 
@@ -81,20 +81,20 @@ def test_published_messages_arrive_in_order(bench):
 
 
 def test_skipped_sequence_numbers_are_counted(bench):
-    bench.ingest.follow("R1")
+    bench.ingest.set_run("R1")
     for seq in (10, 11, 15, 12, 16):
         bench.publish(*frame(seq))
     bench.received(5)
-    assert bench.progress.snapshot().frames.gaps == 3
+    assert bench.status.snapshot().frames.gaps == 3
 
 
-def test_numbers_that_begin_anew_are_watched_from_there(bench):
-    bench.ingest.follow("R1")
+def test_numbers_that_begin_again_are_watched_from_there(bench):
+    bench.ingest.set_run("R1")
     bench.publish(*frame(40))
     bench.publish(RunStart(run="R1", seq=0, info=INFO))
     bench.publish(*frame(3))
     bench.received(3)
-    assert bench.progress.snapshot().frames.gaps == 2
+    assert bench.status.snapshot().frames.gaps == 2
 
 
 def test_refused_messages_are_counted_by_reason_and_do_not_stop_the_rest(bench):
@@ -105,7 +105,7 @@ def test_refused_messages_are_counted_by_reason_and_do_not_stop_the_rest(bench):
     bench.publish(header, b"\x01" + payload[1:])
     bench.publish(RunEnd(run="R1", seq=2))
     assert [message.topic for message in bench.received(1)] == ["run_end"]
-    assert bench.progress.snapshot().frames.refused == {"checksum": 1, "garbage": 2, "topic": 1}
+    assert bench.status.snapshot().frames.refused == {"checksum": 1, "garbage": 2, "topic": 1}
 
 
 def test_requests_reach_the_controller(bench):
@@ -128,7 +128,7 @@ def test_daemon_that_joins_a_busy_run_asks_for_its_start(bench):
 
 
 def test_daemon_that_knows_the_run_does_not_ask_for_its_start(bench):
-    bench.ingest.follow("R1")
+    bench.ingest.set_run("R1")
     bench.publish(*frame(100))
     assert len(bench.received(1)) == 1
     list(bench.ingest.receive(0.01))

@@ -1,7 +1,7 @@
 import pytest
 
 from daemon.config import MemoryConfig, SpoolConfig
-from daemon.intake.cycletime import ImagingTime
+from daemon.intake.cycletime import CycleTime
 from daemon.intake.pressure import Backpressure, Forecast
 
 MB = 2**20
@@ -36,56 +36,56 @@ def test_memory_that_the_spool_does_not_relieve_holds_too():
     assert changes(Backpressure(MEMORY, SPOOL), loads) == [False, None, True, None, False]
 
 
-def test_amount_that_grows_is_foretold():
+def test_amount_that_grows_is_forecast():
     forecast = Forecast()
     assert forecast.full_in_s(100) is None
     for second in range(11):
-        forecast.see(3.0 * second, float(second))
-    assert forecast.full_in_s(100) == pytest.approx((100 - 30) / 3)
+        forecast.add(3.0 * second, float(second))
+    assert forecast.full_in_s(100) == pytest.approx((100 - 30) / 3, abs=0.1)
     assert forecast.full_in_s(20) == 0
 
 
 def test_amount_that_does_not_grow_will_not_be_full():
     forecast = Forecast()
     for second in range(11):
-        forecast.see(50.0 - second, float(second))
+        forecast.add(50.0 - second, float(second))
     assert forecast.full_in_s(100) is None
 
 
 def test_growth_long_ago_is_forgotten():
     forecast = Forecast()
     for second in range(1000):
-        forecast.see(min(second, 100) * 10.0, float(second))
+        forecast.add(min(second, 100) * 10.0, float(second))
     assert forecast.full_in_s(2000) is None
 
 
 def test_missing_frame_is_waited_for_as_long_as_two_cycles_take():
-    imaging = ImagingTime()
-    imaging.over(1, 100.0)
+    imaging = CycleTime()
+    imaging.finished(1, 100.0)
     assert (imaging.cycle_s, imaging.missing_after_s) == (None, 30.0)
     for cycle in range(2, 7):
-        imaging.over(cycle, 100.0 + 40.0 * (cycle - 1))
+        imaging.finished(cycle, 100.0 + 40.0 * (cycle - 1))
     assert (imaging.cycle_s, imaging.missing_after_s) == (40.0, 80.0)
 
 
 def test_one_long_pause_does_not_change_the_time_of_a_cycle():
-    imaging, now_s = ImagingTime(), 0.0
+    imaging, now_s = CycleTime(), 0.0
     for cycle in range(1, 9):
         now_s += 3600.0 if cycle == 5 else 20.0
-        imaging.over(cycle, now_s)
+        imaging.finished(cycle, now_s)
     assert imaging.cycle_s == 20.0
 
 
 @pytest.mark.parametrize(("cycle_s", "waited_s"), [(0.5, 10.0), (1000.0, 600.0)])
 def test_the_wait_is_bounded_at_both_ends(cycle_s, waited_s):
-    imaging = ImagingTime()
+    imaging = CycleTime()
     for cycle in range(1, 4):
-        imaging.over(cycle, cycle * cycle_s)
+        imaging.finished(cycle, cycle * cycle_s)
     assert imaging.missing_after_s == waited_s
 
 
 def test_cycles_that_were_passed_at_once_share_the_time():
-    imaging = ImagingTime()
-    imaging.over(1, 0.0)
-    imaging.over(5, 80.0)
+    imaging = CycleTime()
+    imaging.finished(1, 0.0)
+    imaging.finished(5, 80.0)
     assert imaging.cycle_s == 20.0

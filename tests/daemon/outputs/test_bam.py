@@ -11,10 +11,10 @@ import pytest
 from daemon import __version__
 from daemon.errors import ExportError, OutputError
 from daemon.outputs.bgzf import END
-from daemon.outputs.reads import fastqfiles
+from daemon.outputs.reads import conversion
 from daemon.outputs.reads.bam import export_bam
-from daemon.outputs.reads.conversion import By
-from daemon.outputs.reads.fastqfiles import Fastq
+from daemon.outputs.reads.conversion import FilesBy
+from daemon.outputs.reads.fastq import fastq_due
 from daemon.record.committed import open_run
 from tests.support.picard import fastq_records, picard
 from tests.support.writtenrun import run_info, write_run
@@ -38,7 +38,7 @@ class ByFirstBase:
 @pytest.fixture
 def make(tmp_path, monkeypatch):
     """Writes a run, and exports it."""
-    monkeypatch.setattr(fastqfiles, "CLUSTERS", 60)
+    monkeypatch.setattr(conversion, "CLUSTERS", 60)
 
     def make(reads, clusters=100, *, cycles=None, info=None, **options):
         info = info or run_info(reads, lanes=2, tiles=(1101, 1102))
@@ -81,7 +81,7 @@ def from_sink(tmp_path, lanes=(1, 2)):
     with open_run(tmp_path / "run") as run:
         for tile in (tile for tile in run.info.tiles if tile.lane in lanes):
             for read in run.info.reads:
-                for file in Fastq().due(run, tmp_path / "sink", tile, run.info.cycles_of(read)[-1]):
+                for file in fastq_due(run, tmp_path / "sink", tile, run.info.cycles_of(read)[-1]):
                     file.write()
                     text = gzip.decompress(file.path.read_bytes()).decode()
                     reads.setdefault(run.info.label(read), []).extend(fastq_records(text))
@@ -131,7 +131,7 @@ def expected_records(clusters, flags):
 )
 @pytest.mark.parametrize("cram", [False, True])
 def test_records_are_those_of_the_fastq(reads, flags, cram, make, tmp_path):
-    (path,) = make(reads, by=By.RUN, cram=cram)
+    (path,) = make(reads, by=FilesBy.RUN, cram=cram)
     assert path.name == f"{RUN}.cram" if cram else f"{RUN}.bam"
     _, found = records(path)
     assert found == list(expected_records(from_sink(tmp_path), flags))
@@ -144,7 +144,7 @@ def test_records_are_those_of_the_fastq(reads, flags, cram, make, tmp_path):
 
 
 def test_header_says_what_made_it(make):
-    (path,) = make("26T", by=By.RUN)
+    (path,) = make("26T", by=FilesBy.RUN)
     header, _ = records(path)
     assert header == {
         "HD": {"VN": "1.6", "SO": "unsorted", "GO": "query"},
@@ -157,19 +157,19 @@ def test_header_says_what_made_it(make):
 
 def test_lanes_and_tiles_have_files_of_their_own(make, tmp_path):
     flags = {"R1": 77, "R2": 141}
-    for lane, path in enumerate(make("26T8B5T", by=By.LANE), 1):
+    for lane, path in enumerate(make("26T8B5T", by=FilesBy.LANE), 1):
         assert path.name == f"{RUN}_L00{lane}.bam"
         header, found = records(path)
         assert [group["ID"] for group in header["RG"]] == [f"FC7.{lane}"]
         assert found == list(expected_records(from_sink(tmp_path, [lane]), flags))
         path.unlink()
-    names = [path.name for path in make("26T8B5T", by=By.TILE)]
+    names = [path.name for path in make("26T8B5T", by=FilesBy.TILE)]
     assert names == ["s_1_1101.bam", "s_1_1102.bam", "s_2_1101.bam", "s_2_1102.bam"]
 
 
 @pytest.mark.parametrize("cram", [False, True])
 def test_samples_have_files_of_their_own(make, tmp_path, cram):
-    paths = make("26T8B5T", by=By.RUN, assign=ByFirstBase(), cram=cram)
+    paths = make("26T8B5T", by=FilesBy.RUN, assign=ByFirstBase(), cram=cram)
     ending = "cram" if cram else "bam"
     assert [path.name for path in paths] == [f"{stem}.{ending}" for stem in ("Undetermined_S0", "even_S1", "odd_S2")]
     clusters = from_sink(tmp_path)
@@ -183,7 +183,7 @@ def test_samples_have_files_of_their_own(make, tmp_path, cram):
 
 
 def test_clusters_that_fail_the_filter_can_be_left_out(make, tmp_path):
-    (path,) = make("26T", by=By.RUN, passing_only=True)
+    (path,) = make("26T", by=FilesBy.RUN, passing_only=True)
     _, found = records(path)
     passing = [cluster for cluster in from_sink(tmp_path) if cluster[1]]
     assert found == list(expected_records(passing, {"R1": 4}))
@@ -191,11 +191,11 @@ def test_clusters_that_fail_the_filter_can_be_left_out(make, tmp_path):
 
 
 def test_a_run_that_goes_on_has_single_reads_until_the_second_begins(make):
-    (path,) = make("26T8B9T", cycles=34, by=By.RUN)
+    (path,) = make("26T8B9T", cycles=34, by=FilesBy.RUN)
     _, found = records(path)
     assert {one["flag"] & ~0x200 for one in found} == {4}
     assert all(one["tags"][0].startswith("BC:Z:") for one in found)
-    (path,) = make("26T8B9T", cycles=35, by=By.RUN)
+    (path,) = make("26T8B9T", cycles=35, by=FilesBy.RUN)
     _, found = records(path)
     assert {(one["flag"] & ~0x200, len(one["seq"])) for one in found} == {(77, 26), (141, 1)}
     expect_valid(path)
@@ -212,13 +212,13 @@ def test_no_clusters_are_a_valid_empty_file(make, cram):
 
 def test_records_are_in_the_bin_of_what_is_not_placed(make):
     """SAM specification, 4.2.1: reg2bin(-1, 0)."""
-    (path,) = make("26T", by=By.RUN)
+    (path,) = make("26T", by=FilesBy.RUN)
     with pysam.AlignmentFile(str(path), check_sq=False) as file:
         assert {one.bin for one in file.fetch(until_eof=True)} == {4680}
 
 
 def test_samtools_gives_the_fastq_back(make, tmp_path):
-    (path,) = make("26T8B9T", by=By.RUN)
+    (path,) = make("26T8B9T", by=FilesBy.RUN)
     made = samtools("fastq", "-n", "-1", tmp_path / "1.fq", "-2", tmp_path / "2.fq", path)
     assert made.returncode == 0, made.stderr
     clusters = from_sink(tmp_path)
@@ -228,14 +228,14 @@ def test_samtools_gives_the_fastq_back(make, tmp_path):
 
 
 def test_a_file_that_was_cut_off_shows(make):
-    (path,) = make("26T", by=By.RUN)
+    (path,) = make("26T", by=FilesBy.RUN)
     path.write_bytes(path.read_bytes()[: -len(END)])
     assert samtools("quickcheck", "-u", path).returncode != 0
 
 
 def test_names_too_long_for_bam_are_refused(make, tmp_path):
     info = run_info("26T", instrument="I" * 128, flowcell="F" * 128)
-    with pytest.raises(ExportError, match=f"run {RUN}: names of reads take 2.. bytes, BAM has room for 254"):
+    with pytest.raises(ExportError, match=f"run {RUN}: names of reads take 2.. bytes, BAM allows 254"):
         make("26T", info=info)
     assert not (tmp_path / "out").exists()
 
@@ -252,7 +252,7 @@ def test_names_as_long_as_bam_has_room_for(make):
 def test_index_reads_alone_are_refused(reads, cycles, there, cram, make, tmp_path):
     with pytest.raises(ExportError) as refused:
         make(reads, cycles=cycles, cram=cram)
-    message = f"run {RUN} L001: BAM needs a cycle of a template read, only cycles of {there} are committed"
+    message = f"run {RUN} L001: BAM needs a cycle of a template read, but only cycles of {there} are committed"
     assert str(refused.value) == message
     assert not (tmp_path / "out").exists()
 
@@ -272,5 +272,5 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(cram, make, t
     path = tmp_path / "out" / f"{RUN}.{'cram' if cram else 'bam'}"
     path.mkdir(parents=True)
     with pytest.raises(OutputError, match=rf"file {path}: Is a directory"):
-        make("26T", by=By.RUN, cram=cram)
+        make("26T", by=FilesBy.RUN, cram=cram)
     assert list((tmp_path / "out").iterdir()) == [path]

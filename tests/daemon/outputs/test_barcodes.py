@@ -7,9 +7,9 @@ import subprocess
 import numpy as np
 import pytest
 
-from daemon.outputs.illumina.basecalls import BaseCalls
+from daemon.outputs.illumina.basecalls import basecalls_due
 from daemon.outputs.samples.barcodes import UNDETERMINED, Demultiplexer
-from daemon.outputs.samples.demultiplexstats import count_samples
+from daemon.outputs.samples.samplecounts import count_samples
 from daemon.outputs.samples.samples import BclConvert, Picard, Sample, SampleError, Samples
 from daemon.outputs.sink import Encoding
 from daemon.record.committed import open_run
@@ -181,7 +181,7 @@ def expected(declared, rule, read):
             Picard(),
             "26T8B",
             None,
-            "lane 1: barcode 1 of 'eta' has 6 bases, that of 'alpha' 8; those of a lane have to be of one length",
+            "lane 1: barcode 1 of 'eta' has 6 bases, that of 'alpha' 8; all barcodes of a lane need the same length",
         ),
         ((*SINGLE, ("eta", "ACGTACGT")), Picard(), "26T8B", None, "samples 'alpha' and 'eta' both have ACGTACGT"),
         (
@@ -189,7 +189,7 @@ def expected(declared, rule, read):
             BclConvert(),
             "26T8B",
             None,
-            "lane 1: ACGTACGT of 'alpha' and ACGTACAA of 'beta' are too near to each other for the mismatches allowed, "
+            "lane 1: ACGTACGT of 'alpha' and ACGTACAA of 'beta' are too similar for the mismatches allowed, "
             "BarcodeMismatchesIndex1,1 and BarcodeMismatchesIndex2,1",
         ),
         (DUAL, BclConvert(index1=0), "26T8B8B", None, "GATTACAG-TTGGCCAA of 'gamma' and GATTACAG-TTGGCCAT of 'delta'"),
@@ -209,7 +209,7 @@ def test_barcodes_that_come_together_in_one_index_read_only_are_allowed():
     # Three bases apart are as near as a mismatch on one side and two on the other.
     nearer = (("alpha", "ACGTACGT"), ("beta", "ACGTAAAA"))
     assert Demultiplexer(samples(nearer, BclConvert(index1=1)), run_info("26T8B")).names == ("alpha", "beta")
-    with pytest.raises(SampleError, match="too near"):
+    with pytest.raises(SampleError, match="too similar"):
         Demultiplexer(samples(nearer, BclConvert(index1=2)), run_info("26T8B"))
 
 
@@ -236,11 +236,10 @@ def written(folder, info, declared, clusters=2000, *, no_calls=0.03):
     rng = np.random.default_rng(11)
     by_tile = {tile: indexed_calls(rng, declared, info, clusters, no_calls=no_calls) for tile in info.tiles}
     files = write_run(folder, info, clusters, calls=lambda tile, cycle: by_tile[tile][cycle - 1])
-    sink = BaseCalls(Encoding.PLAIN)
     with open_run(files.root) as run:
         for tile in info.tiles:
             for cycle in range(1, info.cycles + 1):
-                for file in sink.due(run, folder, tile, cycle):
+                for file in basecalls_due(run, folder, tile, cycle, encoding=Encoding.PLAIN):
                     file.write()
     return files.root
 

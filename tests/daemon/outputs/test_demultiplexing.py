@@ -13,12 +13,12 @@ import pytest
 
 from calib.runfolder.images import RUN_INFO, run_info_xml
 from daemon.errors import ExportError
-from daemon.outputs.reads.conversion import By
-from daemon.outputs.reads.fastqexport import export_fastq
-from daemon.outputs.samples import demultiplexstats
+from daemon.outputs.reads.conversion import FilesBy
+from daemon.outputs.reads.fastq import export_fastq
+from daemon.outputs.samples import samplecounts
 from daemon.outputs.samples.barcodes import Demultiplexer
-from daemon.outputs.samples.demultiplexreports import report_files
-from daemon.outputs.samples.demultiplexstats import count_samples
+from daemon.outputs.samples.samplecounts import count_samples
+from daemon.outputs.samples.samplereports import report_files
 from daemon.outputs.samples.samples import BclConvert, Sample, Samples
 from daemon.record.committed import open_run
 from tests.support.writtenrun import run_info, write_run
@@ -170,7 +170,7 @@ def test_barcodes_of_no_sample_are_listed_by_their_number(reports, made, folder)
 
 
 def test_clusters_are_counted_the_same_however_many_are_read_at_a_time(stats, folder, monkeypatch):
-    monkeypatch.setattr(demultiplexstats, "CHUNK", 64 * 90)
+    monkeypatch.setattr(samplecounts, "CHUNK", 64 * 90)
     with open_run(folder) as run:
         again = count_samples(run, Demultiplexer(SAMPLES, INFO))
 
@@ -180,7 +180,7 @@ def test_clusters_are_counted_the_same_however_many_are_read_at_a_time(stats, fo
 
 
 def test_the_most_frequent_unknown_barcodes_are_kept_when_there_are_too_many(folder, monkeypatch):
-    monkeypatch.setattr(demultiplexstats, "MOST_UNKNOWN", 2)
+    monkeypatch.setattr(samplecounts, "MAX_UNKNOWN", 2)
     with open_run(folder) as run:
         stats = count_samples(run, Demultiplexer(SAMPLES, INFO))
     assert list(stats.unknown[2]) == [b"TTTTTTTTTTTTTT"]
@@ -203,7 +203,7 @@ def test_a_run_whose_index_is_not_read_yet_is_refused_in_a_line(tmp_path):
     with open_run(root) as run, pytest.raises(ExportError) as refused:
         count_samples(run, Demultiplexer(SAMPLES, INFO))
     assert str(refused.value) == (
-        f"run {INFO.run} L001: samples are told apart by whole index reads, the run is at cycle 43"
+        f"run {INFO.run} L001: finding the samples needs complete index reads, the run is at cycle 43"
     )
 
 
@@ -213,7 +213,7 @@ def test_lanes_and_cycles_that_are_written_are_counted(stats, folder):
         run.refresh(dict(zip(INFO.tiles, (64, 50, 64, 0), strict=True)))
         one = count_samples(run, Demultiplexer(SAMPLES, INFO))
         run.refresh(dict(zip(INFO.tiles, (64, 64, 50, 64), strict=True)))
-        whole = count_samples(run, Demultiplexer(SAMPLES, INFO), by=By.RUN)
+        whole = count_samples(run, Demultiplexer(SAMPLES, INFO), by=FilesBy.RUN)
     assert one.lanes == [1]
     assert np.array_equal(one.clusters, stats.clusters[:1])
     assert whole.lanes == [1, 2]

@@ -107,8 +107,8 @@ def test_refused_samples_leave_nothing(finished, uneven, tmp_path):
     calls = uneven / "tiles" / "s_1_1102.bcls"
     calls.write_bytes(calls.read_bytes()[: calls.stat().st_size // 2])
     for arguments, code, line in (
-        ((finished, "--by", "tile"), 2, "samples by tile"),
-        ((uneven, "--by", "run"), 2, "no cycle is committed of a whole run"),
+        ((finished, "--by", "tile"), 2, "samples cannot be written by tile"),
+        ((uneven, "--by", "run"), 2, "no run has a cycle that all its tiles have committed"),
         ((uneven,), 7, "s_1_1102.bcls"),
     ):
         for form in ("fastq", "bam"):
@@ -122,7 +122,7 @@ def test_bam_of_index_reads_alone_is_refused(tmp_path):
     for cram in ((), ("--cram",)):
         done = export("bam", tmp_path / "run", "--output", tmp_path / "out", *cram)
         assert done.returncode == 2
-        assert "BAM needs a cycle of a template read, only cycles of I1 are committed" in done.stderr
+        assert "BAM needs a cycle of a template read, but only cycles of I1 are committed" in done.stderr
         assert not (tmp_path / "out").exists()
 
 
@@ -173,7 +173,9 @@ def test_folder_is_not_one_that_the_daemon_writes_to(linked, tmp_path, monkeypat
         before = sorted(tmp_path.rglob("*"))
         done = export("folder", tmp_path / "runs" / info.run, "--output", output)
         assert done.returncode == 2
-        assert f"folder {output / info.run}: it holds {what}, export to another; `seqd export sinks`" in done.stderr
+        assert (
+            f"folder {output / info.run}: it holds {what}, export to another folder; `seqd export sinks`" in done.stderr
+        )
         assert sorted(tmp_path.rglob("*")) == before
 
 

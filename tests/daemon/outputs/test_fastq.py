@@ -13,10 +13,10 @@ import pytest
 
 from daemon.errors import OutputError
 from daemon.outputs.bgzf import CONTENT, END, bgzf
-from daemon.outputs.reads import fastqfiles
-from daemon.outputs.reads.columns import Column, constant, laid_out
-from daemon.outputs.reads.fastqfiles import Fastq, fastq_records, fastq_text
+from daemon.outputs.reads import conversion
+from daemon.outputs.reads.fastq import fastq_due, fastq_records, fastq_text
 from daemon.outputs.reads.readnames import ReadNames, coordinates
+from daemon.outputs.reads.recordbytes import Column, constant, put_together
 from daemon.outputs.sinks.folderexport import FolderKind, folder_files, write_files
 from daemon.record.committed import open_run
 from daemon.record.durable import write_durably
@@ -48,7 +48,7 @@ def test_records_are_those_of_a_plain_loop(reads, tmp_path, monkeypatch):
     """Names of all lengths, several chunks with a rest, passing or not, no-calls, every read."""
     info = run_info(reads, tiles=(1101, 21304), lanes=2, height=16384, width=16384)
     write_run(tmp_path, info, 333)
-    monkeypatch.setattr(fastqfiles, "CLUSTERS", 100)
+    monkeypatch.setattr(conversion, "CLUSTERS", 100)
     with open_run(tmp_path) as run:
         for tile in info.tiles:
             for read in info.reads:
@@ -89,11 +89,11 @@ def test_columns_of_any_length_are_laid_one_after_the_other():
     wide = rng.integers(65, 90, (200, 7), np.uint8)
     lengths = rng.integers(0, 8, 200)
     end = rng.integers(97, 122, (200, 7), np.uint8)
-    laid, starts = laid_out(200, [constant(b">"), Column(wide, lengths), Column(end)])
+    laid, starts = put_together(200, [constant(b">"), Column(wide, lengths), Column(end)])
     expected = [b">" + bytes(row[:length]) + bytes(last) for row, length, last in zip(wide, lengths, end, strict=True)]
     assert laid.tobytes() == b"".join(expected)
     assert starts.tolist() == [0, *np.cumsum([len(one) for one in expected])]
-    assert laid_out(0, [constant(b">")])[0].tobytes() == b""
+    assert put_together(0, [constant(b">")])[0].tobytes() == b""
 
 
 def test_coordinates_are_equal_to_picards(tmp_path):
@@ -159,7 +159,7 @@ def test_a_tile_without_clusters_is_an_empty_file(tmp_path):
     info = run_info("26T", tiles=(1101,))
     write_run(tmp_path, info, 0)
     with open_run(tmp_path) as run:
-        (file,) = Fastq().due(run, tmp_path / "out", info.tiles[0], 26)
+        (file,) = fastq_due(run, tmp_path / "out", info.tiles[0], 26)
         file.write()
     assert gzip.decompress(file.path.read_bytes()) == b""
 
@@ -195,7 +195,7 @@ def test_others_read_the_fastq_of_a_tile(tmp_path):
     (tile,) = info.tiles
     with open_run(tmp_path) as run:
         for read in info.reads:
-            (file,) = Fastq().due(run, tmp_path, tile, info.cycles_of(read)[-1])
+            (file,) = fastq_due(run, tmp_path, tile, info.cycles_of(read)[-1])
             assert file.path.name == f"s_1_1101_{info.label(read)}.fastq.gz"
             file.write()
             with dnaio.open(file.path) as records:

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from daemon.errors import ExportError, OutputError
-from daemon.outputs.reads import fastqfiles
-from daemon.outputs.reads.conversion import By
-from daemon.outputs.reads.fastqexport import export_fastq
-from daemon.outputs.reads.fastqfiles import Fastq
-from daemon.outputs.reads.growingfiles import open_outputs
+from daemon.outputs.reads import conversion
+from daemon.outputs.reads.atomicfiles import open_outputs
+from daemon.outputs.reads.conversion import FilesBy
+from daemon.outputs.reads.fastq import export_fastq, fastq_due
 from daemon.record.committed import open_run
 from tests.support.picard import fastq_records
 from tests.support.writtenrun import run_info, write_run
@@ -40,7 +39,7 @@ class ByFirstBases:
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(fastqfiles, "CLUSTERS", 70)
+    monkeypatch.setattr(conversion, "CLUSTERS", 70)
 
 
 @pytest.fixture
@@ -72,7 +71,7 @@ def from_sink(run, folder, tiles, label):
     texts = {}
     for tile in tiles:
         for part in run.info.reads:
-            for file in Fastq().due(run, folder, tile, run.info.cycles_of(part)[-1]):
+            for file in fastq_due(run, folder, tile, run.info.cycles_of(part)[-1]):
                 file.write()
                 texts.setdefault(run.info.label(part), []).extend(fastq_records(read(file.path)))
     barcodes = [f"{first}+{second}" for (_, first, _), (_, second, _) in zip(texts["I1"], texts["I2"], strict=True)]
@@ -100,18 +99,18 @@ def test_merged_files_are_the_tiles_files_in_order(written, tmp_path, compress, 
             name = f"s_{tile}_{label}.fastq{gz}"
             expected[name] = "".join(from_sink(written, tmp_path / "sink", [tile], label))
     found = {}
-    for by in By:
+    for by in FilesBy:
         found |= export(written, tmp_path / f"by_{by}", by=by, compress=compress, threads=threads)
     assert found == expected
     assert expected[f"s_2_1101_R1.fastq{gz}"] == ""
     assert expected[f"{RUN}_R1.fastq{gz}"].count("\n") == 4 * 421
 
 
-@pytest.mark.parametrize("by", [By.LANE, By.RUN])
+@pytest.mark.parametrize("by", [FilesBy.LANE, FilesBy.RUN])
 @pytest.mark.parametrize("passing_only", [False, True])
 def test_samples_have_the_records_that_are_theirs_in_order(written, tmp_path, by, passing_only):
     found = export(written, tmp_path / "out", by=by, passing_only=passing_only, assign=ByFirstBases())
-    lanes = (1, 2) if by is By.LANE else (None,)
+    lanes = (1, 2) if by is FilesBy.LANE else (None,)
     expected = {}
     for lane in lanes:
         tiles = [tile for tile in written.info.tiles if lane in (None, tile.lane)]
@@ -126,7 +125,7 @@ def test_samples_have_the_records_that_are_theirs_in_order(written, tmp_path, by
                 ]
                 expected[f"{stem}{place}_{label}_001.fastq.gz"] = "".join(records)
     assert found == expected
-    first = f"with-A_S1{'_L001' if by is By.LANE else ''}"
+    first = f"with-A_S1{'_L001' if by is FilesBy.LANE else ''}"
     assert found[f"{first}_R1_001.fastq.gz"] != ""
     assert (":Y:" in found[f"{first}_R1_001.fastq.gz"]) is not passing_only
 
@@ -155,7 +154,7 @@ def test_samples_have_files_in_their_lanes_only(written, tmp_path):
                 assert mine
                 expected[f"{stem}_L00{lane}_{label}_001.fastq.gz"] = "".join(mine)
     assert found == expected
-    whole = export(written, tmp_path / "run_out", by=By.RUN, assign=ByLane())
+    whole = export(written, tmp_path / "run_out", by=FilesBy.RUN, assign=ByLane())
     assert whole["both_S2_R1_001.fastq.gz"] == "".join(expected[f"both_S2_L00{n}_R1_001.fastq.gz"] for n in (1, 2))
     assert whole["first_S1_R1_001.fastq.gz"] == expected["first_S1_L001_R1_001.fastq.gz"]
 
@@ -200,9 +199,13 @@ def test_a_run_that_goes_on_gives_the_cycles_that_all_tiles_have(written, tmp_pa
 
 def test_what_cannot_be_exported_is_said_and_leaves_nothing(written, tmp_path):
     cases = [
-        (66, {"assign": ByFirstBases(), "by": By.TILE}, "samples by tile: they are written by lane or by run"),
-        (39, {"assign": ByFirstBases()}, f"run {RUN} L001: .* whole index reads, the run is at cycle 39"),
-        (0, {}, f"run {RUN}: no cycle is committed of a whole lane"),
+        (
+            66,
+            {"assign": ByFirstBases(), "by": FilesBy.TILE},
+            "samples cannot be written by tile, only by lane or by run",
+        ),
+        (39, {"assign": ByFirstBases()}, f"run {RUN} L001: .* complete index reads, the run is at cycle 39"),
+        (0, {}, f"run {RUN}: no lane has a cycle that all its tiles have committed"),
     ]
     for cycles, options, message in cases:
         written.refresh(dict.fromkeys(written.info.tiles, cycles))
@@ -214,17 +217,17 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(written, tmp_path):
 def test_samples_of_a_run_without_index_reads_are_refused(tmp_path):
     info = run_info("30T", tiles=(1101,))
     write_run(tmp_path / "run", info, 20)
-    with open_run(tmp_path / "run") as run, pytest.raises(ExportError, match="whole index reads, the run has none"):
+    with open_run(tmp_path / "run") as run, pytest.raises(ExportError, match="complete index reads, the run has none"):
         export(run, tmp_path / "out", assign=ByFirstBases())
 
 
 def test_a_damaged_tile_leaves_the_files_of_before(written, tmp_path):
     """All files of a lane are written at once; the other lane is done before."""
-    before = export(written, tmp_path / "out", by=By.RUN)
+    before = export(written, tmp_path / "out", by=FilesBy.RUN)
     calls = written.files.calls_of(written.info.tiles[-1])
     calls.write_bytes(calls.read_bytes()[:-1])
     with pytest.raises(OutputError, match=r"s_2_1102\.bcls"):
-        export(written, tmp_path / "out", by=By.RUN, passing_only=True)
+        export(written, tmp_path / "out", by=FilesBy.RUN, passing_only=True)
     assert {path.name: read(path) for path in (tmp_path / "out").iterdir()} == before
 
 
@@ -238,7 +241,7 @@ def test_what_a_kill_left_is_written_over(written, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / f".{RUN}_R1.fastq.tmp").write_text("half a rec")
-    found = export(written, out, by=By.RUN, compress=False)
+    found = export(written, out, by=FilesBy.RUN, compress=False)
     assert found[f"{RUN}_R1.fastq"].startswith("@SEQ1:42:FC7:1:1101:")
 
 
@@ -253,7 +256,7 @@ def in_a_process(program, *arguments):
 BIG = """
 import re, sys
 from pathlib import Path
-from daemon.outputs.reads.fastqexport import export_fastq
+from daemon.outputs.reads.fastq import export_fastq
 from daemon.record.committed import open_run
 with open_run(Path(sys.argv[1])) as run:
     export_fastq(run, Path(sys.argv[2]), progress=lambda done, of: None)
@@ -277,7 +280,7 @@ MANY = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from daemon.outputs.reads.fastqexport import export_fastq
+from daemon.outputs.reads.fastq import export_fastq
 from daemon.record.committed import open_run
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 class Many:
@@ -306,11 +309,11 @@ def test_two_exports_do_not_write_the_same_files(written, tmp_path):
     with open_outputs(paths) as outputs:
         outputs.append(1, b"half ")
         with pytest.raises(OutputError, match=r"R1\.fastq: another process writes it"):
-            export(written, folder, by=By.RUN, compress=False)
+            export(written, folder, by=FilesBy.RUN, compress=False)
         outputs.append(1, b"and whole")
     assert paths[1].read_bytes() == b"half and whole"
     assert sorted(paths) == sorted(folder.iterdir())
-    export(written, folder, by=By.RUN, compress=False)
+    export(written, folder, by=FilesBy.RUN, compress=False)
     assert len(list(fastq_records(paths[1].read_text()))) == 421
 
 

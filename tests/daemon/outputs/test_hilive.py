@@ -1,8 +1,9 @@
-"""HiLive2, which aligns a run cycle by cycle while it is written, reads what we write as we write it."""
+"""HiLive2, which aligns a run cycle by cycle while it is written, reads the files as they appear."""
 
 import shutil
 import subprocess
 import time
+from functools import partial
 
 import pytest
 
@@ -11,6 +12,9 @@ from calib.offline.simulation.simulatedrun import write_simulated_run
 from tests.support.processes import PATIENCE_S, bench, finish
 
 RUN, CYCLES, SIZE = "HILIVE", 20, 96
+
+ATTEMPTS = 5
+"""HiLive2 crashes now and then, by a signal, when its threads end."""
 
 
 @pytest.fixture(scope="module")
@@ -42,34 +46,55 @@ def hilive(folder, index, out):
 
 
 def alignments(started, out):
-    """Lines of what it aligned."""
+    """Lines of the reads that it aligned; None if a signal ended it, which is a crash of HiLive2 itself."""
     try:
-        assert started.wait(PATIENCE_S) == 0, (out / "log").read_text()
+        code = started.wait(PATIENCE_S)
     finally:
         started.kill()
         started.wait()
+    if code < 0:
+        return None
+    assert code == 0, (out / "log").read_text()
     (found,) = out.glob("*.sam")
     return sorted(line for line in found.read_text().splitlines() if not line.startswith("@"))
 
 
-@pytest.mark.timeout(500)
-def test_hilive_aligns_a_run_while_it_is_written(images, tmp_path):
-    index = tmp_path / "index"
-    reference = images / "Truth" / "reference.fasta"
-    subprocess.run(["hilive-build", "--input", reference, "--out-prefix", index], check=True, capture_output=True)
-    here = bench(tmp_path)
+def without_crash(attempt, scratch):
+    """What an attempt gives the first time that HiLive2 does not crash in it."""
+    for number in range(ATTEMPTS):
+        (scratch / str(number)).mkdir(parents=True)
+        if (found := attempt(scratch / str(number))) is not None:
+            return found
+    return pytest.xfail(f"HiLive2 itself crashed in each of {ATTEMPTS} attempts")
+
+
+def align_while_written(images, index, scratch):
+    here = bench(scratch)
     folder = here.runs / RUN
     with here.daemon("--once") as daemon, here.camera(images, "--tile-seconds", "0.7"):
         deadline = time.monotonic() + PATIENCE_S
         while not any((folder / "Data/Intensities/BaseCalls/L001").glob("C1.1/s_*.bcl")):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        running = hilive(folder, index, tmp_path / "running")
+        running = hilive(folder, index, scratch / "out")
         assert not (folder / "CopyComplete.txt").exists()
         assert finish(daemon) == 0
-    meanwhile = alignments(running, tmp_path / "running")
+    found = alignments(running, scratch / "out")
     assert (folder / "CopyComplete.txt").exists()
-    finished = alignments(hilive(folder, index, tmp_path / "finished"), tmp_path / "finished")
+    return None if found is None else (folder, found)
+
+
+@pytest.mark.timeout(1500)
+def test_hilive_aligns_a_run_while_it_is_written(images, tmp_path):
+    index = tmp_path / "index"
+    reference = images / "Truth" / "reference.fasta"
+    subprocess.run(["hilive-build", "--input", reference, "--out-prefix", index], check=True, capture_output=True)
+    folder, meanwhile = without_crash(partial(align_while_written, images, index), tmp_path / "running")
+
+    def align_finished(scratch):
+        return alignments(hilive(folder, index, scratch / "out"), scratch / "out")
+
+    finished = without_crash(align_finished, tmp_path / "finished")
     assert meanwhile == finished
     aligned = [line for line in finished if line.split("\t")[2] == "simulated"]
     assert len(aligned) > 50

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from seqd_client.status import CycleStatus
 
-from daemon.outputs.figures.cyclefigures import RunMetrics
-from daemon.outputs.figures.spikein import ControlErrors, ControlReference
+from daemon.config import SinksConfig
+from daemon.outputs.figures.runmetrics import RunMetrics
+from daemon.outputs.figures.spikein import SpikeInErrors, SpikeInReference
 from daemon.outputs.interop.binarylayout import ERROR, EXTRACTION, INTENSITY, QUALITY, TILE
-from daemon.outputs.interop.interopfolder import InterOp, InterOpError
+from daemon.outputs.interop.interopfolder import fits, interop_files
+from daemon.outputs.sinks.folderexport import sink_files
 from daemon.record.committed import open_run
 from tests.support.interopfiles import read_metrics, read_summary, write_interop
 from tests.support.spikein import SpikeIn, fasta, random_genome
@@ -28,7 +30,7 @@ def content(root):
 def records(root, layout):
     """After the header, which is checked."""
     data = (root / "InterOp" / layout.name).read_bytes()
-    header = bytes((layout.version, layout.record.itemsize)) + layout.more
+    header = bytes((layout.version, layout.record.itemsize)) + layout.header_end
     assert data.startswith(header)
     return np.frombuffer(data[len(header) :], layout.record)
 
@@ -49,7 +51,7 @@ def spiked(request, tmp_path_factory):
     )
     path = root / "control.fa"
     path.write_text(fasta(genome))
-    return root, info, ControlReference(path)
+    return root, info, SpikeInReference(path)
 
 
 @pytest.fixture
@@ -90,13 +92,12 @@ def test_the_same_cycles_make_the_same_bytes(fresh):
     with open_run(root) as run:
         run.refresh(dict.fromkeys(info.tiles, 3))
         metrics = RunMetrics(run)
-        errors = ControlErrors(metrics, control)
-        view = InterOp(metrics, errors)
+        errors = SpikeInErrors(metrics, control)
         for committed in (dict.fromkeys(info.tiles, 20), halfway(info), None):
             run.refresh(committed)
             metrics.update()
             errors.update()
-            for file in view.files(root):
+            for file in interop_files(metrics, errors, root):
                 file.write()
             followed = content(root)
             shutil.rmtree(root / "InterOp")
@@ -212,15 +213,20 @@ def test_density_is_left_out_where_it_is_not_known(tmp_path):
     assert set(records(tmp_path, TILE)["code"]) == {102, 103, 200, 201}
 
 
-def test_a_tile_number_that_has_no_room_is_named(tmp_path):
+def test_the_highest_tile_number_fits(tmp_path):
     write_run(tmp_path, run_info("30T", tiles=(65_535,)), 50)
     write_interop(tmp_path)
     assert set(records(tmp_path, QUALITY)["tile"]) == {65_535}
-    write_run(tmp_path / "beyond", run_info("30T", tiles=(1101, 65_536)), 50)
-    with pytest.raises(InterOpError) as caught:
-        write_interop(tmp_path / "beyond")
-    assert str(caught.value) == "tile 1_65536: InterOp files hold tile numbers up to 65535"
-    assert not (tmp_path / "beyond/InterOp").exists()
+    assert fits(run_info("30T", tiles=(65_535,)))
+
+
+def test_a_run_whose_tile_numbers_do_not_fit_has_no_interop_files(tmp_path):
+    write_run(tmp_path, run_info("30T", tiles=(1101, 65_536)), 50)
+    with open_run(tmp_path) as run:
+        assert not fits(run.info)
+        made = [file.path.name for file in sink_files(run, tmp_path, SinksConfig(interop=True, report=False))]
+    assert "RunParameters.xml" in made
+    assert not any(name.endswith("MetricsOut.bin") for name in made)
 
 
 SAVR = """

@@ -53,7 +53,7 @@ def test_both_ends_and_index_reads_are_called(paired):
             assert wrong[cycles.start - 1 : cycles.stop - 1].mean() < 0.015, run.info.label(read)
 
 
-def test_samples_are_told_apart(paired, tmp_path):
+def test_each_sample_gets_its_reads(paired, tmp_path):
     images, folder = paired
     sheet = tmp_path / "samples.tsv"
     rows = ["name\tbarcode\tbarcode2", *("\t".join((name, *barcodes)) for name, barcodes in SAMPLES.items())]

@@ -6,7 +6,7 @@ import numpy as np
 import pysam
 import pytest
 
-from daemon.outputs.reads.fastqfiles import Fastq
+from daemon.outputs.reads.fastq import fastq_due
 from daemon.outputs.sinks.folderexport import FolderKind, folder_files, write_files
 from daemon.record.committed import open_run
 from tests.support.picard import base_calls, fastq_records, picard
@@ -42,7 +42,7 @@ def our_reads(tmp_path, run, lane):
     with open_run(tmp_path / "run") as committed:
         for tile in (tile for tile in run.tiles if tile.lane == lane):
             for read in run.reads:
-                (file,) = Fastq().due(committed, tmp_path / "live", tile, run.cycles_of(read)[-1])
+                (file,) = fastq_due(committed, tmp_path / "live", tile, run.cycles_of(read)[-1])
                 file.write()
                 text = gzip.decompress(file.path.read_bytes()).decode()
                 found.setdefault(run.label(read), []).extend(fastq_records(text))

@@ -20,7 +20,8 @@ from calib.template.tiletemplate import TileTemplate
 from daemon.config import EngineConfig
 from daemon.outputs.pictures.calledimage import CalledImage
 from daemon.outputs.pictures.emit import Form, emit, form_folder, form_path
-from daemon.outputs.pictures.forms import COLOURS, MARK, coordinates, stretched
+from daemon.outputs.pictures.forms import COLOURS, MARK, coordinates, stretch_contrast
+from daemon.record.committed import open_run
 from daemon.record.runfiles import RunFiles
 from daemon.record.tilefile import read_locs
 from tests.support.processes import SEQD, outputs
@@ -150,7 +151,7 @@ def test_marked_frame_is_the_frame_with_open_marks_in_the_colour_of_the_base(run
     assert 0 < marks.mean() < 0.3
     assert (picture[marks] == COLOURS[channel]).all()
     frame = read_image(image_path(run.images, TILE, 4, "ACGT"[channel]))
-    grey = np.rint(255 * stretched(frame)).astype(np.uint8)
+    grey = np.rint(255 * stretch_contrast(frame)).astype(np.uint8)
     assert (picture[~marks] == grey[~marks, None]).all()
 
 
@@ -198,13 +199,13 @@ def called_image(calls, positions):
     return CalledImage(TILE, 1, pixels, template, np.array((0.5, -1), np.float32), np.array(calls, np.uint8))
 
 
-def test_channels_are_laid_over_each_other_at_any_scale():
+def test_channels_are_aligned_at_any_scale():
     image = called_image([], [])
     for scale in (1, 2):
         shown = np.zeros((4, 20 * scale, 24 * scale), np.float32)
         for channel, (y, x) in enumerate(scale * image.template.channel_shift_px.astype(int)):
             shown[channel, 10 * scale + y, 12 * scale + x] = 1
-        laid = image.laid_over(shown)
+        laid = image.aligned(shown)
         assert laid[:, 10 * scale, 12 * scale] == pytest.approx(1)
         assert laid.sum(axis=(1, 2)) == pytest.approx(1)
 
@@ -222,11 +223,13 @@ def test_image_that_is_gone_is_named(run, tmp_path):
     gone = image_path(images, TILE, 2, "C")
     gone.unlink()
     written = []
-    with pytest.raises(RunFolderError, match=r"C2\.1/s_1_1101_C\.tif: No such file or directory"):
+    with (
+        open_run(run.files.root) as opened,
+        pytest.raises(RunFolderError, match=r"C2\.1/s_1_1101_C\.tif: No such file or directory"),
+    ):
         emit(
             images,
-            run.files,
-            read_run_info(images),
+            opened,
             forms=[Form.COORDINATES],
             merged=True,
             engine=EngineConfig(),
@@ -251,7 +254,7 @@ def test_full_disk_is_one_line_and_leaves_no_half_file(run, tmp_path):
     ("options", "message"),
     [
         (["--emit", "pictures"], "'pictures' is not one of"),
-        (["--merged"], "--merged: it says how forms are written, and there is no --emit"),
+        (["--merged"], "--merged: this option needs --emit"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message, tmp_path):

@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from daemon.outputs.reads.fastqexport import export_fastq
+from daemon.outputs.reads.fastq import export_fastq
 from daemon.record.committed import open_run
 from tests.support.writtenrun import run_info, write_run
 

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from daemon.outputs.samples.barcodes import Demultiplexer
 from daemon.outputs.samples.samples import BclConvert, Picard, Sample, SampleError
-from daemon.outputs.samples.samplesheet import MOST_BARCODES, MOST_BYTES, read_samples
+from daemon.outputs.samples.samplesheet import MAX_BARCODES, MAX_BYTES, read_samples
 from tests.support.writtenrun import run_info
 
 DUAL = run_info("151T8B8B151T", lanes=2)
@@ -62,7 +62,7 @@ def test_a_sheet_without_lanes_is_of_every_lane(declare):
     text = SHEET.replace("Lane,", "").replace("\n1,", "\n").replace("2,alpha,GATTACAG,CATGCATG,one\n", "")
     declared = read_samples(declare(text), DUAL)
     assert [sample.lane for sample in declared.samples] == [None, None]
-    assert len(Demultiplexer(declared, DUAL).in_lane(2)) == 2
+    assert len(Demultiplexer(declared, DUAL).lanes[2].declared) == 2
 
 
 @pytest.mark.parametrize("text", [WHITELIST, WHITELIST.replace("\t", ","), WHITELIST.replace("name", "Name")])
@@ -131,13 +131,13 @@ def overriding(override, barcodes):
         ("", "the file is empty"),
         ("\n,,,\n", "the file is empty"),
         (b"name,barcode\n\xff\xfe,ACGT\n", "byte 13 is not UTF-8"),
-        (b"name,barcode\n" + b"a" * MOST_BYTES, f"more than {MOST_BYTES} bytes, the most that is read"),
+        (b"name,barcode\n" + b"a" * MAX_BYTES, f"more than the {MAX_BYTES} bytes that are allowed"),
         ('name,barcode\n"alpha,ACGT\n', "not comma-separated: unexpected end of data"),
-        (f"name,barcode\n{'a' * 501},ACGT\n", "a cell of 501 letters, at most 500 are read"),
-        ("name,barcode\n", f"0 barcodes, allowed are 1 to {MOST_BARCODES}"),
+        (f"name,barcode\n{'a' * 501},ACGT\n", "a cell of 501 letters, at most 500 are allowed"),
+        ("name,barcode\n", f"0 barcodes, allowed are 1 to {MAX_BARCODES}"),
         (
-            "name,barcode\n" + "".join(f"s{number},ACGT\n" for number in range(MOST_BARCODES + 1)),
-            f"{MOST_BARCODES + 1} barcodes, allowed are 1 to {MOST_BARCODES}",
+            "name,barcode\n" + "".join(f"s{number},ACGT\n" for number in range(MAX_BARCODES + 1)),
+            f"{MAX_BARCODES + 1} barcodes, allowed are 1 to {MAX_BARCODES}",
         ),
         ("alpha,ACGT\n", "column 'alpha'; allowed are name, barcode, barcode2, each once"),
         ("name,barcode,barcode\nalpha,ACGT,ACGT\n", "column 'barcode'; allowed are name, barcode, barcode2, each once"),
@@ -148,10 +148,10 @@ def overriding(override, barcodes):
         ("name,barcode\nalpha,acgt\n", "sample 'alpha': barcode 'acgt'; allowed are A, C, G and T"),
         ("name,barcode\n../alpha,ACGT\n", "sample '../alpha': name '../alpha': String should match pattern"),
         ("name,barcode\n,ACGT\n", "sample '': name '': String should match pattern"),
-        ("name,barcode\nUndetermined,ACGT\n", "sample 'Undetermined': names that are not allowed are all, default"),
+        ("name,barcode\nUndetermined,ACGT\n", "sample 'Undetermined': the name is reserved, as are all, default"),
         (f"name,barcode\nalpha,{'A' * 65}\n", "sample 'alpha': barcodes 'AAAA"),
         (SHEET.replace("FileFormatVersion,2", "IEMFileVersion,4"), "[Header] has no FileFormatVersion,2; version 2 is"),
-        ("[Data]\nSample_ID,index\nalpha,ACGT\n", "[Header] has no FileFormatVersion,2; version 2 is the one"),
+        ("[Data]\nSample_ID,index\nalpha,ACGT\n", "[Header] has no FileFormatVersion,2; only version 2 can be read"),
         (SHEET.replace("[BCLConvert_Data]", "[Other]"), "there is no section [BCLConvert_Data]"),
         ("[Header]\nFileFormatVersion,2\n[BCLConvert_Data]\n", "there is no column 'sample_id'; the columns are "),
         (

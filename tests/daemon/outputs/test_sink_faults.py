@@ -214,7 +214,7 @@ def test_views_may_be_switched_while_a_run_lasts_and_base_calls_may_not(images, 
         with again.camera(images, "--linger", "5"), again.daemon("--once") as daemon:
             assert finish(daemon) == code
     line = (here.folder / "daemon.log").read_text().splitlines()[-1]
-    assert 'begun with sinks {"bcl": "plain"}, now it is {"bcl": "gzip"}' in line
+    assert 'begun with sinks {"bcl": "plain"}, this daemon has {"bcl": "gzip"}' in line
 
 
 def test_lost_folder_is_rebuilt_by_an_export(images, tmp_path):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from seqd_client.runinfo import TileId
 
+from calib.fasta import Sequence
 from calib.offline.evaluation.callers import read_fastq
 from calib.offline.evaluation.clustermatch import match
-from calib.offline.references.fasta import Sequence
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedrun import read_truth, write_simulated_run
 from tests.support.interopfiles import read_metrics

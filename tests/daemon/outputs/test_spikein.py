@@ -5,14 +5,14 @@ import gzip
 import numpy as np
 import pytest
 
-from daemon.outputs.figures.cyclefigures import RunMetrics
+from daemon.outputs.figures.runmetrics import RunMetrics
 from daemon.outputs.figures.spikein import (
     LENGTHS,
-    MOST_CLUSTERS,
+    MAX_CLUSTERS,
     UNKNOWN,
-    ControlError,
-    ControlErrors,
-    ControlReference,
+    SpikeInError,
+    SpikeInErrors,
+    SpikeInReference,
 )
 from daemon.record.committed import open_run
 from tests.support.spikein import SpikeIn, fasta, random_genome
@@ -25,14 +25,14 @@ GENOME = random_genome()
 def control(tmp_path_factory):
     path = tmp_path_factory.mktemp("control") / "control.fa"
     path.write_text(fasta(GENOME))
-    return ControlReference(path)
+    return SpikeInReference(path)
 
 
 NOT_NUCLEOTIDES = "sequence {!r} is empty or has letters that are no nucleotides"
 
 
 def errors_of(run, control):
-    return ControlErrors(RunMetrics(run), control)
+    return SpikeInErrors(RunMetrics(run), control)
 
 
 def everywhere(run, cycles):
@@ -93,7 +93,7 @@ def test_a_running_run_shows_what_it_will_show_again(spiked, control, committed)
     with open_run(root) as run:
         everywhere(run, 10)
         metrics = RunMetrics(run)
-        followed = ControlErrors(metrics, control)
+        followed = SpikeInErrors(metrics, control)
         for cycles in (*[one for one in (26, 60) if one < committed], committed):
             everywhere(run, cycles)
             run.committed[run.info.tiles[0]] = max(1, cycles - 5)
@@ -115,13 +115,13 @@ def test_a_running_run_shows_what_it_will_show_again(spiked, control, committed)
 
 def test_no_more_than_so_many_clusters_are_tried(tmp_path, control):
     info = run_info("25T", tiles=(1101,))
-    truth = SpikeIn(info, MOST_CLUSTERS + 30_000, GENOME)
+    truth = SpikeIn(info, MAX_CLUSTERS + 30_000, GENOME)
     write_run(tmp_path, info, truth.clusters, calls=truth, failing=0.0)
     with open_run(tmp_path) as run:
         errors = errors_of(run, control)
-    assert errors.sampled[0, 0] == MOST_CLUSTERS
+    assert errors.sampled[0, 0] == MAX_CLUSTERS
     # Evenly spaced: the share found is that of all clusters, not of the first.
-    tried = truth.control[np.arange(MOST_CLUSTERS) * truth.clusters // MOST_CLUSTERS]
+    tried = truth.control[np.arange(MAX_CLUSTERS) * truth.clusters // MAX_CLUSTERS]
     assert errors.aligned[0, 0] == pytest.approx(tried.sum(), rel=0.003)
 
 
@@ -169,7 +169,7 @@ def test_a_read_that_runs_beyond_the_controls_end_is_compared_up_to_it(tmp_path)
     calls = np.concatenate([GENOME[10:40], np.full(15, 2, np.uint8)]) | np.uint8(30 << 2)
     write_run(tmp_path / "run", info, 10, calls=lambda _, cycle: np.repeat(calls[cycle - 1], 10), failing=0.0)
     with open_run(tmp_path / "run") as run:
-        errors = errors_of(run, ControlReference(path))
+        errors = errors_of(run, SpikeInReference(path))
     assert errors.aligned[0, 0] == 10
     assert errors.compared[0].tolist() == 30 * [10] + 15 * [0]
     assert errors.wrong.sum() == 0
@@ -250,7 +250,7 @@ def test_a_read_of_a_repeat_is_placed_once_where_it_fits_best(tmp_path):
     path = tmp_path / "repeat.fa"
     path.write_text(fasta(np.concatenate([GENOME[:1000], other, GENOME[1000:1500], GENOME[600:700]])))
     reads = np.stack([GENOME[310:360], other[10:60], GENOME[620:670], 3 - other[10:60][::-1]])
-    found, places = ControlReference(path).place(reads)
+    found, places = SpikeInReference(path).place(reads)
     assert found.tolist() == [0, 1, 2, 3]
     assert places[:2].tolist() == [310, 1010]
     assert places[2] in (620, 1620)
@@ -272,7 +272,7 @@ def test_several_sequences_in_either_case_compressed(tmp_path):
         gzip.compress((fasta(GENOME[:1000], "one") + fasta(GENOME[1000:2500], "two").replace("A", "a")).encode())
     )
     reads = np.stack([GENOME[1100:1150], 3 - GENOME[500:550][::-1], GENOME[980:1030]])
-    found, places = ControlReference(path).place(reads)
+    found, places = SpikeInReference(path).place(reads)
     assert found.tolist() == [0, 1], "no read spans two sequences"
     assert places.tolist() == [2000 + 100, 1000 + 450]
 
@@ -284,10 +284,13 @@ def test_several_sequences_in_either_case_compressed(tmp_path):
         ("", "not FASTA, or empty; a sequence starts with a line '>name'"),
         ("ACGTACGTTTGACGAGTAGGACTGA\n", "not FASTA, or empty; a sequence starts with a line '>name'"),
         (f"ACGT\n{fasta(GENOME)}", "not FASTA, or empty; a sequence starts with a line '>name'"),
-        ("@read\nACGTACGTTTGACGAGTAGGACTGA\n+\n>" + 24 * "I" + "\n", NOT_NUCLEOTIDES.format(24 * "I")),
+        (
+            "@read\nACGTACGTTTGACGAGTAGGACTGA\n+\n>" + 24 * "I" + "\n",
+            "not FASTA, or empty; a sequence starts with a line '>name'",
+        ),
         (f">none\n{fasta(GENOME)}", NOT_NUCLEOTIDES.format("none")),
         (">none\n", NOT_NUCLEOTIDES.format("none")),
-        (">protein of it\nMSNIQTGAERMPHDLSHLGFLAGQIGRLITISTTPVIAGDSFEMDAVG\n", NOT_NUCLEOTIDES.format("protein of it")),
+        (">protein of it\nMSNIQTGAERMPHDLSHLGFLAGQIGRLITISTTPVIAGDSFEMDAVG\n", NOT_NUCLEOTIDES.format("protein")),
         (">one\nACGT\n", "no sequence has 25 bases, the fewest that a read is placed by"),
         (fasta(GENOME[:50]) + fasta(GENOME[50:99]), "sequence 'control' is there 2 times"),
     ],
@@ -296,8 +299,8 @@ def test_a_control_that_cannot_be_used(tmp_path, content, message):
     path = tmp_path / "control.fa"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(ControlError) as caught:
-        ControlReference(path)
+    with pytest.raises(SpikeInError) as caught:
+        SpikeInReference(path)
     assert str(caught.value) == f"control {path}: {message}"
     assert caught.value.exit_code == 3
 
@@ -305,13 +308,13 @@ def test_a_control_that_cannot_be_used(tmp_path, content, message):
 def test_a_control_that_is_cut_off_or_no_text(tmp_path):
     path = tmp_path / "control.fa.gz"
     path.write_bytes(gzip.compress(fasta(GENOME).encode())[:-20])
-    with pytest.raises(ControlError, match=f"control {path}: Compressed file ended before"):
-        ControlReference(path)
+    with pytest.raises(SpikeInError, match=f"control {path}: Compressed file ended before"):
+        SpikeInReference(path)
     path.write_bytes(b">one\n" + 40 * b"A" + b"\n>\xff\n" + 40 * b"C" + b"\n")
-    with pytest.raises(ControlError, match=f"control {path}: not FASTA: byte 47 is not ASCII"):
-        ControlReference(path)
+    with pytest.raises(SpikeInError, match=f"control {path}: not FASTA: byte 47 is not ASCII"):
+        SpikeInReference(path)
 
 
 def test_a_folder_is_no_control(tmp_path):
-    with pytest.raises(ControlError, match=f"control {tmp_path}: Is a directory"):
-        ControlReference(tmp_path)
+    with pytest.raises(SpikeInError, match=f"control {tmp_path}: Is a directory"):
+        SpikeInReference(tmp_path)

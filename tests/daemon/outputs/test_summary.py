@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from seqd_client.status import CycleStatus
 
-from daemon.outputs.figures.cyclefigures import RunMetrics
-from daemon.outputs.figures.spikein import ControlReference
+from daemon.outputs.figures.runmetrics import RunMetrics
+from daemon.outputs.figures.spikein import SpikeInReference
 from daemon.outputs.figures.summary import Summary, summarise
 from daemon.outputs.interop.summarycsv import summary_csv
 from daemon.record.committed import open_run
@@ -137,7 +137,7 @@ def spiked(tmp_path_factory):
     write_run(root, info, truth.clusters, calls=truth, failing=0.1)
     path = root / "control.fa"
     path.write_text(fasta(genome))
-    return root, info, ControlReference(path), truth
+    return root, info, SpikeInReference(path), truth
 
 
 @pytest.mark.parametrize("moment", ["some tiles filtered", "half", "one tile is late", "finished"])

@@ -122,7 +122,7 @@ def test_run_goes_on_with_the_same_facts(path):
 def test_run_does_not_go_on_with_other_facts(path, fact, now):
     with closing(Ledger(path)) as ledger:
         ledger.begin(FACTS)
-        with pytest.raises(RunError, match=f"begun with {fact} .*, now it is "):
+        with pytest.raises(RunError, match=f"begun with {fact} .*, this daemon has "):
             ledger.begin({**FACTS, fact: now})
         ledger.begin(FACTS)
 

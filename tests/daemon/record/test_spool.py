@@ -52,7 +52,7 @@ def test_image_may_be_put_again(spool):
 def test_next_start_finds_what_is_not_committed_and_removes_the_rest(spool, files):
     for tile, cycle in ((TILE, 2), (TILE, 3), (OTHER, 1)):
         spool.put(tile, cycle, image(cycle))
-    files.spooled_reading(TILE, 3).write_bytes(b"reading")
+    files.spooled_signals(TILE, 3).write_bytes(b"signals")
     (files.spool / ".s_1_1101_C4.image.tmp").write_bytes(b"half an image")
     (files.spool / "s_0_1_C4.image").write_bytes(b"no lane has this number")
     after = Spool(files, INFO)
@@ -81,12 +81,12 @@ def test_image_of_another_size_is_not_called(spool, files):
         spool.get(TILE, 3)
 
 
-def test_what_is_kept_reaches_to_the_first_cycle_that_is_nowhere(spool):
+def test_spool_is_kept_up_to_the_first_cycle_that_is_nowhere(spool):
     for cycle in (3, 4, 6):
         spool.put(TILE, cycle, image(cycle))
-    assert [spool.reaches(TILE, committed) for committed in (1, 2, 5)] == [1, 4, 6]
+    assert [spool.kept_up_to(TILE, committed) for committed in (1, 2, 5)] == [1, 4, 6]
     spool.drop(TILE, 3)
-    assert spool.reaches(TILE, 2) == 2
+    assert spool.kept_up_to(TILE, 2) == 2
     spool.drop(TILE, 3)
 
 

@@ -16,8 +16,8 @@ from daemon.config import ControlConfig, SecurityConfig
 from daemon.record.runfiles import RunFiles
 from daemon.record.tilefile import encode_locs, open_tile_file
 from daemon.serving.gate import Gate
-from daemon.serving.requests import Control
-from daemon.watching.progress import Progress
+from daemon.serving.requests import RequestServer
+from daemon.watching.runstatus import RunStatus
 
 TILE, EMPTY = TileId(lane=1, tile=1101), TileId(lane=1, tile=1102)
 POSITIONS = np.array([[1.5, 20.25], [3.0, 4.0], [7.75, 0.5]], np.float32)
@@ -41,17 +41,17 @@ def drained():
 
 
 @pytest.fixture
-def progress():
-    return Progress("1")
+def status():
+    return RunStatus("1")
 
 
 @pytest.fixture
-def control(endpoint, command, progress, drained):
+def control(endpoint, command, status, drained):
     config = ControlConfig(endpoint=endpoint, command=command)
     with (
         zmq.Context() as context,
-        Gate(context, SecurityConfig(), progress) as gate,
-        Control(context, config, progress, drained.set, gate) as control,
+        Gate(context, SecurityConfig(), status.counters) as gate,
+        RequestServer(context, config, status, drained.set, gate) as control,
     ):
         yield control
 
@@ -63,7 +63,7 @@ def client(control, endpoint):
 
 
 @pytest.fixture
-def run(control, progress, tmp_path):
+def run(control, status, tmp_path):
     """A run with two committed cycles of a tile, a third one on its way, and two of a tile without clusters."""
     files = RunFiles(tmp_path / "R1")
     files.create()
@@ -73,8 +73,8 @@ def run(control, progress, tmp_path):
         for cycle, calls in enumerate(cycles, 1):
             file.put(cycle, calls)
         file.close()
-    progress.take_up("R1")
-    progress.start_run(
+    status.name_run("R1")
+    status.start_run(
         cycles=5,
         committed={TILE: 2, EMPTY: 2},
         totals=dict.fromkeys(CycleStatus, 0),
@@ -90,8 +90,8 @@ def replay(client, cycle, tile=TILE):
     return client.ask(Replay(lane=tile.lane, tile=tile.tile, cycle=cycle))
 
 
-def test_status_is_answered(client, progress):
-    progress.set_state(RunState.FAILED, StopReason.ENGINE_FAILED, "why")
+def test_status_is_answered(client, status):
+    status.set_state(RunState.FAILED, StopReason.ENGINE_FAILED, "why")
     status = client.status()
     assert (status.state, status.reason, status.version) == (RunState.FAILED, "why", "1")
 
@@ -102,18 +102,18 @@ def test_drain_is_accepted_and_carried_out(control, command, drained):
     assert drained.is_set()
 
 
-def test_command_on_the_socket_that_reads_is_refused_with_where_to_ask(client, drained, progress):
-    assert client.ask(Drain())[0] == Refused(reason="drain: it is a command: ask at control.command")
+def test_command_on_the_socket_that_reads_is_refused_with_where_to_ask(client, drained, status):
+    assert client.ask(Drain())[0] == Refused(reason="drain: this is a command: ask at control.command")
     assert not drained.is_set()
-    assert progress.snapshot().requests_refused == {"control_topic": 1}
+    assert status.snapshot().requests_refused == {"control_topic": 1}
 
 
 @pytest.mark.parametrize("request_", [StatusQuery(), TilesQuery(), Replay(lane=1, tile=1101, cycle=1)])
-def test_question_on_the_socket_for_commands_is_refused_with_where_to_ask(control, command, progress, request_):
+def test_question_on_the_socket_for_commands_is_refused_with_where_to_ask(control, command, status, request_):
     with ControlClient(command) as operator:
         answer, _ = operator.ask(request_)
-    assert answer == Refused(reason=f"{request_.topic}: it is no command: ask at control.endpoint")
-    assert progress.snapshot().requests_refused == {"command_topic": 1}
+    assert answer == Refused(reason=f"{request_.topic}: this is not a command: ask at control.endpoint")
+    assert status.snapshot().requests_refused == {"command_topic": 1}
 
 
 @pytest.mark.parametrize("cycle", [1, 2])
@@ -158,9 +158,9 @@ def test_tiles_are_empty_before_the_first_run_and_then_say_how_far_each_is(clien
     assert [(tile.tile, tile.cycle) for tile in answer.tiles] == [(1101, 2), (1102, 2)]
 
 
-def test_message_that_is_no_request_is_refused_and_counted(client, progress):
-    assert client.ask(Hold(run="R1"))[0] == Refused(reason="hold: it is not a request")
-    assert progress.snapshot().requests_refused == {"control_topic": 1}
+def test_message_that_is_no_request_is_refused_and_counted(client, status):
+    assert client.ask(Hold(run="R1"))[0] == Refused(reason="hold: this is not a request")
+    assert status.snapshot().requests_refused == {"control_topic": 1}
 
 
 @pytest.mark.parametrize(
@@ -174,13 +174,13 @@ def test_message_that_is_no_request_is_refused_and_counted(client, progress):
         ([b"status", b"\x81\xa1v" + b"\x91" * 1000 + b"\xc0", b""], "version"),
     ],
 )
-def test_what_cannot_be_read_is_refused_and_the_next_request_answered(client, endpoint, progress, parts, reason):
+def test_what_cannot_be_read_is_refused_and_the_next_request_answered(client, endpoint, status, parts, reason):
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.connect(endpoint)
         socket.send_multipart(parts)
         assert socket.poll(5000)
         assert isinstance(decode(socket.recv_multipart())[0], Refused)
-    assert progress.snapshot().requests_refused == {f"control_{reason}": 1}
+    assert status.snapshot().requests_refused == {f"control_{reason}": 1}
     assert client.status().state is RunState.WAITING
 
 

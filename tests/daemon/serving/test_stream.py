@@ -8,9 +8,10 @@ from seqd_client.wire.codec import decode
 from seqd_client.wire.messages import Calls, Event
 
 from daemon.config import SecurityConfig
+from daemon.serving.announcing import EventPublisher
 from daemon.serving.gate import Gate
-from daemon.serving.stream import MESSAGES, OVERHEAD, Stream
-from daemon.watching.progress import Progress
+from daemon.serving.stream import MAX_MESSAGES, OVERHEAD, Stream
+from daemon.watching.runstatus import RunStatus
 
 MIB = 2**20
 PATIENCE_MS = 20_000
@@ -18,6 +19,10 @@ PATIENCE_MS = 20_000
 
 def calls(cycle, payload):
     return Calls(run="R", seq=0, lane=1, tile=1101, cycle=cycle, n=len(payload)), payload
+
+
+def event(level, text):
+    return Event(run="", seq=0, t_ns=1, level=level, run_state="waiting", text=text)
 
 
 class Consumer:
@@ -42,31 +47,31 @@ class Consumer:
     def subscribed(self, stream):
         """Wait until what is sent comes; gives the sequence number of the last that was sent."""
         while True:
-            stream.event("info", "are you there?")
+            stream.send(event("info", "are you there?"))
             if self.read(50):
                 break
-        stream.event("warning", "then we begin")
+        stream.send(event("warning", "then we begin"))
         while (read := self.read()) and read[0].level != "warning":
             pass
         return read[0].seq
 
 
 @pytest.fixture
-def progress():
-    return Progress("1")
+def status():
+    return RunStatus("1")
 
 
 @pytest.fixture
-def there(tmp_path, progress):
+def there(tmp_path, status):
     """Opens streams and consumers, and closes them after the test."""
     with ExitStack() as stack:
         context = stack.enter_context(zmq.Context())
-        gate = stack.enter_context(Gate(context, SecurityConfig(), progress))
+        gate = stack.enter_context(Gate(context, SecurityConfig(), status.counters))
         endpoint = f"ipc://{tmp_path}/calls"
 
         class There:
             def stream(self, queue_bytes):
-                return stack.enter_context(Stream(context, endpoint, queue_bytes, progress, gate))
+                return stack.enter_context(Stream(context, endpoint, queue_bytes, status.counters, gate))
 
             def consumer(self):
                 consumer = Consumer(context, endpoint)
@@ -76,13 +81,13 @@ def there(tmp_path, progress):
         yield There()
 
 
-def test_messages_come_in_order_with_rising_sequence_numbers(there, progress):
+def test_messages_come_in_order_with_rising_sequence_numbers(there, status):
     stream, consumer = there.stream(MIB), there.consumer()
     first = consumer.subscribed(stream) + 1
     for cycle in range(1, 20):
         stream.send(*calls(cycle, bytes([cycle]) * cycle))
-    progress.set_state(RunState.FAILED)
-    stream.event("error", "it ends")
+    status.set_state(RunState.FAILED)
+    EventPublisher(stream, status)("error", "it ends")
     for cycle in range(1, 20):
         message, payload = consumer.read()
         assert message == Calls(run="R", seq=first + cycle - 1, lane=1, tile=1101, cycle=cycle, n=cycle)
@@ -96,12 +101,12 @@ def test_messages_come_in_order_with_rising_sequence_numbers(there, progress):
         "it ends",
         b"",
     )
-    assert progress.snapshot().stream_dropped == 0
+    assert status.snapshot().stream_dropped == 0
 
 
-def test_what_waits_for_a_consumer_that_does_not_read_is_bounded_in_bytes(there, progress):
+def test_what_waits_for_a_consumer_that_does_not_read_is_bounded_in_bytes(there, status):
     size = 100_000
-    stream, reader = there.stream(MESSAGES * (size + OVERHEAD + 200)), there.consumer()
+    stream, reader = there.stream(MAX_MESSAGES * (size + OVERHEAD + 200)), there.consumer()
     reader.subscribed(stream)
     stalled = there.consumer()
     stalled.subscribed(stream)
@@ -111,28 +116,28 @@ def test_what_waits_for_a_consumer_that_does_not_read_is_bounded_in_bytes(there,
         stream.send(*calls(cycle, payload))
         last, _ = reader.read()
     assert last.cycle == 300
-    assert progress.snapshot().stream_dropped == 0
+    assert status.snapshot().stream_dropped == 0
     kept = stalled.rest()
     # Beside the queue, what the sockets' buffers of the system hold.
-    assert MESSAGES // 2 <= len(kept) <= MESSAGES + 20
+    assert MAX_MESSAGES // 2 <= len(kept) <= MAX_MESSAGES + 20
     assert last.seq not in kept
-    stream.event("info", "room again")
+    stream.send(event("info", "room again"))
     message, _ = stalled.read()
     assert message.seq > kept[-1] + 1
 
 
-def test_message_that_would_leave_no_room_for_others_is_dropped_and_leaves_a_gap(there, progress):
-    stream, consumer = there.stream(MESSAGES * 10_000), there.consumer()
+def test_message_that_would_leave_no_room_for_others_is_dropped_and_leaves_a_gap(there, status):
+    stream, consumer = there.stream(MAX_MESSAGES * 10_000), there.consumer()
     before = consumer.subscribed(stream)
     stream.send(*calls(1, bytes(10_000)))
     stream.send(*calls(2, bytes(8_000)))
     message, _ = consumer.read()
     assert (message.cycle, message.seq) == (2, before + 2)
-    assert progress.snapshot().stream_dropped == 1
+    assert status.snapshot().stream_dropped == 1
 
 
 @contextmanager
-def held_back(tmp_path, progress, queue_bytes):
+def held_back(tmp_path, status, queue_bytes):
     """A stream whose socket sends nothing before the gate is opened."""
     gate = threading.Event()
 
@@ -146,24 +151,24 @@ def held_back(tmp_path, progress, queue_bytes):
 
     with (
         Context() as context,
-        Gate(context, SecurityConfig(), progress) as guarded,
-        Stream(context, f"ipc://{tmp_path}/calls", queue_bytes, progress, guarded) as stream,
+        Gate(context, SecurityConfig(), status.counters) as guarded,
+        Stream(context, f"ipc://{tmp_path}/calls", queue_bytes, status.counters, guarded) as stream,
     ):
         yield stream, gate
 
 
-def test_what_waits_to_be_sent_is_bounded_in_bytes_and_nobody_waits(tmp_path, progress):
+def test_what_waits_to_be_sent_is_bounded_in_bytes_and_nobody_waits(tmp_path, status):
     size = 10_000
-    with held_back(tmp_path, progress, MESSAGES * (size + OVERHEAD + 200)) as (stream, gate):
+    with held_back(tmp_path, status, MAX_MESSAGES * (size + OVERHEAD + 200)) as (stream, gate):
         for cycle in range(1, 201):
             stream.send(*calls(cycle, bytes(size)))
-        dropped = progress.snapshot().stream_dropped
+        dropped = status.snapshot().stream_dropped
         gate.set()
-    assert 0 < 200 - MESSAGES - dropped <= 2
+    assert 0 < 200 - MAX_MESSAGES - dropped <= 2
 
 
-def test_room_is_given_back_when_messages_are_sent(tmp_path, progress):
-    with held_back(tmp_path, progress, MIB) as (stream, gate), zmq.Context() as context:
+def test_room_is_given_back_when_messages_are_sent(tmp_path, status):
+    with held_back(tmp_path, status, MIB) as (stream, gate), zmq.Context() as context:
         consumer = Consumer(context, f"ipc://{tmp_path}/calls")
         gate.set()
         consumer.subscribed(stream)
@@ -171,12 +176,12 @@ def test_room_is_given_back_when_messages_are_sent(tmp_path, progress):
             stream.send(*calls(cycle, bytes(6_000)))
             assert consumer.read()[0].cycle == cycle
         consumer.socket.close(0)
-    assert progress.snapshot().stream_dropped == 0
+    assert status.snapshot().stream_dropped == 0
 
 
-def test_stream_ends_while_its_queue_is_full(tmp_path, progress):
-    with held_back(tmp_path, progress, MIB) as (stream, gate):
-        while not progress.snapshot().stream_dropped:
+def test_stream_ends_while_its_queue_is_full(tmp_path, status):
+    with held_back(tmp_path, status, MIB) as (stream, gate):
+        while not status.snapshot().stream_dropped:
             stream.send(*calls(1, bytes(1000)))
         opened = threading.Timer(0.2, gate.set)
         opened.start()

@@ -1,1 +1,0 @@
-"""Known sequences: FASTA files and codebooks."""
