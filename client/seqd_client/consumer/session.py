@@ -125,7 +125,7 @@ def read_answer(endpoint: str, parts: list[bytes] | None, timeout_s: float) -> t
     UnreachableError : none came within the timeout, or the daemon speaks another version of the protocol.
     """
     if parts is None:
-        admitted = ", and does it let this key in" if endpoint.startswith("tcp://") else ""
+        admitted = ", and does it allow this key" if endpoint.startswith("tcp://") else ""
         raise UnreachableError(
             f"control socket {endpoint}: no answer within {timeout_s:g} s; is `seqd run` running{admitted}?"
         )
