@@ -12,7 +12,7 @@ from seqd_client.status import RunState
 
 from calib.offline.evaluation.agreement import compare
 from calib.offline.evaluation.callers import read_fastq
-from calib.offline.evaluation.oncodebook import on_codebook
+from calib.offline.evaluation.oncodebook import codebook_hits
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedrun import write_simulated_run
 from calib.runfolder.images import image_path
@@ -236,7 +236,7 @@ def test_call_runs_real_images_in_one_command(tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"  {output}/ISS_CROP/fastq/s_1_1101_R1.fastq.gz\n" in done.stdout
     reads = read_fastq(output / "ISS_CROP" / "fastq" / "s_1_1101_R1.fastq.gz")
-    hits = on_codebook(CROP / "codebook.csv", reads)
+    hits = codebook_hits(CROP / "codebook.csv", reads)
     assert hits >= 180
     assert hits >= 0.85 * len(reads.positions)
     before = outputs(output / "ISS_CROP")
