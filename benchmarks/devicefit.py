@@ -14,7 +14,7 @@ from rich.table import Table
 
 from calib.jointfit.arrays import Array, Library, library_of
 from calib.jointfit.fitcycle import FittedCycle, fit_cycle
-from calib.jointfit.fitdevice import STILL, crowded_tile
+from calib.jointfit.fitdevice import NO_DRIFT, crowded_tile
 from calib.jointfit.scene import Scene
 
 SIZES_PX = (512, 1024, 2048)
@@ -33,7 +33,7 @@ def main() -> None:
     for size in SIZES_PX:
         for density in DENSITIES_K_MM2:
             images, scene = crowded_tile(size, density)
-            cpu = measure_fit(images, scene, STILL)
+            cpu = measure_fit(images, scene, NO_DRIFT)
             row = [f"{size}", f"{density}", f"{len(scene.positions)}", f"{cpu:.3f}"]
             table.add_row(*row, *(["–"] * 4 if gpu is None else _beside(gpu, images, scene, cpu)))
     Console().print(table)
@@ -64,8 +64,8 @@ def gpu_library() -> Library | None:
 
 def _beside(gpu: Library, images: NDArray[np.float32], scene: Scene, cpu: float) -> list[str]:
     there = gpu.xp.asarray(images)
-    seconds = measure_fit(there, scene, STILL)
-    here, first, second = (fit_cycle(where, scene, STILL) for where in (images, there, there))
+    seconds = measure_fit(there, scene, NO_DRIFT)
+    here, first, second = (fit_cycle(where, scene, NO_DRIFT) for where in (images, there, there))
     far = np.abs(first.light - here.light).max() / np.median(scene.brightness)
     return [f"{seconds:.4f}", f"{cpu / seconds:.1f}", f"{far:.1e}", "yes" if _bits(first) == _bits(second) else "no"]
 

@@ -29,7 +29,7 @@ from seqd_client.errors import SeqdError
 
 from benchmarks.devicefit import gpu_library, measure_fit
 from benchmarks.tracing import STREAMS, Overlap, Span, TracedDriver, overlap
-from calib.jointfit.fitdevice import STILL, crowded_tile
+from calib.jointfit.fitdevice import NO_DRIFT, crowded_tile
 from engines.backends import EngineOptions, tensorrt
 from engines.backends import torch as pytorch
 from engines.buffered import BufferedRunner, open_buffered
@@ -230,7 +230,7 @@ def _fit() -> float | None:
     if library is None:
         return None
     images, scene = crowded_tile(LARGE, DENSITY_K_MM2)
-    return 1e3 * measure_fit(library.xp.asarray(images), scene, STILL)
+    return 1e3 * measure_fit(library.xp.asarray(images), scene, NO_DRIFT)
 
 
 def _show(

@@ -245,7 +245,7 @@ class Service:
             restarts=engine.restarts,
             fallback=engine.fallen_back,
         )
-        fit = FitStatus(place=chosen.place.name, reason=chosen.place.reason)
+        fit = FitStatus(place=chosen.fit_device.name, reason=chosen.fit_device.reason)
         self.status.set_engine(status, fit, lambda: engine.busy_s)
         since_ns = time.time_ns()
         record.retry("ledger", lambda: ledger.use_engine(chosen.facts, reason=engine.fallen_back, since_ns=since_ns))
@@ -263,7 +263,7 @@ class Service:
 
     def _announce(self, engine: SupervisedEngine, record: RunRecord) -> None:
         """Say which engine is in use, why, and what was passed over; and that the run was begun by another seqd."""
-        selection, place, run = engine.chosen.selection, engine.place, record.info.run
+        selection, fit, run = engine.chosen.selection, engine.fit_device, record.info.run
         in_use = selection.engine.info
         log.info(
             "engine",
@@ -276,7 +276,7 @@ class Service:
             golden_positions=selection.golden.positions,
             golden_difference=selection.golden.difference,
         )
-        log.info("joint fit", place=place.name, reason=place.reason)
+        log.info("joint fit", place=fit.name, reason=fit.reason)
         self._events(
             "info",
             f"run {run} taken up with {in_use.backend} {in_use.precision} ({selection.reason})"

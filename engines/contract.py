@@ -40,7 +40,7 @@ class Answer:
     """What was asked for, nothing else."""
 
     centres: NDArray[np.float32] | None
-    """(n, 4) evidence for a centre of each base at each position, 0-1; see :mod:`engines.network.readout`."""
+    """(n, 4) evidence for a centre of each base at each position, 0-1; see :mod:`engines.network.centres`."""
     probabilities: NDArray[np.float32] | None
     """(5, H, W) background, A, C, G, T; sums to 1 over the classes."""
     superresolved: NDArray[np.float32] | None

@@ -34,7 +34,7 @@ class Signals:
     texture: NDArray[np.float32]
     """(n,) share of what the fit left over around the cluster that is structure, neither noise nor misfit; 0-1."""
     centres: NDArray[np.float32]
-    """(n, 4) the network's evidence, see :func:`engines.network.readout.read_centres`."""
+    """(n, 4) the network's evidence, see :func:`engines.network.centres.read_centres`."""
     crowding: NDArray[np.float32]
     """(n,) light of other clusters, known or not, relative to what shows of its own; 0 for the network alone."""
 

@@ -160,7 +160,7 @@ class TileReader:
             request = _request(template.normalisation, positions=template.positions_in(drift_px))
             slot = self._submitted(pixels, request)
         if template.scene is not None:
-            fitted = self._engine.place.fit(images, template.scene, drift_px)
+            fitted = self._engine.fit_device.fit(images, template.scene, drift_px)
         return slot, fitted
 
     def _collected(self, flight: _InFlight) -> tuple[ReadOutcome, Signals | None]:

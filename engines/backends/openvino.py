@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engines.bundles.bundle import Bundle
 from engines.contract import Answer, EngineInfo, EngineOptions, Request
 from engines.errors import EngineError
-from engines.network.readout import read_centres
+from engines.network.centres import read_centres
 from engines.openvinolibrary import openvino
 from engines.slots import SlottedEngine
 from engines.strips import Strip, plan_strips

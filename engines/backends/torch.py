@@ -19,8 +19,8 @@ from engines.devices import open_cuda
 from engines.devices.driver import Address, Driver, Handle
 from engines.devices.host import HostDriver
 from engines.errors import EngineError
+from engines.network.centres import OUTSIDE_PX
 from engines.network.deployed import InferenceNetwork, centres_at
-from engines.network.readout import OUTSIDE_PX
 from engines.slots import SlottedEngine
 from engines.strips import plan_strips
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from engines.bundles.bundle import Bundle
 from engines.contract import Engine, Request
-from engines.errors import EngineError
-from engines.network.readout import TAPS
+from engines.errors import EngineError, WrongAnswerError
+from engines.network.centres import TAPS
 
 TIMEOUT_S = 300.0
 """Of the one tile that is computed; a first tile may wait for kernels to be compiled."""
@@ -51,7 +51,7 @@ class Golden:
 
     tile: GoldenTile
     centres: NDArray[np.float32]
-    """(n, 4) evidence at the positions, as :func:`engines.network.readout.read_centres` reads it."""
+    """(n, 4) evidence at the positions, as :func:`engines.network.centres.read_centres` reads it."""
     probabilities: NDArray[np.float16]
     """(5, H, W), for those who run a graph that reads no positions."""
 
@@ -114,15 +114,16 @@ def load_golden(bundle: Bundle) -> Golden:
 
 
 def check_golden(engine: Engine, bundle: Bundle) -> GoldenResult:
-    """Compute one tile with an engine and hold it against the bundle's golden answer.
+    """Compute one tile with an engine and compare its answer with the bundle's golden one.
 
     Parameters
     ----------
-    engine : with a free slot.
+    engine : an open engine with a free slot.
 
     Raises
     ------
-    EngineError : the engine failed, its precision has no bound, or its answer is not the network's.
+    WrongAnswerError : the answer is farther from the golden one than the bound of the engine's precision.
+    EngineError : the engine failed, or its precision has no bound.
     """
     golden, info = load_golden(bundle), engine.info
     name = f"engine {info.backend} on {info.device} in {info.precision}"
@@ -138,14 +139,14 @@ def check_golden(engine: Engine, bundle: Bundle) -> GoldenResult:
     found = engine.collect(slot, TIMEOUT_S).centres
     assert found is not None
     result = _compared(found, expected)
-    # Not a number is no agreement.
+    # A comparison with NaN is false, so an answer that is not a number is refused too.
     if not result.difference <= bound.difference:
-        raise EngineError(
+        raise WrongAnswerError(
             f"{name}: evidence on the golden tile of model {info.model} is off by {result.difference:.2g} "
             f"(root mean square of {result.positions} positions), at most {bound.difference:g} is allowed"
         )
     if not result.agreement >= bound.agreement:
-        raise EngineError(
+        raise WrongAnswerError(
             f"{name}: brightest base on the golden tile of model {info.model} agrees at {result.agreement:.2%} "
             f"of {result.clear} clear clusters, at least {bound.agreement:.0%} is needed"
         )

@@ -68,7 +68,7 @@ class AroundNetwork:
         )
 
     def read_out(self, tile: DeviceTile, stream: Handle) -> None:
-        """Read a tile's probabilities at its positions, as :func:`engines.network.readout.read_centres` does."""
+        """Read a tile's probabilities at its positions, as :func:`engines.network.centres.read_centres` does."""
         height, width = self._shape
         self._driver.launch(
             self._read_out,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.network.readout import OUTSIDE_PX, PADDING_PX, READ_SIGMA_PX, TAPS
+from engines.network.centres import OUTSIDE_PX, PADDING_PX, READ_SIGMA_PX, TAPS
 from engines.network.torchnetwork import DenseBlock, Network
 
 
@@ -96,7 +96,7 @@ class Output(StrEnum):
     SUPERRESOLVED = "superresolved"
     """(1, 4, 2H, 2W) normalised units."""
     CENTRES = "centres"
-    """(n, 4) what :func:`engines.network.readout.read_centres` reads from the probabilities at the positions."""
+    """(n, 4) what :func:`engines.network.centres.read_centres` reads from the probabilities at the positions."""
 
 
 class Deployed(nn.Module):
@@ -125,7 +125,7 @@ class Deployed(nn.Module):
 
 
 def centres_at(probabilities: Tensor, positions: Tensor) -> Tensor:
-    """:func:`engines.network.readout.read_centres` in PyTorch, of operators that every runtime of ONNX graphs has.
+    """:func:`engines.network.centres.read_centres` in PyTorch, of operators that every runtime of ONNX graphs has.
 
     Parameters
     ----------

@@ -23,8 +23,8 @@ from engines.devices.probe import Cuda, CudaDevice, DriverLibrary, probe
 from engines.errors import EngineError
 from engines.kernels import ptx
 from engines.kernels.around import AroundNetwork
-from engines.network import readout
-from engines.network.readout import read_centres
+from engines.network import centres
+from engines.network.centres import read_centres
 from engines.strips import Strip
 from tests.doubles.kernels import HostKernels, driver_library
 
@@ -436,9 +436,9 @@ def test_rows_that_are_kept_are_laid_in_place(any_driver, scale):
 
 def test_constants_of_the_read_out_are_the_same():
     source = (KERNELS / "readout.cu").read_text()
-    assert f"READ_SIGMA_PX = {readout.READ_SIGMA_PX}f;" in source
-    assert f"FIRST_TAP = {readout.TAPS[0]}, TAPS = {len(readout.TAPS)};" in source
-    assert f"OUTSIDE_PX = {readout.OUTSIDE_PX}.f;" in source
+    assert f"READ_SIGMA_PX = {centres.READ_SIGMA_PX}f;" in source
+    assert f"FIRST_TAP = {centres.TAPS[0]}, TAPS = {len(centres.TAPS)};" in source
+    assert f"OUTSIDE_PX = {centres.OUTSIDE_PX}.f;" in source
 
 
 def instructions(text):

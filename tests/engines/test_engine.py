@@ -13,7 +13,7 @@ from engines.bundles.bundle import DEFAULT_BUNDLE, GOLDEN, MODEL, NETWORK, WEIGH
 from engines.bundles.torchbundle import load_weights
 from engines.errors import BundleError, EngineError
 from engines.network.architecture import Architecture
-from engines.network.readout import READ_SIGMA_PX, read_centres
+from engines.network.centres import READ_SIGMA_PX, read_centres
 from engines.strips import plan_strips
 
 

@@ -13,8 +13,8 @@ from engines.bundles.bundle import DEFAULT_BUNDLE, NETWORK, load_bundle
 from engines.bundles.golden import load_golden
 from engines.bundles.onnxgraph import BOUND, GraphError, answer, check_graph, write_graph
 from engines.bundles.torchbundle import load_network
+from engines.network.centres import OUTSIDE_PX, read_centres
 from engines.network.deployed import Deployed, Output, centres_at
-from engines.network.readout import OUTSIDE_PX, read_centres
 from engines.openvinolibrary import openvino
 
 MAP, FINE, CENTRES = Output.PROBABILITIES, Output.SUPERRESOLVED, Output.CENTRES

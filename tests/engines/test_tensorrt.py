@@ -15,7 +15,7 @@ from engines.contract import EngineOptions, Request
 from engines.devices.host import HostDriver
 from engines.devices.probe import probe
 from engines.errors import EngineError
-from engines.network.readout import read_centres
+from engines.network.centres import read_centres
 from engines.network.torchnetwork import Network
 from engines.slots import SlottedEngine
 from engines.tensorrt.cache import BuiltPlan, Inspected, PlanCache
