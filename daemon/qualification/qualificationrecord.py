@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from daemon import __version__
 from daemon.record.durable import write_durably
+from engines.devices.host import processor_name
 from engines.devices.probe import Cuda, probe
 from engines.engineselection import CANDIDATES, NOT_QUALIFIED, Candidate, Verdict
 from engines.errors import EngineError
@@ -18,7 +19,7 @@ from engines.tensorrt.cache import default_folder, read_trusted
 
 FILE_NAME = "qualification.json"
 
-PACKAGES = ("cuda-bindings", "cupy", "numpy", "openvino", "pycuda", "scipy", "tensorrt", "torch")
+PACKAGES = ("cupy", "numpy", "openvino", "pycuda", "scipy", "tensorrt", "torch")
 """Packages whose versions the verdicts depend on; CuPy and TensorRT add the version of CUDA to the name."""
 
 NUMPY, CUPY = "NumPy on the CPU", "CuPy on a GPU"
@@ -102,7 +103,9 @@ def this_machine(model_hash: str, gpu: Cuda | None) -> Machine:
         name = (distribution.name or "").lower().replace("_", "-")
         if name in PACKAGES or name.startswith(("cupy-", "tensorrt-")):
             versions[name] = distribution.version
-    facts = Machine(seqd=__version__, model_hash=model_hash, cpu=_cpu_name(), packages=dict(sorted(versions.items())))
+    facts = Machine(
+        seqd=__version__, model_hash=model_hash, cpu=processor_name(), packages=dict(sorted(versions.items()))
+    )
     if gpu is None:
         return facts
     device = gpu.device(0)
@@ -176,11 +179,3 @@ def _difference(fact: str, then: object, now: object) -> str:
         changed = [name for name in sorted(then | now) if then.get(name) != now.get(name)]
         return ", ".join(f"{name} {then.get(name, 'absent')}, not {now.get(name, 'absent')}" for name in changed)
     return f"{fact.replace('_', ' ')} {then or 'absent'}, not {now or 'absent'}"
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

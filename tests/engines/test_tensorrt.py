@@ -187,7 +187,7 @@ def stored(folder, bundle, content, **other):
     """A plan with the right record, whatever is in it."""
     plans = Plans(Full(), HostDriver().info, load_bundle(bundle), shape=SHAPE, options=EngineOptions(), folder=folder)
     cache = PlanCache(folder)
-    with cache.building():
+    with cache.build_lock():
         cache.store(replace(plans.key(superresolved=False), **other), BuiltPlan(content, b"", Inspected(1, 1), 1))
 
 
