@@ -33,8 +33,8 @@ from engines.bundles.onnxgraph import write_graph
 from engines.bundles.torchbundle import load_weights
 from engines.contract import Engine, Request, Slot
 from engines.network.architecture import flops
+from engines.network.centres import read_centres
 from engines.network.deployed import Output
-from engines.network.readout import read_centres
 from engines.network.torchnetwork import Network
 from engines.openvinolibrary import openvino
 

@@ -219,11 +219,11 @@ def test_status_shows_balance_engine_and_model(images, tmp_path):
     assert status["engine"]["backend"] == "openvino"
     assert status["engine"]["precision"] in ("f32", "bf16", "f16")
     assert len(status["engine"]["model_hash"]) == 64
-    assert status["engine"]["reason"].startswith("first that works here of tensorrt on a GPU, torch on a GPU")
+    assert status["engine"]["reason"].startswith("the embedded engine")
     assert set(status["engine"]["passed_over"]) == {"tensorrt on a GPU", "torch on a GPU"}
     assert status["engine"]["golden_difference"] < 0.01
     assert 0 < status["engine"]["busy"] <= 1
-    assert status["fit"] == {"place": "cpu", "reason": "CuPy is not installed"}
+    assert status["fit"] == {"place": "cpu", "reason": "not qualified on this machine; run `seqd qualify`"}
     assert "passed over" in table.stdout
     assert "tile-cycles" in table.stdout
 
