@@ -32,14 +32,14 @@ soak: .venv/.dev
 	$(BIN)/python -m tests.soak
 
 bench: .venv/.dev
-	$(BIN)/python -m benchmarks.cpu
-	$(BIN)/python -m benchmarks.jointfit
-	$(BIN)/python -m benchmarks.daemon
-	$(BIN)/python -m benchmarks.consumer
-	$(BIN)/python -m benchmarks.export
+	$(BIN)/python -m tests.benchmarks.cpu
+	$(BIN)/python -m tests.benchmarks.jointfit
+	$(BIN)/python -m tests.benchmarks.daemon
+	$(BIN)/python -m tests.benchmarks.consumer
+	$(BIN)/python -m tests.benchmarks.export
 
 bench-gpu: .venv/.dev
-	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m tests.benchmarks.gpu
 
 # What is checked in beside the sources; needs nvcc.
 kernels: $(patsubst %,engines/kernels/%.ptx,normalise readout strips)

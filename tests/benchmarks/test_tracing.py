@@ -7,11 +7,11 @@ from itertools import count
 import numpy as np
 import pytest
 
-from benchmarks.tracing import TracedDriver, overlap
 from engines.buffered import BufferedRunner
 from engines.contract import EngineInfo, Request
 from engines.devices.host import HostDriver
 from engines.slots import SlottedEngine
+from tests.benchmarks.tracing import TracedDriver, overlap
 
 SHAPE, TILES = (8, 8), 20
 UPLOAD_MS, COMPUTE_MS, DOWNLOAD_MS = 1.0, 4.0, 0.5

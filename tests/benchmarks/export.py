@@ -1,7 +1,7 @@
 """FASTQ and BAM of a run beside Picard's, of the same calls, in turn.
 
-``python -m benchmarks.export [--clusters N] [--cycles N] [--rounds N]`` prints medians and ratios. Both sides are whole
-processes, files on the disk at their end. How long a program takes to start is measured on a run of few clusters and
+``python -m tests.benchmarks.export [--clusters N] [--cycles N] [--rounds N]`` prints medians and
+ratios. Both sides are whole processes, files on the disk at their end. How long a program takes to start is measured on a run of few clusters and
 taken off: what is left is for each cluster. Picard runs as fast as it goes on one thread: unsorted (``SORT=false``),
 without the EAMSS filter, on plain ``.bcl`` files.
 """

@@ -43,7 +43,7 @@ class TracedDriver:
         self._streams: list[Handle] = []
         self._marks: dict[int, _Marks] = {}
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._driver, name)
 
     def stream(self) -> Handle:

@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 from seqd_client.errors import SeqdError
 
-from benchmarks.tracing import STREAMS, Overlap, Span, TracedDriver, overlap
 from daemon.qualification.qualificationrecord import this_machine
 from engines.backends import EngineOptions, tensorrt
 from engines.backends import torch as pytorch
@@ -34,6 +33,7 @@ from engines.errors import EngineError, EngineLostError
 from engines.network.architecture import flops
 from engines.tensorrt.api import load_tensorrt
 from engines.tensorrt.cache import default_folder
+from tests.benchmarks.tracing import STREAMS, Overlap, Span, TracedDriver, overlap
 
 SIZES_PX = (256, 512, 1024, 2048, 4096)
 CLUSTERS_PER_PX = 0.04

@@ -1,7 +1,7 @@
 """Whether a consumer that does not read slows calling: the same run with one and without, in turn.
 
-``python -m benchmarks.consumer [--pairs N] [--cycles N]`` prints every pair and the median ratio. The claim is a ratio
-above 0.97; where runs without a consumer differ among themselves by more than is claimed, it says that nothing can be
+``python -m tests.benchmarks.consumer [--pairs N] [--cycles N]`` prints every pair and the median
+ratio. The claim is a ratio above 0.97; where runs without a consumer differ among themselves by more than is claimed, it says that nothing can be
 told. The consumer subscribes before the run begins and reads when it is over, which is more than a minute later. The
 daemon keeps 128 messages for it, the buffers of the system some 200 more: of 800 messages, 100 cycles, it has to
 drop, of 40 it does not. Processor time is told beside, since other programs move it less than the clock's.
