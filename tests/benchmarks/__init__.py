@@ -1,1 +1,1 @@
-"""Measurements behind what seqd claims to be fast; every figure is a ratio to something run beside it."""
+"""Measurements of speed; every figure is a ratio to a reference that is measured in the same run."""
