@@ -453,7 +453,7 @@ def test_command_refuses_in_one_line(two_runs):
         (["R1"], {}, "1 folders: without --calls and --classical, RUN and FASTQ are expected"),
         (["R1", "R1"], {"calls": ["a={run}"]}, "run R1: given 2 times"),
         (["R1", "good/R2/fastq"], {}, "calls: 12 cycles, the run declares 20"),
-        (["R1", "good/R1/fastq"], {"codebook": CROP / "codebook.csv", "superresolved": "sr"}, "not against a codebook"),
+        (["R1", "good/R1/fastq"], {"codebook": CROP / "codebook.csv", "superresolved": "sr"}, "not with a codebook"),
         (["R1", "R2"], {"calls": ["a={run}"], "superresolved": "sr"}, "for 2 runs the folder needs {run} in it"),
         (["R1", "good/R1/fastq"], {"codebook": CROP / "codebook.csv"}, "codes of 4 bases, the reads have 20"),
     ],
