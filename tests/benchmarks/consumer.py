@@ -1,11 +1,11 @@
 """Whether a consumer that does not read slows down calling: one run is repeated, alternately with and without it.
 
-``python -m tests.benchmarks.consumer [--pairs N] [--cycles N]`` prints every pair and the median ratio. The claim is a
-ratio above 0.97. No verdict is given where runs without a consumer differ from each other by more than the claim allows. The
-consumer subscribes before the run begins and reads after its end, more than a minute later. The daemon keeps 128
-messages for it, and buffers of the system keep some 200 more. A run of 100 cycles has 800 messages, so the daemon must
-drop some; a run of 40 cycles drops none. Processor time is printed too, since other programs disturb it less than
-wall-clock time.
+``python -m tests.benchmarks.consumer [--pairs N] [--cycles N]`` prints every pair and the median ratio. The claim is
+a ratio above 0.97. No verdict is given where runs without a consumer differ from each other by more than the claim
+allows. The consumer subscribes before the run begins and reads after its end, more than a minute later. The daemon
+keeps 128 messages for it, and buffers of the system keep some 200 more. A run of 100 cycles has 800 messages, so the
+daemon must drop some; a run of 40 cycles drops none. Processor time is printed too, since other programs disturb it
+less than wall-clock time.
 """
 
 import argparse

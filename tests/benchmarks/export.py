@@ -1,9 +1,9 @@
 """The speed of writing FASTQ and BAM, compared with Picard's on the same calls.
 
-``python -m tests.benchmarks.export [--clusters N] [--cycles N] [--rounds N]`` prints medians and ratios. Each program runs
-as a whole process that leaves files on the disk. The time to start is measured on a run of few clusters and subtracted;
-the rest, divided by the number of clusters, gives the speed. Picard is used in its fastest form on one thread: unsorted
-(``SORT=false``), without the EAMSS filter, on plain ``.bcl`` files.
+``python -m tests.benchmarks.export [--clusters N] [--cycles N] [--rounds N]`` prints medians and ratios. Each program
+runs as a whole process that leaves files on the disk. The time to start is measured on a run of few clusters and
+subtracted; the rest, divided by the number of clusters, gives the speed. Picard is used in its fastest form on one
+thread: unsorted (``SORT=false``), without the EAMSS filter, on plain ``.bcl`` files.
 """
 
 import argparse
