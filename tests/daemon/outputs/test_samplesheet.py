@@ -150,7 +150,10 @@ def overriding(override, barcodes):
         ("name,barcode\n,ACGT\n", "sample '': name '': String should match pattern"),
         ("name,barcode\nUndetermined,ACGT\n", "sample 'Undetermined': the name is reserved, as are all, default"),
         (f"name,barcode\nalpha,{'A' * 65}\n", "sample 'alpha': barcodes 'AAAA"),
-        (SHEET.replace("FileFormatVersion,2", "IEMFileVersion,4"), "[Header] has no FileFormatVersion,2; version 2 is"),
+        (
+            SHEET.replace("FileFormatVersion,2", "IEMFileVersion,4"),
+            "[Header] has no FileFormatVersion,2; only version 2 can be read",
+        ),
         ("[Data]\nSample_ID,index\nalpha,ACGT\n", "[Header] has no FileFormatVersion,2; only version 2 can be read"),
         (SHEET.replace("[BCLConvert_Data]", "[Other]"), "there is no section [BCLConvert_Data]"),
         ("[Header]\nFileFormatVersion,2\n[BCLConvert_Data]\n", "there is no column 'sample_id'; the columns are "),
