@@ -29,17 +29,17 @@ fuzz: .venv/.dev
 	$(BIN)/python -m tests.fuzz control --minutes 10
 
 soak: .venv/.dev
-	$(BIN)/python -m benchmarks.soak
+	$(BIN)/python -m tests.soak
 
 bench: .venv/.dev
-	$(BIN)/python -m benchmarks.cpu
-	$(BIN)/python -m benchmarks.jointfit
-	$(BIN)/python -m benchmarks.daemon
-	$(BIN)/python -m benchmarks.consumer
-	$(BIN)/python -m benchmarks.export
+	$(BIN)/python -m tests.benchmarks.cpu
+	$(BIN)/python -m tests.benchmarks.jointfit
+	$(BIN)/python -m tests.benchmarks.daemon
+	$(BIN)/python -m tests.benchmarks.consumer
+	$(BIN)/python -m tests.benchmarks.export
 
 bench-gpu: .venv/.dev
-	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m tests.benchmarks.gpu
 
 # What is checked in beside the sources; needs nvcc.
 kernels: $(patsubst %,engines/kernels/%.ptx,normalise readout strips)
@@ -90,7 +90,8 @@ format: .venv/.dev
 lock:
 	rm -rf .venv && $(PYTHON) -m venv .venv
 	PIP_CONSTRAINT= $(BIN)/pip install -q -e ./client -e '.[dev,train]' 'torch==2.13.0'
-	(echo '# Versions that seqd is tested with; `make lock` writes them anew.'; \
+	PIP_CONSTRAINT= $(BIN)/python -m tests.doubles.buildpycuda
+	(echo '# Versions that seqd is tested with; `make lock` writes them again.'; \
 	 $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//') > constraints.txt
 	$(BIN)/pip list --format=freeze | grep '^setuptools==' >> constraints.txt
 
@@ -104,4 +105,5 @@ clean:
 
 .venv/.dev: .venv/.base
 	$(BIN)/pip install -q -e ./client -e '.[dev,train]'
+	$(BIN)/python -m tests.doubles.buildpycuda
 	touch $@

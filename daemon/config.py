@@ -97,7 +97,7 @@ class EngineConfig(Section):
     """The network and its device."""
 
     backend: Literal["auto", "tensorrt", "torch", "openvino"] = "auto"
-    """``auto``: TensorRT or PyTorch where there is an NVIDIA GPU, else OpenVINO."""
+    """``auto``: the fastest engine that ``seqd qualify`` found good on this machine, else OpenVINO."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """``auto``: a GPU, if the backend can use one on this machine."""
     bundle: Path = DEFAULT_BUNDLE

@@ -244,7 +244,7 @@ class Service:
             restarts=engine.restarts,
             fallback=engine.fallen_back,
         )
-        fit = FitStatus(place=chosen.place.name, reason=chosen.place.reason)
+        fit = FitStatus(place=chosen.fit_device.name, reason=chosen.fit_device.reason)
         self.status.set_engine(status, fit, lambda: engine.busy_s)
         since_ns = time.time_ns()
         record.retry("ledger", lambda: ledger.use_engine(chosen.facts, reason=engine.fallen_back, since_ns=since_ns))

@@ -1,1 +1,1 @@
-"""The network on a device: its definition, its bundle, one contract, several backends."""
+"""Engines run the network on a device: the network, its bundle, the engine interface and its backends."""

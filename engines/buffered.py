@@ -1,8 +1,7 @@
-"""Double buffering on a device: copies in, computation and copies out run beside each other.
+"""Double buffering on a device: copies to it, computation, and copies to the host run at the same time.
 
-Every slot has its own pinned input, device input, device output and pinned output, so nothing is
-shared between tiles in flight but the program's scratch memory, which the one compute stream
-serialises::
+Every slot has its own pinned input, device input, device output and pinned output. Tiles in flight share only
+the program's scratch memory, and one compute stream runs the tiles one after the other::
 
     upload    ──[ tile 1 in ]──[ tile 2 in ]───────────────────────
                       │ uploaded       │
@@ -26,16 +25,16 @@ from engines.errors import EngineError, EngineLostError
 from engines.slots import SlottedEngine
 
 HEADER = np.dtype([("offset", np.float32, 4), ("gain", np.float32, 4), ("clusters", np.int32), ("spare", np.int32, 7)])
-"""What a program reads of a request on the device; 64 bytes."""
+"""The part of a request that a program reads on the device; 64 bytes."""
 
 FIRST_CAPACITY = 1024
-"""Clusters that there is room for in the beginning; it doubles when a tile has more."""
+"""Clusters that a new slot has room for; the room doubles when a tile has more."""
 
 POSITION_BYTES = 4 * 2 * 4
-"""Of one cluster: y and x in four channels."""
+"""Bytes of one cluster's y and x in four channels."""
 
 CENTRE_BYTES = 4 * 4
-"""Of one cluster: evidence for four bases."""
+"""Bytes of one cluster's evidence for four bases."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class DeviceTile:
     centres: Address
     """(n, 4) float32."""
     capacity: int
-    """The most clusters that there is room for."""
+    """Largest number of clusters that the memory has room for."""
     probabilities: Address
     """(5, H, W) float32."""
     superresolved: Address
@@ -70,7 +69,7 @@ class Program(Protocol):
 
 @dataclass(eq=False)
 class DeviceBuffers:
-    """One slot: pinned memory, device memory, and events that mark how far its tile is."""
+    """One slot: pinned memory, device memory, and the events that its tile has passed."""
 
     pixels: NDArray[np.uint16]
     """(4, H, W) a view of ``host["pixels"]``."""
@@ -81,7 +80,7 @@ class DeviceBuffers:
     computed: Handle
     downloaded: Handle
     graphs: dict[DeviceTile, Handle | None] = field(default_factory=dict)
-    """Captured computation by where it reads and writes; None where the device cannot capture it."""
+    """Captured computation by the memory that it reads and writes; None where the device cannot capture it."""
 
 
 class BufferedRunner:
@@ -144,7 +143,7 @@ class BufferedRunner:
             if request.superresolved:
                 driver.download(host["superresolved"], tile.superresolved, self._download)
         except BaseException:
-            # What was put on the streams before still uses the slot.
+            # Work that was put on the streams earlier still uses the slot.
             for event, stream in ((buffers.uploaded, self._upload), (buffers.computed, self._compute)):
                 driver.record(event, stream)
                 driver.wait_for(event, self._download)
@@ -157,7 +156,7 @@ class BufferedRunner:
         try:
             self._driver.synchronize(buffers.downloaded)
         except EngineError as error:
-            # What fails on the device itself, not in a call, leaves a context in which every call fails.
+            # After an error on the device itself every later call in this context fails.
             raise EngineLostError(str(error)) from error
         finally:
             self._driver.detach()
@@ -167,13 +166,13 @@ class BufferedRunner:
         clusters = 0 if request.positions is None else request.positions.shape[1]
         centres = buffers.host["centres"][: clusters * CENTRE_BYTES].view(np.float32).reshape(-1, 4)
 
-        def map_of(name: str, *shape: int) -> NDArray[np.float32]:
+        def array(name: str, *shape: int) -> NDArray[np.float32]:
             return buffers.host[name].view(np.float32).reshape(shape).copy()
 
         return Answer(
             centres=None if request.positions is None else centres.copy(),
-            probabilities=map_of("probabilities", 5, height, width) if request.probabilities else None,
-            superresolved=map_of("superresolved", 4, 2 * height, 2 * width) if request.superresolved else None,
+            probabilities=array("probabilities", 5, height, width) if request.probabilities else None,
+            superresolved=array("superresolved", 4, 2 * height, 2 * width) if request.superresolved else None,
         )
 
     def close(self) -> None:
@@ -183,15 +182,17 @@ class BufferedRunner:
             self._driver.close()
 
     def _run(self, buffers: DeviceBuffers, tile: DeviceTile) -> None:
-        """Compute, as a graph where the device captures one; what is checked of the first tile holds for all."""
+        """Compute, with a captured graph where the device can capture one; the first tile uses the graph too, so that
+        the golden tile checks it.
+        """
         driver, stream = self._driver, self._compute
         if tile not in buffers.graphs:
-            # The first time loads and chooses kernels, which no graph can.
+            # The first computation loads and chooses kernels, which a capture cannot do.
             self._program.enqueue(tile, stream)
             buffers.graphs[tile] = driver.capture(stream, lambda: self._program.enqueue(tile, stream))
             if buffers.graphs[tile] is None:
                 return
-            # A graph that leaves something out must not be taken for one that computes it.
+            # The outputs are cleared: a graph that leaves a part out must not show the answer of the first computation.
             for address, bytes_ in self._outputs(tile):
                 driver.clear(address, bytes_, stream)
         graph = buffers.graphs[tile]
@@ -207,7 +208,7 @@ class BufferedRunner:
         return outputs + ([(tile.superresolved, 4 * 4 * 4 * size)] if tile.superresolved else [])
 
     def _make_room(self, buffers: DeviceBuffers, clusters: int, request: Request) -> None:
-        """Grow what a request needs more of; the slot is not in flight."""
+        """Enlarge the buffers that a request needs more of; the slot must not be in flight."""
         driver, host = self._driver, buffers.host
         size = self._shape[0] * self._shape[1]
         if request.probabilities and "probabilities" not in host:
@@ -220,7 +221,7 @@ class BufferedRunner:
             return
         capacity = max(clusters, 2 * buffers.device.capacity)
         for name, bytes_ in (("positions", POSITION_BYTES), ("centres", CENTRE_BYTES)):
-            # The old memory goes when the new is there: a device without room fails this tile only.
+            # The old memory is freed after the new is allocated, so a device without room fails only this tile.
             address, memory = driver.allocate(capacity * bytes_), driver.pinned(capacity * bytes_)
             driver.free(getattr(buffers.device, name))
             driver.unpin(host[name])
@@ -232,7 +233,7 @@ class BufferedRunner:
 def open_buffered(
     name: str, open_driver: Callable[[], Driver], open_runner: Callable[[Driver], BufferedRunner], *, slots: int
 ) -> SlottedEngine[DeviceBuffers]:
-    """An engine on a driver of its own, which is closed again where the runner cannot be opened.
+    """Open an engine on its own driver; the driver is closed again where the runner cannot be opened.
 
     Raises
     ------
@@ -244,15 +245,15 @@ def open_buffered(
         try:
             return open_runner(driver)
         except BaseException as error:
-            _forget(error)
+            _release_frames(error)
             driver.close()
             raise
 
     return SlottedEngine(name, opened, slots=slots)
 
 
-def _forget(error: BaseException | None) -> None:
-    """Let what was made before an error go while the device is still there, not when the error goes."""
+def _release_frames(error: BaseException | None) -> None:
+    """Release the objects that the error's frames hold, so that they free device memory before the device is closed."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__

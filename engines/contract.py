@@ -26,7 +26,7 @@ class Request:
     offset: NDArray[np.float32]
     """(4,) counts of each channel that are background."""
     gain: NDArray[np.float32]
-    """(4,) normalised units a count; the network sees ``(pixels - offset) * gain``."""
+    """(4,) normalised units per count; the network sees ``(pixels - offset) * gain``."""
     positions: NDArray[np.float32] | None = None
     """(4, n, 2) y and x where each channel's image shows each cluster, pixels."""
     probabilities: bool = False
@@ -37,10 +37,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was asked for, nothing else."""
+    """The results that a request asked for; all others are None."""
 
     centres: NDArray[np.float32] | None
-    """(n, 4) evidence for a centre of each base at each position, 0-1; see :mod:`engines.network.readout`."""
+    """(n, 4) evidence that each position is a centre of each base, 0-1; see :mod:`engines.network.centres`."""
     probabilities: NDArray[np.float32] | None
     """(5, H, W) background, A, C, G, T; sums to 1 over the classes."""
     superresolved: NDArray[np.float32] | None
@@ -49,13 +49,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What is really in use."""
+    """The device, software and model that an engine uses."""
 
     backend: str
     device: str
     gpu: bool
     software: str
-    """Library and version that compute; answers of another may differ in the last bits."""
+    """Library and version that compute; another version may give answers that differ in the last bits."""
     precision: str
     """Precision the network computes in."""
     model: str
@@ -78,11 +78,11 @@ class Engine(Protocol):
 
     @property
     def info(self) -> EngineInfo:
-        """What is really in use."""
+        """The device, software and model that the engine uses."""
 
     @property
     def busy_s(self) -> float:
-        """Seconds since it was opened in which it had a tile to compute."""
+        """Seconds in which the engine had a tile to compute, since it was opened."""
 
     def lease(self, timeout_s: float) -> Slot:
         """A free slot.
@@ -113,10 +113,10 @@ class EngineOptions:
     """``auto`` (the best the device computes natively), ``f32``, ``bf16``, ``f16``, or ``int8`` with the bundle's
     quantised network."""
     threads: int = 0
-    """Processor threads; 0 leaves it to the device."""
+    """Processor threads; 0 lets the backend decide."""
     slots: int = 2
     """Tiles in the engine at once: one computing, the others being filled or read."""
     strip_px: int = 0
-    """Pixels of a strip that a larger tile is cut into; 0 leaves it to the backend."""
+    """Pixels of a strip that a larger tile is cut into; 0 lets the backend decide."""
     gpu: bool | None = None
-    """Whether it must run on a GPU, or must not; None leaves it to the backend."""
+    """True: the engine must run on a GPU. False: it must not. None: the backend decides."""

@@ -1,5 +1,6 @@
-"""The choice of an engine: the first backend that opens and gives the golden answer."""
+"""The choice of an engine: a named backend, or the fastest one that is qualified on this machine."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from engines.backends import EngineOptions, open_backend
@@ -8,6 +9,8 @@ from engines.bundles.golden import GoldenResult, check_golden
 from engines.contract import Engine
 from engines.devices.probe import probe
 from engines.errors import EngineError, EngineLostError
+
+NOT_QUALIFIED = "not qualified on this machine; run `seqd qualify`"
 
 
 @dataclass(frozen=True)
@@ -21,58 +24,112 @@ class Candidate:
         return f"{self.backend} on {'a GPU' if self.gpu else 'the CPU'}"
 
 
+EMBEDDED = Candidate("openvino", False)
+"""The engine that every installation has."""
+
 CANDIDATES = {
-    "auto": (Candidate("tensorrt", True), Candidate("torch", True), Candidate("openvino", False)),
+    "auto": (Candidate("tensorrt", True), Candidate("torch", True), EMBEDDED),
     "tensorrt": (Candidate("tensorrt", True),),
     "torch": (Candidate("torch", True), Candidate("torch", False)),
-    "openvino": (Candidate("openvino", False),),
+    "openvino": (EMBEDDED,),
 }
-"""What is tried, in this order, by setting."""
+"""The candidates of every value of the setting `[engine] backend`; a named backend tries them in this order."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result that qualification has for a candidate on this machine."""
+
+    refusal: str = ""
+    """Why the candidate must not be used; empty for a qualified one."""
+    tile_cycles_per_s: float = 0.0
+    """Measured speed of a qualified candidate."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """An engine, and why it is this one."""
+    """An open engine and the reason for it."""
 
     engine: Engine
     reason: str
     passed_over: dict[str, str]
-    """Why not, by backend and device that were tried before."""
+    """Reason against each other candidate, by its name."""
     golden: GoldenResult
-    """How it answered the bundle's golden tile."""
+    """How the engine's answer compares with the bundle's golden answer."""
 
 
-def select_engine(bundle: Bundle, *, backend: str, shape: tuple[int, int], options: EngineOptions) -> Selection:
-    """Open the engine of a configuration and hold it against the golden tile.
+def select_engine(
+    bundle: Bundle,
+    *,
+    backend: str,
+    shape: tuple[int, int],
+    options: EngineOptions,
+    qualified: Mapping[Candidate, Verdict],
+) -> Selection:
+    """Open the engine of a configuration and compare its answer with the golden one.
 
     Parameters
     ----------
-    backend : one of :data:`CANDIDATES`.
+    backend : one of :data:`CANDIDATES`; ``auto`` takes the fastest qualified candidate, else the embedded engine.
     shape : (H, W) of the tiles.
+    qualified : verdicts for this machine; ``auto`` passes over a candidate without one.
 
     Raises
     ------
-    EngineError : whatever is tried cannot be opened or gives other answers; one line that says why of each.
+    EngineError : no candidate can be opened and gives the golden answer; one line with the reason of each.
     """
     if backend not in CANDIDATES:
         raise EngineError(f"engine {backend}: there is no such backend; there is {', '.join(CANDIDATES)}")
-    tried = [candidate for candidate in CANDIDATES[backend] if options.gpu in (None, candidate.gpu)]
-    if not tried:
+    candidates = [candidate for candidate in CANDIDATES[backend] if options.gpu in (None, candidate.gpu)]
+    if not candidates:
         raise EngineError(f"engine {backend}: it does not run on {'a GPU' if options.gpu else 'the CPU'}")
     passed_over: dict[str, str] = {}
+    if backend == "auto":
+        tried, passed_over = _by_speed(candidates, qualified)
+    else:
+        tried = candidates
     for candidate in tried:
         try:
             if candidate.gpu:
                 probe()
             engine, golden = _checked(candidate.backend, bundle, shape, replace(options, gpu=candidate.gpu))
         except (EngineError, EngineLostError) as error:
-            if len(tried) == 1:
+            if len(candidates) == 1:
                 raise
             passed_over[str(candidate)] = str(error)
+            continue
+        if backend != "auto":
+            reason = "configured" if len(candidates) == 1 else f"the first of {_names(candidates)} that works here"
+        elif (verdict := qualified.get(candidate)) and not verdict.refusal:
+            reason = f"the fastest engine that is qualified here, {verdict.tile_cycles_per_s:.3g} tile-cycles/s"
+            for slower in tried[tried.index(candidate) + 1 :]:
+                passed_over[str(slower)] = _slower(qualified.get(slower))
         else:
-            reason = f"first that works here of {', '.join(map(str, tried))}" if len(tried) > 1 else "configured"
-            return Selection(engine, reason, passed_over, golden)
-    raise EngineError(f"no engine works here: {'; '.join(passed_over.values())}")
+            reason = "the embedded engine; no other is qualified and works here"
+        return Selection(engine, reason, passed_over, golden)
+    raise EngineError(f"no engine works here: {'; '.join(f'{name}: {why}' for name, why in passed_over.items())}")
+
+
+def _by_speed(
+    candidates: list[Candidate], qualified: Mapping[Candidate, Verdict]
+) -> tuple[list[Candidate], dict[str, str]]:
+    """The candidates to try, the fastest first and the embedded engine in any case, and the reasons against others."""
+    verdicts = {candidate: qualified.get(candidate, Verdict(NOT_QUALIFIED)) for candidate in candidates}
+    tried = [candidate for candidate, verdict in verdicts.items() if not verdict.refusal]
+    tried.sort(key=lambda candidate: -verdicts[candidate].tile_cycles_per_s)
+    if EMBEDDED in candidates and EMBEDDED not in tried:
+        tried.append(EMBEDDED)
+    return tried, {str(other): verdict.refusal for other, verdict in verdicts.items() if other not in tried}
+
+
+def _slower(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return NOT_QUALIFIED
+    return verdict.refusal or f"slower, {verdict.tile_cycles_per_s:.3g} tile-cycles/s"
+
+
+def _names(candidates: list[Candidate]) -> str:
+    return ", ".join(map(str, candidates))
 
 
 def _checked(name: str, bundle: Bundle, shape: tuple[int, int], options: EngineOptions) -> tuple[Engine, GoldenResult]:

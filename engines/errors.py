@@ -10,15 +10,19 @@ class BundleError(SeqdError):
 
 
 class EngineError(SeqdError):
-    """An engine cannot be opened or failed at work."""
+    """An engine cannot be opened, or it failed to compute a tile."""
 
     exit_code = 5
 
 
-class EngineLostError(SeqdError):
-    """An engine's device is gone: no tile is computed until the engine is opened anew, perhaps in a new process.
+class WrongAnswerError(EngineError):
+    """An engine computes, but its answer is not the network's."""
 
-    No :class:`EngineError`, after which the same engine may compute the next tile.
+
+class EngineLostError(SeqdError):
+    """An engine's device is gone: the engine must be opened again, perhaps in a new process.
+
+    After an :class:`EngineError`, in contrast, the same engine may compute the next tile.
     """
 
     exit_code = 5

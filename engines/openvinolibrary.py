@@ -1,6 +1,6 @@
 """OpenVINO without its telemetry: import it from here.
 
-OpenVINO reports every import to its makers if it can import its telemetry package; with this it cannot.
+OpenVINO reports every import to its makers if its telemetry package can be imported; this module prevents that.
 """
 
 import sys

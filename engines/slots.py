@@ -2,7 +2,7 @@
 
 What differs between devices is a :class:`Runner`. One thread owns it: it opens the device, starts
 every tile on it and releases it. A second thread waits for tiles in the order they were started,
-so that starting never waits for a tile before it::
+so that the start of a tile never waits for the end of another::
 
     submit ──▶ [submitted] ──▶ device thread: start ──▶ [started] ──▶ waiting thread: wait ──▶ done
 """
@@ -23,7 +23,7 @@ from engines.contract import Answer, EngineInfo, Request, Slot
 from engines.errors import EngineError, EngineLostError
 
 OPEN_TIMEOUT_S = 600.0
-"""Opening a device, loading a plan and compiling kernels take no longer."""
+"""Limit of opening a device, loading a plan and compiling kernels."""
 
 CLOSE_TIMEOUT_S = 60.0
 
@@ -50,7 +50,7 @@ class Runner(Protocol[B]):
         """Room for one more tile; called once a slot, before the first tile."""
 
     def start(self, buffers: B, request: Request) -> None:
-        """Put a tile on its way; raises when it cannot."""
+        """Start the computation of a tile; raises when the device refuses."""
 
     def wait(self, buffers: B) -> None:
         """Wait until a started tile's answer lies in its buffers; raises when its computation failed.
@@ -59,7 +59,9 @@ class Runner(Protocol[B]):
         """
 
     def answer(self, buffers: B, request: Request) -> Answer:
-        """The answer of a tile that was waited for, copied out of its buffers; in any thread, even while it closes."""
+        """The answer of a tile after :meth:`wait`, copied out of its buffers; any thread may call this, even while the
+        runner is closed.
+        """
 
     def close(self) -> None:
         """Wait for what is on the device and release it."""
@@ -67,7 +69,7 @@ class Runner(Protocol[B]):
 
 @dataclass(eq=False)
 class _Slot(Generic[B]):
-    """Buffers, and where the work on them stands."""
+    """Buffers and the state of the work on them."""
 
     buffers: B
     request: Request | None = None
@@ -90,8 +92,8 @@ class SlottedEngine(Generic[B]):
 
     Raises
     ------
-    SeqdError : as the runner raised it while it was opened.
-    EngineError : it raised something else, or is not open in time.
+    SeqdError : the error that the runner raised while it was opened.
+    EngineError : the runner raised an error of another type, or was not open in time.
     """
 
     def __init__(self, name: str, open_runner: Callable[[], Runner[B]], *, slots: int) -> None:
@@ -100,27 +102,27 @@ class SlottedEngine(Generic[B]):
         self._submitted: queue.Queue[_Slot[B] | None] = queue.Queue()
         self._started: queue.Queue[_Slot[B] | None] = queue.Queue()
         self._lock = threading.Lock()
-        """Between submitting, ending and abandoning a tile, and closing."""
+        """Lock for submitting, ending and abandoning a tile, and for closing."""
         self._closed = False
         self._lost = ""
-        """Why no tile is computed any more."""
+        """Reason why no more tiles are computed; empty while the engine works."""
         self._abandoned = 0
-        """Tiles that nobody waits for any more, and that hold their slots."""
+        """Number of tiles that took too long; each still holds its slot."""
         self._in_flight, self._busy_since, self._busy_before = 0, 0.0, 0.0
         self._opened: queue.Queue[Runner[B] | BaseException] = queue.Queue()
         self._waiter = threading.Thread(target=self._wait, name="engine-answers", daemon=True)
-        self._device = threading.Thread(target=self._drive, args=(slots,), name="engine", daemon=True)
+        self._device = threading.Thread(target=self._run_device, args=(slots,), name="engine", daemon=True)
         self._device.start()
         try:
             opened = self._opened.get(timeout=OPEN_TIMEOUT_S)
         except queue.Empty:
-            self._submitted.put(None)  # should it open yet, it is released
+            self._submitted.put(None)  # if the runner opens later, it is released
             raise EngineError(f"engine {name}: not open after {OPEN_TIMEOUT_S:g} s") from None
         if isinstance(opened, BaseException):
             self._device.join()
             if isinstance(opened, SeqdError) or not isinstance(opened, Exception):
                 raise opened
-            # Runtimes and drivers raise what they like.
+            # Runtimes and drivers may raise any type.
             raise EngineError(f"engine {name}: {first_line(opened)}") from opened
         self.info = opened.info
 
@@ -129,7 +131,7 @@ class SlottedEngine(Generic[B]):
         try:
             return self._free.get(timeout=timeout_s)
         except queue.Empty:
-            # Tiles that took too long hold all slots, and took even longer.
+            # All slots are held by tiles that took too long and still have not ended, so the device is lost.
             kind = EngineLostError if self._abandoned == self.info.slots else EngineError
             raise kind(f"engine {self._name}: none of {self.info.slots} slots came free in {timeout_s:g} s") from None
 
@@ -161,7 +163,7 @@ class SlottedEngine(Generic[B]):
             return self._runner.answer(slot.buffers, slot.request)
         except SeqdError:
             raise
-        except Exception as error:  # a map that memory has no room for, positions that are no numbers
+        except Exception as error:  # For example, memory has no room for a map.
             raise EngineError(f"engine {self._name}: {first_line(error)}") from error
         finally:
             self._free.put(slot)
@@ -185,7 +187,7 @@ class SlottedEngine(Generic[B]):
         if self._lost:
             raise EngineLostError(f"engine {self._name}: {self._lost}")
 
-    def _drive(self, slots: int) -> None:
+    def _run_device(self, slots: int) -> None:
         """The device thread: open, start tiles until told to close, release."""
         try:
             runner = self._open_runner()
@@ -207,18 +209,18 @@ class SlottedEngine(Generic[B]):
             try:
                 _check(slot.request)
                 runner.start(slot.buffers, slot.request)
-            except Exception as error:  # whatever the runtime raises belongs to this tile
+            except Exception as error:  # The runtime may raise any type; only this tile fails.
                 slot.error = first_line(error)
             self._started.put(slot)
         self._started.put(None)
         self._waiter.join(CLOSE_TIMEOUT_S)
-        with suppress(Exception):  # tiles that failed have been told
+        with suppress(Exception):  # The failure of every tile was already reported.
             runner.close()
-        # Who still refers to the engine need not keep its tiles in memory.
+        # An object that still refers to the engine must not keep the tiles in memory.
         self._free = queue.Queue()
 
     def _wait(self) -> None:
-        """The waiting thread: what was started ends in that order."""
+        """The waiting thread: tiles end in the order in which they were started."""
         while (slot := self._started.get()) is not None:
             try:
                 self._runner.wait(slot.buffers)
@@ -237,7 +239,7 @@ class SlottedEngine(Generic[B]):
 
 
 def _check(request: Request) -> None:
-    """Raises where a device would read beyond what it was given, or answer something else."""
+    """Raise where the shapes of a request would make a device read beyond its input or give another answer."""
     for name, found in (("offset", request.offset.shape), ("gain", request.gain.shape)):
         if found != (4,):
             raise EngineError(f"{name} of a request has shape {found}, (4,) is needed")

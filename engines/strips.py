@@ -18,13 +18,13 @@ def plan_strips(*, height: int, width: int, halo: int, most_px: int) -> list[Str
     """Strips of equal height that cover a tile, each with ``halo`` rows of context on inner sides.
 
     Strips span the full width, so only rows need a halo. All strips have the same shape, which lets
-    an engine compile once; they overlap a little more where rows do not divide evenly.
+    an engine compile once; where the rows do not divide evenly by their number, strips overlap a little more.
 
     Parameters
     ----------
     halo : rows that an output row depends on, to each side.
-    most_px : pixels a strip should not exceed. A strip keeps at least ``2 * halo`` rows of its
-        own all the same, so that the context never costs more than the content.
+    most_px : pixels a strip should not exceed. A strip still keeps at least
+        ``2 * halo`` own rows, so that the context never costs more than the content.
     """
     number, rows = 1, height
     while rows * width > most_px:

@@ -37,7 +37,7 @@ class Signals:
     texture: NDArray[np.float32]
     """(n,) 0-1, share of the residual around the cluster that neither noise nor :data:`MISFIT` explains."""
     centres: NDArray[np.float32]
-    """(n, 4) the network's evidence, see :func:`engines.network.readout.read_centres`."""
+    """(n, 4) the network's evidence, see :func:`engines.network.centres.read_centres`."""
     crowding: NDArray[np.float32]
     """(n,) light of other clusters, relative to the visible light of the cluster; 0 for the network alone."""
 

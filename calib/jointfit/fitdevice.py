@@ -1,4 +1,4 @@
-"""Where cycles are fitted: on a GPU that gives what the CPU gives, else on the CPU."""
+"""The device that fits cycles: a GPU whose results are those of the CPU, else the CPU."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,80 +12,117 @@ from calib.jointfit.arrays import Array, library_of
 from calib.jointfit.fitcycle import FittedCycle, fit_cycle
 from calib.jointfit.gaussianspots import Spots
 from calib.jointfit.scene import Scene
-from engines.errors import EngineError, EngineLostError
+from engines.errors import EngineError, EngineLostError, WrongAnswerError
 
 TRIAL_PX, TRIAL_DENSITY_K_MM2 = 96, 284.0
 
-AGREEMENT = 1e-3
-"""Light may differ by this much of the typical cluster's, as the solver leaves off at about this much."""
+MAX_DIFFERENCE = 1e-3
+"""Largest accepted difference between GPU and CPU, as a share of a typical cluster's light; the solver stops at a
+residual of about this size."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where cycles are fitted, and why there."""
+class FitDevice:
+    """The device that fits cycles, and the reason for it."""
 
     name: str
     """``cpu`` or ``gpu``."""
     reason: str
-    put: Callable[[NDArray[np.float32]], Array]
-    """Images to where they are fitted."""
+    to_device: Callable[[NDArray[np.float32]], Array]
+    """Copies images to the device's memory."""
 
     def fit(self, images: NDArray[np.float32], scene: Scene, drift_px: NDArray[np.float32]) -> FittedCycle:
-        """:func:`calib.jointfit.fitcycle.fit_cycle` there.
+        """Run :func:`calib.jointfit.fitcycle.fit_cycle` on the device.
 
         Raises
         ------
-        EngineError : the GPU fails at this cycle.
-        EngineLostError : it fails at everything.
+        EngineError : the GPU fails to fit this cycle.
+        EngineLostError : the GPU no longer answers anything.
         """
         if self.name == "cpu":
             return fit_cycle(images, scene, drift_px)
         try:
-            return fit_cycle(self.put(images), scene, drift_px)
-        except Exception as error:  # whatever the GPU's library raises belongs to this cycle
-            kind = EngineError if self._alive() else EngineLostError
+            return fit_cycle(self.to_device(images), scene, drift_px)
+        except Exception as error:  # The GPU's library may raise any type; only this cycle fails.
+            kind = EngineError if self._answers() else EngineLostError
             raise kind(f"joint fit on the GPU: {type(error).__name__}: {first_line(error)}") from error
 
-    def _alive(self) -> bool:
-        """Whether one number still comes back: after a fault on a GPU nothing does in this process."""
+    def _answers(self) -> bool:
+        """Whether one number can be copied there and back; after a fault on a GPU no call of this process succeeds."""
         try:
-            there = self.put(np.zeros(1, np.float32))
-            library_of(there).to_host(there)
+            number = self.to_device(np.zeros(1, np.float32))
+            library_of(number).to_host(number)
         except Exception:
             return False
         return True
 
 
-def choose_place() -> Place:
-    """The GPU where CuPy has one and fits a crowded tile on it as the CPU does."""
+def cpu_device(reason: str) -> FitDevice:
+    """NumPy on the CPU."""
+    return FitDevice("cpu", reason, np.asarray)
+
+
+def choose_fit_device(*, refusal: str = "") -> FitDevice:
+    """The GPU, where CuPy has one and fits a crowded tile on it as the CPU does; else the CPU.
+
+    Parameters
+    ----------
+    refusal : why the GPU must not be used; then CuPy is not imported. Empty where it may be used.
+    """
+    if refusal:
+        return cpu_device(refusal)
+    try:
+        return open_gpu()
+    except EngineError as error:
+        return cpu_device(str(error))
+
+
+def open_gpu() -> FitDevice:
+    """CuPy's GPU, after a trial tile.
+
+    Raises
+    ------
+    WrongAnswerError : the light that it fits is not the CPU's, or differs between two fits.
+    EngineError : CuPy is not installed, cannot be loaded, has no GPU, or fails.
+    """
     try:
         cupy = import_module("cupy")
     except ModuleNotFoundError:
-        return _cpu("CuPy is not installed")
-    except Exception as error:  # half installed, it raises what it likes
-        return _cpu(f"CuPy cannot be loaded: {first_line(error)}")
+        raise EngineError("CuPy is not installed") from None
+    except Exception as error:  # A damaged installation may raise any type.
+        raise EngineError(f"CuPy cannot be loaded: {first_line(error)}") from error
     try:
         if not cupy.cuda.is_available():
-            return _cpu("CuPy finds no GPU")
-        place = Place("gpu", "CuPy fits a trial tile as the CPU does", cupy.asarray)
-        images, scene = crowded_tile(TRIAL_PX, TRIAL_DENSITY_K_MM2)
-        first, second = (place.fit(images, scene, STILL).light for _ in range(2))
-        off = np.abs(first - fit_cycle(images, scene, STILL).light).max()
-    except Exception as error:  # CuPy raises what it likes where its driver or compiler is missing
-        return _cpu(f"CuPy fails: {first_line(error)}")
+            raise EngineError("CuPy finds no GPU")
+        device = FitDevice("gpu", "CuPy fits a trial tile as the CPU does", cupy.asarray)
+        check_trial(device)
+    except EngineError:
+        raise
+    except Exception as error:  # CuPy may raise any type where its driver or compiler is missing.
+        raise EngineError(f"CuPy fails: {first_line(error)}") from error
+    return device
+
+
+def check_trial(device: FitDevice, shape: tuple[int, int] = (TRIAL_PX, TRIAL_PX)) -> None:
+    """Fit a crowded tile of a shape (H, W) twice and compare the light with the CPU's.
+
+    Raises
+    ------
+    WrongAnswerError : the light is not the CPU's, or differs between two fits.
+    EngineError, EngineLostError : the device fails.
+    """
+    images, scene = crowded_tile(max(shape), TRIAL_DENSITY_K_MM2)
+    images = np.ascontiguousarray(images[:, : shape[0], : shape[1]])
+    first, second = (device.fit(images, scene, NO_DRIFT).light for _ in range(2))
+    difference = np.abs(first - fit_cycle(images, scene, NO_DRIFT).light).max()
     if first.tobytes() != second.tobytes():
-        return _cpu("CuPy fits a trial tile in two ways, so that a restart would change bytes")
-    share = float(off / np.median(scene.brightness))
-    # Not a number is no agreement.
-    if not share <= AGREEMENT:
-        return _cpu(
-            f"CuPy's fit of a trial tile is off by {share:.2g} of a cluster's light, at most {AGREEMENT:g} is allowed"
+        raise WrongAnswerError("two fits of the same trial tile differ, so a restart would change bytes")
+    share = float(difference / np.median(scene.brightness))
+    # A comparison with NaN is false, so light that is not a number is refused too.
+    if not share <= MAX_DIFFERENCE:
+        raise WrongAnswerError(
+            f"the fit of a trial tile is off by {share:.2g} of a cluster's light, at most {MAX_DIFFERENCE:g} is allowed"
         )
-    return place
-
-
-def _cpu(reason: str) -> Place:
-    return Place("cpu", reason, np.asarray)
 
 
 PIXEL_UM = 0.375
@@ -93,15 +130,15 @@ NOISE = 0.05
 """Standard deviation of a pixel, as a share of a typical cluster's peak."""
 
 CROSSTALK = np.array([[1.0, 0.35, 0.01, 0.02], [0.3, 1.0, 0.02, 0.02], [0.01, 0.02, 1.0, 0.25], [0.01, 0.01, 0.1, 1.0]])
-STILL = np.zeros(2, np.float32)
-"""Drift of its cycle, pixels."""
+NO_DRIFT = np.zeros(2, np.float32)
+"""Drift of the trial tile's cycle, pixels."""
 
 
 def crowded_tile(size: int, density_k_mm2: float) -> tuple[NDArray[np.float32], Scene]:
-    """(4, H, W) images of one cycle of clusters at known places, and what is known of them.
+    """(4, H, W) images of one cycle of clusters at known positions, and their scene.
 
-    Drawn by the fit's own spots, which takes seconds where the simulator takes many minutes; what
-    the fit costs hangs on how many clusters share how much light, and on nothing else.
+    The images are drawn with the fit's own spots, which takes seconds; the simulator would take minutes.
+    The cost of a fit depends only on the number of clusters and on how many of them share light.
     """
     rng = np.random.default_rng(1)
     number = round(density_k_mm2 * 1e3 * (size * PIXEL_UM * 1e-3) ** 2)

@@ -16,7 +16,7 @@ from calib.normalisation import Normalisation, estimate_normalisation
 from calib.registration import Alignment, align, draw_reference, register, spots_only
 from calib.template.detections import detect, merge, support
 from engines.bundles.bundle import Readout
-from engines.network.readout import read_centres
+from engines.network.centres import read_centres
 
 MapOf = Callable[[NDArray[np.uint16], Normalisation], NDArray[np.float32]]
 """Runs the network: (4, H, W) pixels to the (5, H, W) probability map. Several threads call it at once."""

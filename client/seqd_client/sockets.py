@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -70,8 +72,7 @@ def bind(
     ------
     SocketError : the address is in use or cannot be made, or it can be reached from other machines and has no keys.
     """
-    try:
-        _set_options(socket, endpoint, keys, queue, largest_part)
+    with _opening(socket, endpoint, keys, queue, largest_part):
         if endpoint.startswith("ipc://"):
             Path(endpoint.removeprefix("ipc://")).parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         before = os.umask(0o117)
@@ -79,8 +80,6 @@ def bind(
             socket.bind(endpoint)
         finally:
             os.umask(before)
-    except (zmq.ZMQError, OSError) as error:
-        raise _closed_after(socket, endpoint, error) from error
 
 
 def connect(
@@ -102,31 +101,28 @@ def connect(
     ------
     SocketError : the address is not valid, or it is on another machine and has no keys.
     """
-    try:
-        _set_options(socket, endpoint, keys, queue, largest_part)
+    with _opening(socket, endpoint, keys, queue, largest_part):
         socket.connect(endpoint)
-    except zmq.ZMQError as error:
-        raise _closed_after(socket, endpoint, error) from error
 
 
-def _set_options(
+@contextmanager
+def _opening(
     socket: "zmq.Socket[bytes]", endpoint: str, keys: ServerKeys | ClientKeys | None, queue: int, largest_part: int
-) -> None:
-    """Set keys and limits before the socket is bound or connected."""
-    if keys is None and beyond_this_machine(endpoint):
+) -> Iterator[None]:
+    """Set keys and limits of a socket that is then bound or connected; an error closes it and becomes SocketError."""
+    try:
+        if keys is None and beyond_this_machine(endpoint):
+            raise SocketError(f"socket {endpoint}: an address beyond this machine needs keys; `seqd keys` makes them")
+        if keys is not None and endpoint.startswith("tcp://"):
+            keys.apply(socket)
+        socket.setsockopt(zmq.IPV6, 1)
+        socket.setsockopt(zmq.SNDHWM, queue)
+        socket.setsockopt(zmq.RCVHWM, queue)
+        socket.setsockopt(zmq.MAXMSGSIZE, largest_part)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        yield
+    except (zmq.ZMQError, OSError, SocketError) as error:
         socket.close()
-        raise SocketError(
-            f"socket {endpoint}: an address that other machines can reach needs keys; `seqd keys` makes them"
-        )
-    if keys is not None and endpoint.startswith("tcp://"):
-        keys.apply(socket)
-    socket.setsockopt(zmq.IPV6, 1)
-    socket.setsockopt(zmq.SNDHWM, queue)
-    socket.setsockopt(zmq.RCVHWM, queue)
-    socket.setsockopt(zmq.MAXMSGSIZE, largest_part)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-
-
-def _closed_after(socket: "zmq.Socket[bytes]", endpoint: str, error: zmq.ZMQError | OSError) -> SocketError:
-    socket.close()
-    return SocketError(f"socket {endpoint}: {zmq.strerror(error.errno or 0)}")
+        if isinstance(error, SocketError):
+            raise
+        raise SocketError(f"socket {endpoint}: {zmq.strerror(error.errno or 0)}") from error

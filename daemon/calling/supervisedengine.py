@@ -7,7 +7,7 @@ import structlog
 from seqd_client.errors import SeqdError, first_line
 from seqd_client.status import Phase
 
-from calib.jointfit.fitdevice import Place
+from calib.jointfit.fitdevice import FitDevice
 from daemon.calling.enginechoice import Chosen
 from daemon.config import FaultsConfig
 from daemon.watching.liveness import SLICE_S, Liveness
@@ -73,9 +73,9 @@ class SupervisedEngine:
         return self.chosen.selection.engine
 
     @property
-    def fit_device(self) -> Place:
+    def fit_device(self) -> FitDevice:
         """The device that fits cycles."""
-        return self.chosen.place
+        return self.chosen.fit_device
 
     @property
     def busy_s(self) -> float:

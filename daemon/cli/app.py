@@ -26,6 +26,7 @@ COMMANDS = {
     "keys": "makekeys",
     "verify": "verifyrun",
     "build": "buildplans",
+    "qualify": "qualifyengines",
     "demo": "rundemo",
     "export": "exportrun",
 }

@@ -24,7 +24,7 @@ def open_backend(name: str, bundle: Bundle, *, shape: tuple[int, int], options: 
 
     Raises
     ------
-    EngineError : there is no such backend, what it needs is not there or broken, or its device cannot be used.
+    EngineError : there is no such backend, a package of it is missing or damaged, or its device cannot be used.
     """
     if name not in BACKENDS:
         raise EngineError(f"engine {name}: there is no such backend; there is {', '.join(BACKENDS)}")
@@ -32,7 +32,7 @@ def open_backend(name: str, bundle: Bundle, *, shape: tuple[int, int], options: 
         module = import_module(BACKENDS[name])
     except ModuleNotFoundError as error:
         raise EngineError(f"engine {name}: needs {error.name}, which is not installed") from error
-    except Exception as error:  # packages that are half installed raise what they like
+    except Exception as error:  # A damaged installation may raise any type.
         raise EngineError(f"engine {name}: what it needs cannot be loaded: {first_line(error)}") from error
     engine: Engine = module.open_engine(bundle, shape=shape, options=options)
     return engine

@@ -11,33 +11,33 @@ from numpy.typing import NDArray
 from engines.bundles.bundle import Bundle
 from engines.contract import Answer, EngineInfo, EngineOptions, Request
 from engines.errors import EngineError
-from engines.network.readout import read_centres
+from engines.network.centres import read_centres
 from engines.openvinolibrary import openvino
 from engines.slots import SlottedEngine
 from engines.strips import Strip, plan_strips
 
 PRECISIONS = {"f32": "FP32", "bf16": "BF16", "f16": "FP16", "int8": "INT8"}
-"""Precision by OpenVINO's name for it in the list of native capabilities."""
+"""Precision by the name that OpenVINO's list of native capabilities has for it."""
 
-BETWEEN_INT8 = "f32"
-"""What is computed between convolutions in INT8; BF16 is as fast and less exact."""
+INT8_REST_PRECISION = "f32"
+"""Precision of the layers between INT8 convolutions; BF16 is as fast and less exact."""
 
 REQUESTS = 2
-"""Strips on the processor at once: one computes on all cores while the other waits for its turn or is copied out."""
+"""Strips on the processor at once: one is computed on all cores while the other waits or is copied out."""
 
 STRIP_PX = 768 * 768
-"""Pixels of a strip; time a pixel hardly depends on it, memory does."""
+"""Pixels of a strip. Memory depends on this number, and the time per pixel hardly does."""
 
 NAME = "openvino"
 
 
 def open_engine(bundle: Bundle, *, shape: tuple[int, int], options: EngineOptions) -> "SlottedEngine[TileBuffers]":
-    """The processor for tiles of one shape (height, width).
+    """Open the engine on the processor, for tiles of one shape (height, width).
 
     Raises
     ------
     EngineError : the processor does not compute in the wanted precision.
-    BundleError : INT8 is wanted, and the bundle has no network in it.
+    BundleError : INT8 is wanted, and the bundle has no INT8 network.
     """
     if options.gpu:
         raise EngineError(f"engine {NAME}: it runs on the processor, and a GPU was asked for")
@@ -46,7 +46,7 @@ def open_engine(bundle: Bundle, *, shape: tuple[int, int], options: EngineOption
 
 @dataclass(eq=False)
 class TileBuffers:
-    """Pixels in, maps out, and the strips on their way from one to the other."""
+    """Pixels and maps of one tile, and its strips on the processor."""
 
     pixels: NDArray[np.uint16]
     probabilities: NDArray[np.float32]
@@ -57,9 +57,8 @@ class TileBuffers:
 class OpenVinoRunner:
     """A :class:`engines.slots.Runner` on the processor.
 
-    Strips are normalised into the inputs of a few inference requests per graph, so that the next one is
-    ready when one ends. Reading out positions runs in the thread that collects, beside the network's
-    work on the next tile.
+    Strips are normalised into the inputs of a few inference requests per graph, so that the next strip is
+    ready when one ends. Centres are read in the thread that collects, while the network computes the next tile.
     """
 
     def __init__(self, bundle: Bundle, *, shape: tuple[int, int], options: EngineOptions) -> None:
@@ -72,12 +71,12 @@ class OpenVinoRunner:
         self._network = bundle.quantised if precision == "int8" else bundle.network
         self._config = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": BETWEEN_INT8 if precision == "int8" else precision,
+            "INFERENCE_PRECISION_HINT": INT8_REST_PRECISION if precision == "int8" else precision,
         }
         if options.threads:
             self._config["INFERENCE_NUM_THREADS"] = str(options.threads)
         calls = self._compile(["probabilities"])
-        self._turns = {False: _turns(calls)}
+        self._requests = {False: _requests(calls)}
         self.info = EngineInfo(
             backend=NAME,
             device=str(self._core.get_property("CPU", "FULL_DEVICE_NAME")).strip(),
@@ -100,11 +99,11 @@ class OpenVinoRunner:
         if request.superresolved and buffers.superresolved is None:
             height, width = self._shape
             buffers.superresolved = np.zeros((4, 2 * height, 2 * width), np.float32)
-        if request.superresolved not in self._turns:
-            self._turns[request.superresolved] = _turns(self._compile(["probabilities", "superresolved"]))
+        if request.superresolved not in self._requests:
+            self._requests[request.superresolved] = _requests(self._compile(["probabilities", "superresolved"]))
         for strip in self._strips:
-            turn = next(self._turns[request.superresolved])
-            buffers.strips.append(turn.start(buffers, request, strip))
+            free = next(self._requests[request.superresolved])
+            buffers.strips.append(free.start(buffers, request, strip))
 
     def wait(self, buffers: TileBuffers) -> None:
         errors = [strip.finish() for strip in buffers.strips]
@@ -122,7 +121,7 @@ class OpenVinoRunner:
         return Answer(centres, buffers.probabilities.copy() if request.probabilities else None, superresolved)
 
     def close(self) -> None:
-        self._turns.clear()
+        self._requests.clear()
 
     def _precision(self, wanted: str) -> str:
         native = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -141,7 +140,7 @@ class OpenVinoRunner:
         part = openvino.Model(wanted, [model.input("images").node], "seqd")
         strip = self._strips[0]
         part.reshape([1, 4, strip.stop - strip.start, self._shape[1]])
-        # The graph takes FP16; the processor normalises in FP32.
+        # The processor normalises in FP32, so the graph must take FP32 images instead of FP16.
         conversion = openvino.preprocess.PrePostProcessor(part)
         conversion.input().tensor().set_element_type(openvino.Type.f32)
         return self._core.compile_model(conversion.build(), "CPU", self._config)
@@ -149,7 +148,9 @@ class OpenVinoRunner:
 
 @dataclass(eq=False)
 class _StartedStrip:
-    """A strip on the processor. Whoever needs it first copies it out: its tile, or the strip after it in turn."""
+    """A strip on the processor. Its result is copied out when its tile is collected, or earlier, when its inference
+    request is needed for another strip.
+    """
 
     request: openvino.InferRequest
     tile: TileBuffers
@@ -160,14 +161,14 @@ class _StartedStrip:
     error: Exception | None = None
 
     def finish(self) -> Exception | None:
-        """Wait and copy the result to its tile, once; gives what went wrong."""
+        """Wait and copy the result to the tile, once; returns the error of the strip, if any."""
         with self.lock:
             if not self.finished:
                 self.finished = True
                 try:
                     self.request.wait()
                     self._copy_out()
-                except Exception as error:  # whatever the runtime raises belongs to this tile
+                except Exception as error:  # The runtime may raise any type; only this tile fails.
                     self.error = error
             return self.error
 
@@ -181,8 +182,8 @@ class _StartedStrip:
             self.tile.superresolved[:, 2 * self.strip.first : 2 * self.strip.last] = fine
 
 
-class _Turn:
-    """One of the inference requests of a graph, the memory that it reads, and what it works on."""
+class _InferenceRequest:
+    """An inference request of a graph, its input memory, and the strip that it computes."""
 
     def __init__(self, compiled: openvino.CompiledModel) -> None:
         self._images = np.zeros(tuple(compiled.input(0).shape), np.float32)
@@ -191,7 +192,7 @@ class _Turn:
         self._started: _StartedStrip | None = None
 
     def start(self, tile: TileBuffers, request: Request, strip: Strip) -> _StartedStrip:
-        """Normalise a strip and start it; the one before it is finished first."""
+        """Normalise a strip and start it, after the request's previous strip is finished."""
         if self._started is not None:
             self._started.finish()
         pixels = tile.pixels[:, strip.start : strip.stop]
@@ -202,5 +203,5 @@ class _Turn:
         return self._started
 
 
-def _turns(compiled: openvino.CompiledModel) -> Iterator[_Turn]:
-    return cycle([_Turn(compiled) for _ in range(REQUESTS)])
+def _requests(compiled: openvino.CompiledModel) -> Iterator[_InferenceRequest]:
+    return cycle([_InferenceRequest(compiled) for _ in range(REQUESTS)])

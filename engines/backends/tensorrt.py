@@ -20,11 +20,11 @@ def open_engine(bundle: Bundle, *, shape: tuple[int, int], options: EngineOption
 
     Raises
     ------
-    EngineError : no driver, GPU or TensorRT; no plan and nothing to build it with; or the plan is not trusted.
+    EngineError : there is no driver, GPU or TensorRT; a plan is missing and cannot be built; or it is not trusted.
     """
 
     def runner(driver: Driver) -> BufferedRunner:
-        # Only now: TensorRT's runtime ends the process where there is no driver.
+        # TensorRT is loaded after the driver: without a driver its runtime would end the process.
         return open_runner(driver, bundle, load_tensorrt(), shape=shape, options=options, folder=default_folder())
 
     return open_buffered(NAME, open_cuda, runner, slots=options.slots)
@@ -39,7 +39,7 @@ def open_runner(
     options: EngineOptions,
     folder: Path,
 ) -> BufferedRunner:
-    """The runner behind the engine, in the thread that opened the driver.
+    """Make the engine's runner; call this in the thread that opened the driver.
 
     Raises
     ------

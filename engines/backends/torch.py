@@ -19,8 +19,8 @@ from engines.devices import open_cuda
 from engines.devices.driver import Address, Driver, Handle
 from engines.devices.host import HostDriver
 from engines.errors import EngineError
+from engines.network.centres import OUTSIDE_PX
 from engines.network.deployed import InferenceNetwork, centres_at
-from engines.network.readout import OUTSIDE_PX
 from engines.slots import SlottedEngine
 from engines.strips import plan_strips
 
@@ -31,10 +31,10 @@ STRIP_PX = {"cpu": 768 * 768, "cuda": 2048 * 2048}
 """Pixels of a strip by device."""
 
 _NATIVE_BF16 = {"avx512_bf16", "bf16"}
-"""As Linux names it on x86 and ARM."""
+"""Names that Linux has for native BF16 on x86 and ARM."""
 
-_CLUSTERS_AT = dict(HEADER.fields or {})["clusters"][1]
-"""Bytes into a header."""
+_CLUSTERS_OFFSET = dict(HEADER.fields or {})["clusters"][1]
+"""Offset of the field ``clusters`` in a header, bytes."""
 
 
 def open_engine(bundle: Bundle, *, shape: tuple[int, int], options: EngineOptions) -> SlottedEngine[DeviceBuffers]:
@@ -52,7 +52,7 @@ def open_engine(bundle: Bundle, *, shape: tuple[int, int], options: EngineOption
 
 
 def open_runner(driver: Driver, bundle: Bundle, *, shape: tuple[int, int], options: EngineOptions) -> BufferedRunner:
-    """The runner behind the engine, in the thread that opened the driver.
+    """Make the engine's runner; call this in the thread that opened the driver.
 
     Raises
     ------
@@ -106,7 +106,7 @@ class TorchProgram:
     Parameters
     ----------
     shape : (H, W) of the tiles.
-    dtype : of what is computed.
+    dtype : type that the network computes in.
     strip_px : pixels of a strip that a larger tile is cut into.
     """
 
@@ -118,7 +118,7 @@ class TorchProgram:
         self._shape, self._dtype, self._device = shape, dtype, device
         self._strips = plan_strips(height=height, width=width, halo=architecture.halo, most_px=strip_px)
         self._network = InferenceNetwork(load_network(bundle), dtype=dtype, device=device)
-        # Captured graphs go on using what PyTorch allocated while they were captured.
+        # Captured graphs use the memory that PyTorch allocated during the capture, so this pool keeps it.
         self._pool = torch.cuda.MemPool() if device.type == "cuda" else None
 
     @property
@@ -129,27 +129,27 @@ class TorchProgram:
     @torch.inference_mode()
     def enqueue(self, tile: DeviceTile, stream: Handle) -> None:
         try:
-            with self._on(stream):
+            with self._using(stream):
                 probabilities = self._compute(tile)
                 self._read_out(tile, probabilities)
-        except RuntimeError as error:  # a capture that was refused too, which does without the graph then
+        except RuntimeError as error:  # A refused capture raises this too; the caller then computes without a graph.
             raise EngineError(first_line(error)) from None
 
     def close(self) -> None:
         self._pool = None
 
-    def _on(self, stream: Handle) -> AbstractContextManager[Any]:
+    def _using(self, stream: Handle) -> AbstractContextManager[Any]:
         stack = ExitStack()
         if self._pool is not None:
             theirs = torch.cuda.ExternalStream(int(stream), self._device)  # type: ignore[no-untyped-call]
             stack.enter_context(torch.cuda.stream(theirs))
             stack.enter_context(torch.cuda.use_mem_pool(self._pool, self._device))
-            # The same tile gives the same bits, and FP32 is FP32.
+            # The same tile must give the same bits, and FP32 must not be computed as TF32.
             stack.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
         return stack
 
     def _compute(self, tile: DeviceTile) -> Tensor:
-        """Normalisation and network, strip by strip; gives the tile's probabilities."""
+        """Normalise and run the network, strip by strip; returns the tile's probabilities."""
         height, width = self._shape
         offset, gain = self._memory(tile.header, (2, 4, 1, 1), np.float32)
         pixels = self._memory(tile.pixels, (4, height, width), np.uint16)
@@ -166,14 +166,14 @@ class TorchProgram:
         return probabilities
 
     def _read_out(self, tile: DeviceTile, probabilities: Tensor) -> None:
-        clusters = self._memory(tile.header + _CLUSTERS_AT, (1,), np.int32)
-        # How many there are is known on the GPU only: it reads all that there is room for.
+        clusters = self._memory(tile.header + _CLUSTERS_OFFSET, (1,), np.int32)
+        # Only the GPU knows the number of clusters, so it reads as many positions as memory has room for.
         room = tile.capacity if self._pool else int(clusters)
         packed = self._memory(tile.positions, (4 * tile.capacity, 2), np.float32)
         order = torch.arange(room, device=self._device)
         channels = torch.arange(4, device=self._device)[:, None]
         places = (channels * clusters + order).clamp_(max=len(packed) - 1)
-        # What lies beyond the clusters is whatever was in the memory.
+        # Memory after the last cluster has any content, so it is replaced by 0.
         positions = torch.where((order < clusters)[:, None], packed[places], 0).nan_to_num_(nan=-2 * OUTSIDE_PX)
         self._memory(tile.centres, (room, 4), np.float32)[:] = centres_at(probabilities[None], positions)
 
@@ -185,7 +185,7 @@ class TorchProgram:
 
 @dataclass(frozen=True)
 class _View:
-    """Memory by its address, as NumPy and PyTorch take it from others."""
+    """Memory at an address, in the form that NumPy and PyTorch accept from other libraries."""
 
     address: Address
     shape: tuple[int, ...]

@@ -1,6 +1,6 @@
 """The bundle: a trained network with everything needed to run it and to know where it came from.
 
-A folder of four files, six where the network was quantised::
+A folder of four files, or of six where the network was quantised::
 
     model.toml     architecture, quality tables, training provenance, SHA-256 of the others
     network.onnx   FP16 graph: `images` (1, 4, H, W) float16 in normalised units, `positions` (4, n, 2) float32 ->
@@ -41,10 +41,10 @@ _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Readout(StrEnum):
-    """What calls are made from."""
+    """The evidence that calls are made from."""
 
     NETWORK = "network"
-    """The network alone: its centres are the template, its evidence the calls."""
+    """The network alone: its centres give the template, and its evidence gives the calls."""
     FIT = "fit"
     """The joint fit of all clusters; the network finds the clusters in the template cycles."""
     FUSED = "fused"
@@ -52,23 +52,23 @@ class Readout(StrEnum):
 
 
 class QualityTable(BaseModel):
-    """Phred score by predictor; see :mod:`calib.calling.scores` for the features that it is summed from."""
+    """Phred score by predictor, a weighted sum of features; see :mod:`calib.calling.scores`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     weights: Annotated[tuple[float, ...], Field(min_length=6, max_length=6)]
-    """Of the features."""
+    """Weights of the features."""
     edges: tuple[float, ...]
     """Rising lower edges of the bins after the first."""
     scores: tuple[Annotated[int, Field(ge=2, le=50)], ...]
-    """Score of each bin; one more than edges."""
+    """Score of each bin; there is one more bin than there are edges."""
     binned: tuple[Literal[2, 12, 24, 40], ...]
     """Score of each bin in binned output."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "QualityTable":
         if len(self.scores) != len(self.edges) + 1:
-            raise ValueError(f"{len(self.scores)} scores for {len(self.edges)} edges, one more than edges is needed")
+            raise ValueError(f"{len(self.scores)} scores for {len(self.edges)} edges, {len(self.edges) + 1} are needed")
         if len(self.binned) != len(self.scores):
             raise ValueError(f"{len(self.binned)} binned scores for {len(self.scores)} scores, as many are needed")
         if list(self.edges) != sorted(self.edges):
@@ -88,7 +88,7 @@ class Hashes(BaseModel):
     int8_weights: _Sha256 | None = None
 
     @model_validator(mode="after")
-    def _both(self) -> "Hashes":
+    def _both_int8_files(self) -> "Hashes":
         if (self.int8_graph is None) != (self.int8_weights is None):
             raise ValueError("one of int8_graph and int8_weights is missing")
         return self
@@ -106,7 +106,7 @@ class Hashes(BaseModel):
 
 
 class Model(BaseModel):
-    """What ``model.toml`` holds."""
+    """The content of ``model.toml``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -114,7 +114,7 @@ class Model(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     architecture: Architecture
     quality: dict[Readout, QualityTable]
-    """Of every readout that the bundle can be used with."""
+    """Table of every readout that the bundle can be used with."""
     training: dict[str, Any]
     """Settings, data, software and final losses of the training; for people, not read by code."""
     hashes: Hashes
@@ -144,19 +144,19 @@ class Bundle:
 
     @property
     def network(self) -> Path:
-        """The ONNX graph."""
+        """Path of the ONNX graph."""
         return self.folder / NETWORK
 
     @property
     def quantised(self) -> Path:
-        """The graph in INT8; raises :class:`BundleError` where there is none."""
+        """Path of the INT8 graph; raises :class:`BundleError` where there is none."""
         if self.model.hashes.int8_graph is None:
             raise BundleError(f"bundle {self.folder}: no network in INT8; `seqd calib quantise` makes one")
         return self.folder / INT8_GRAPH
 
     @property
     def golden(self) -> Path:
-        """The golden tile."""
+        """Path of the golden tile."""
         return self.folder / GOLDEN
 
 
@@ -173,9 +173,9 @@ def store_quality(bundle: Bundle, tables: dict[Readout, QualityTable]) -> None:
 
 
 def store_quantised(bundle: Bundle, graph: Path, weights: Path) -> None:
-    """Put an INT8 graph of OpenVINO into a bundle's folder, in place of the one that may be there; its hash changes."""
+    """Put an INT8 graph of OpenVINO into a bundle's folder, or replace it; the bundle's hash changes."""
     hashes = bundle.model.hashes.model_copy(update={"int8_graph": None, "int8_weights": None})
-    # Until both files are there the bundle is one without them.
+    # Until both files are complete, the bundle is valid without them.
     write_model(bundle.folder, bundle.model.model_copy(update={"hashes": hashes}))
     shutil.copyfile(graph, bundle.folder / INT8_GRAPH)
     shutil.copyfile(weights, bundle.folder / INT8_WEIGHTS)
@@ -184,7 +184,7 @@ def store_quantised(bundle: Bundle, graph: Path, weights: Path) -> None:
 
 
 def write_model(folder: Path, model: Model) -> None:
-    """Write ``model.toml`` whole or not at all."""
+    """Write ``model.toml``; after an interruption the old file is still complete."""
     fresh = folder / f".{MODEL}.tmp"
     fresh.write_text(tomli_w.dumps(model.model_dump(mode="json", exclude_none=True)), "utf-8")
     fresh.replace(folder / MODEL)

@@ -1,9 +1,9 @@
-"""The golden tile: an image whose answer is known, held against the engine that is going to be used.
+"""The golden tile: an image whose answer is known, for a comparison with the answer of an engine.
 
-A bundle's ``golden.npz`` holds a small crowded tile and what the network answers in PyTorch, in FP32.
-An engine takes tiles of its own shape only, so the golden tile is laid side by side until it fills that
-shape. Where a copy ends and the network sees that, the answer is another one: what lies closer to such an
-edge than the network reaches is left out.
+A bundle's ``golden.npz`` holds a small crowded tile and the network's answer in PyTorch, in FP32.
+An engine takes tiles of one shape only, so copies of the golden tile are laid side by side until they fill that
+shape. Close to the edge of a copy the network sees the next copy and gives another answer. Positions closer to
+such an edge than the network's halo are therefore not compared.
 """
 
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 from engines.bundles.bundle import Bundle
 from engines.contract import Engine, Request
-from engines.errors import EngineError
-from engines.network.readout import TAPS
+from engines.errors import EngineError, WrongAnswerError
+from engines.network.centres import TAPS
 
 TIMEOUT_S = 300.0
-"""Of the one tile that is computed; a first tile may wait for kernels to be compiled."""
+"""Limit of the one tile that is computed; the first tile may wait until kernels are compiled."""
 
-CLEAR = 0.3
-"""Lead of the brightest base over the second, in evidence, from which on a cluster's base is clear."""
+CLEAR_LEAD = 0.3
+"""Smallest difference in evidence between the first and the second base of a cluster whose base is clear."""
 
 
 @dataclass(frozen=True)
 class GoldenTile:
-    """A tile image and where to read it."""
+    """A tile image and the positions of its clusters."""
 
     pixels: NDArray[np.uint16]
     """(4, H, W)."""
@@ -36,8 +36,8 @@ class GoldenTile:
     gain: NDArray[np.float32]
     """(4,) normalised units a count."""
     positions: NDArray[np.float32]
-    """(4, n, 2) y and x of every cluster in each channel's image, whole multiples of 1/256 px, which stay the
-    same to the bit when they are moved by whole pixels; some on the border of the image and outside."""
+    """(4, n, 2) y and x of every cluster in each channel's image, whole multiples of 1/256 px, so that a
+    move by whole pixels does not round them; some on the border of the image and outside."""
 
     @property
     def images(self) -> NDArray[np.float32]:
@@ -51,9 +51,9 @@ class Golden:
 
     tile: GoldenTile
     centres: NDArray[np.float32]
-    """(n, 4) evidence at the positions, as :func:`engines.network.readout.read_centres` reads it."""
+    """(n, 4) evidence at the positions, as :func:`engines.network.centres.read_centres` reads it."""
     probabilities: NDArray[np.float16]
-    """(5, H, W), for those who run a graph that reads no positions."""
+    """(5, H, W), for users of a graph without positions."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ BOUNDS = {
     "bf16": Bound(difference=5e-3, agreement=1.0),
     "int8": Bound(difference=2e-2, agreement=0.99),
 }
-"""Of every precision that a network computes in, about four times what was measured on the default bundle: 8e-8 in
-FP32 and 5e-5 with images in FP16, 9e-5 in FP16 (up to 1e-3 leaves room for sums in FP16), 1.1e-3 in BF16, 3.5e-3 and
-4.7e-3 in two kinds of INT8; all clear bases agreed."""
+"""Bounds by precision, about four times the difference of the default bundle. Measured: 8e-8 in FP32, 5e-5 in FP32 with
+images in FP16, 9e-5 in FP16, 1.1e-3 in BF16, 3.5e-3 and 4.7e-3 in two kinds of INT8; all clear bases agreed. The bound
+of FP16 leaves room for sums in FP16."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class GoldenResult:
     positions: int
     """Positions compared."""
     clear: int
-    """Clear clusters among them; 0 where the engine's tiles are hardly larger than the network's halo: then the check
-    says nothing."""
+    """Clear clusters among them; 0 where the engine's tiles are hardly larger than the network's halo; the check then
+    proves nothing."""
     difference: float
     """Root of the mean squared difference of the evidence."""
     agreement: float
@@ -114,20 +114,21 @@ def load_golden(bundle: Bundle) -> Golden:
 
 
 def check_golden(engine: Engine, bundle: Bundle) -> GoldenResult:
-    """Compute one tile with an engine and hold it against the bundle's golden answer.
+    """Compute one tile with an engine and compare its answer with the bundle's golden one.
 
     Parameters
     ----------
-    engine : with a free slot.
+    engine : an open engine with a free slot.
 
     Raises
     ------
-    EngineError : the engine failed, its precision has no bound, or its answer is not the network's.
+    WrongAnswerError : the answer is farther from the golden one than the bound of the engine's precision.
+    EngineError : the engine failed, or its precision has no bound.
     """
     golden, info = load_golden(bundle), engine.info
     name = f"engine {info.backend} on {info.device} in {info.precision}"
     if info.precision not in BOUNDS:
-        raise EngineError(f"{name}: the golden tile has bounds for {', '.join(BOUNDS)} only")
+        raise EngineError(f"{name}: the golden tile can be checked only for {', '.join(BOUNDS)}")
     bound = BOUNDS[info.precision]
     slot = engine.lease(TIMEOUT_S)
     shape = slot.pixels.shape[1], slot.pixels.shape[2]
@@ -138,14 +139,14 @@ def check_golden(engine: Engine, bundle: Bundle) -> GoldenResult:
     found = engine.collect(slot, TIMEOUT_S).centres
     assert found is not None
     result = _compared(found, expected)
-    # Not a number is no agreement.
+    # A comparison with NaN is false, so an answer that is not a number is refused too.
     if not result.difference <= bound.difference:
-        raise EngineError(
+        raise WrongAnswerError(
             f"{name}: evidence on the golden tile of model {info.model} is off by {result.difference:.2g} "
             f"(root mean square of {result.positions} positions), at most {bound.difference:g} is allowed"
         )
     if not result.agreement >= bound.agreement:
-        raise EngineError(
+        raise WrongAnswerError(
             f"{name}: brightest base on the golden tile of model {info.model} agrees at {result.agreement:.2%} "
             f"of {result.clear} clear clusters, at least {bound.agreement:.0%} is needed"
         )
@@ -153,7 +154,7 @@ def check_golden(engine: Engine, bundle: Bundle) -> GoldenResult:
 
 
 def _known(golden: Golden, shape: tuple[int, int], halo: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Positions in a tile filled with copies where the golden answer holds, (4, m, 2), and the answer, (m, 4)."""
+    """Positions in a tile of copies at which the golden answer is valid, (4, m, 2), and the answer there, (m, 4)."""
     edges = golden.tile.pixels.shape[1:]
     reach = halo + max(TAPS)
     positions, expected = [], []
@@ -161,7 +162,7 @@ def _known(golden: Golden, shape: tuple[int, int], halo: int) -> tuple[NDArray[n
         known = np.ones(len(golden.centres), bool)
         for axis in (0, 1):
             along = golden.tile.positions[..., axis]
-            # An edge of the golden tile that is one of the engine's tile looks the same to the network.
+            # An edge of a copy that is also an edge of the engine's tile looks to the network as in the golden tile.
             if corner[axis] > 0:
                 known &= (along >= reach).all(axis=0)
             if corner[axis] + edges[axis] != shape[axis]:
@@ -176,7 +177,7 @@ def _compared(found: NDArray[np.float32], expected: NDArray[np.float32]) -> Gold
     if not len(expected):
         return GoldenResult(positions=0, clear=0, difference=0.0, agreement=1.0)
     ordered = np.sort(expected, axis=1)
-    clear = ordered[:, 3] - ordered[:, 2] > CLEAR
+    clear = ordered[:, 3] - ordered[:, 2] > CLEAR_LEAD
     same = np.argmax(found[clear], axis=1) == np.argmax(expected[clear], axis=1)
     return GoldenResult(
         positions=len(expected),

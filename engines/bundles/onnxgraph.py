@@ -1,4 +1,4 @@
-"""The network as an ONNX graph: written, and held against PyTorch."""
+"""Writing the network as an ONNX graph, and comparing the graph with PyTorch."""
 
 import logging
 import warnings
@@ -15,18 +15,18 @@ from seqd_client.errors import SeqdError
 from torch import Tensor
 
 from engines.bundles.golden import GoldenTile
-from engines.network.deployed import Deployed, InferenceNetwork, Output
+from engines.network.deployed import InferenceNetwork, Output, OutputNetwork
 from engines.network.torchnetwork import Network
 from engines.openvinolibrary import openvino
 
 Precision = Literal["f16", "f32"]
-"""Of the weights, of the images that go in, and of what the network computes."""
+"""Precision of the weights, of the input images and of the computation."""
 
 DTYPES: dict[Precision, torch.dtype] = {"f16": torch.float16, "f32": torch.float32}
 
 BOUND = 1e-5
-"""Largest difference between a graph's outputs and PyTorch's that is taken for rounding, when both compute in FP32
-from the same images and weights, relative to the largest value or to 1; graphs of the default network: 1.3e-6."""
+"""Largest accepted difference between the outputs of a graph and of PyTorch, relative to the largest value or to 1.
+Both compute in FP32 from the same images and weights, so only rounding differs; in the default network by 1.3e-6."""
 
 TRACE_PX, TRACE_POSITIONS = 96, 7
 """Size of the example that the graph is traced with; the graph takes any."""
@@ -48,8 +48,8 @@ def write_graph(
 
     Parameters
     ----------
-    wide : dense blocks as they compute fastest in floating point, see :mod:`engines.network.deployed`; else as they are
-        trained.
+    wide : whether dense blocks have the form that is fastest in floating point, see :mod:`engines.network.deployed`,
+        or the form in which they are trained.
     """
     dtype = DTYPES[precision]
     height, width = torch.export.Dim("H", min=1), torch.export.Dim("W", min=1)
@@ -61,7 +61,7 @@ def write_graph(
     form = InferenceNetwork(network, dtype=dtype, device=torch.device("cpu")) if wide else deepcopy(network).to(dtype)
     with _quiet_exporter():
         program = torch.onnx.export(
-            Deployed(form, outputs).eval(),
+            OutputNetwork(form, outputs).eval(),
             tuple(inputs.values()),
             dynamo=True,
             verbose=False,
@@ -71,7 +71,7 @@ def write_graph(
             dynamic_shapes=shapes,
         )
     assert program is not None
-    # The exporter notes where in whose source tree each node comes from.
+    # The exporter writes paths of this machine's source files into each node.
     for node in program.model.graph:
         node.metadata_props.clear()
         for value in node.outputs:
@@ -82,13 +82,13 @@ def write_graph(
 def check_graph(
     path: Path, network: Network, tile: GoldenTile, *, precision: Precision, outputs: frozenset[Output]
 ) -> float:
-    """Run a graph in another runtime and hold it against PyTorch, both computing in FP32.
+    """Run a graph in another runtime and compare its outputs with PyTorch's, both in FP32.
 
     Parameters
     ----------
-    network : the one that was written, in FP32, its weights already rounded as the graph's are.
-    tile : what to compute; its images are rounded as the graph takes them.
-    precision, outputs : as written.
+    network : the network that was written, in FP32, with its weights rounded to the graph's precision.
+    tile : tile to compute; its images are rounded to the graph's precision.
+    precision, outputs : as given to :func:`write_graph`.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def check_graph(
 
     Raises
     ------
-    GraphError : it is larger than :data:`BOUND`.
+    GraphError : the difference is larger than :data:`BOUND`.
     """
     images = torch.from_numpy(tile.images).to(DTYPES[precision])
     expected = answer(network, images.float(), tile.positions, outputs)
@@ -109,7 +109,7 @@ def check_graph(
     worst = 0.0
     for output, values in expected.items():
         difference = float(np.abs(found[output.value] - values).max() / max(1.0, np.abs(values).max()))
-        # Not a number is no agreement.
+        # A comparison with NaN is false, so outputs that are not numbers are refused too.
         if not difference <= BOUND:
             raise GraphError(
                 f"graph {path}: {output} differ by up to {difference:.2g} from PyTorch, at most {BOUND:g} is allowed"
@@ -121,7 +121,7 @@ def check_graph(
 def answer(
     network: Network, images: Tensor, positions: NDArray[np.float32], outputs: frozenset[Output]
 ) -> dict[Output, NDArray[np.float32]]:
-    """What a network answers in PyTorch, in shapes as :class:`Output` has them.
+    """The outputs of a network in PyTorch, in the shapes that :class:`Output` gives.
 
     Parameters
     ----------
@@ -129,14 +129,14 @@ def answer(
     positions : (4, n, 2), read where centres are among the outputs.
     """
     with torch.inference_mode():
-        found = Deployed(network, outputs).eval()(images, torch.from_numpy(positions))
+        found = OutputNetwork(network, outputs).eval()(images, torch.from_numpy(positions))
     wanted = (output for output in Output if output in outputs)
     return {output: values.numpy() for output, values in zip(wanted, found, strict=True)}
 
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Without what the exporter says about its own libraries."""
+    """Suppress the exporter's messages about its own libraries."""
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
     registration.setLevel(logging.ERROR)

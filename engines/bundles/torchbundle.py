@@ -1,4 +1,4 @@
-"""From trained weights to a bundle."""
+"""Writing a bundle from trained weights, and reading its network in PyTorch."""
 
 import io
 from pathlib import Path
@@ -40,8 +40,8 @@ def write_bundle(
 
     Parameters
     ----------
-    weights : rounded to FP16, in which they are stored.
-    golden : tile whose answer is stored for engines to be held against.
+    weights : stored in FP16, after rounding.
+    golden : tile whose answer is stored, to be compared with the answers of engines.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""The seam between engines and a device: memory, streams, events, kernels, graphs.
+"""The interface between engines and a device: memory, streams, events, kernels, graphs.
 
-Method and argument names are CUDA's ideas, not CUDA's names, so that pycuda, cuda-bindings and
-plain host memory can each stand behind it. The thread that opens a driver has its context current,
+It is implemented with pycuda for GPUs and with plain memory for the host. The thread that opens a driver has its
+context current,
 makes and frees everything and calls :meth:`Driver.close`; another may :meth:`Driver.attach` itself
 to wait for events. Handles are opaque; ``int(handle)`` of a stream is what TensorRT and PyTorch take.
 """
@@ -18,10 +18,10 @@ Handle = Any
 """A stream, event, kernel or graph of the driver that made it."""
 
 Address = int
-"""Of device memory."""
+"""Address of device memory."""
 
 DEFAULT_SHARED_BYTES = 48 * 1024
-"""Dynamic shared memory that every kernel may have; more has to be asked for."""
+"""Dynamic shared memory of a kernel, bytes, that needs no request to the driver."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Driver(Protocol):
         """The calling thread waits for what an event marks."""
 
     def elapsed_ms(self, start: Handle, stop: Handle) -> float:
-        """Between two timing events that have happened."""
+        """Milliseconds between two timing events that have happened."""
 
     def allocate(self, size: int) -> Address:
         """Device memory, bytes; not cleared."""
@@ -73,16 +73,16 @@ class Driver(Protocol):
     def free(self, address: Address) -> None: ...
 
     def pinned(self, size: int) -> NDArray[np.uint8]:
-        """(size,) host memory that copies run from and to beside computation; freed by :meth:`close`.
+        """(size,) host memory for copies that run during computation; freed by :meth:`close`.
 
         The array owns its memory: after :meth:`close` it is ordinary, and touching it is safe.
         """
 
     def unpin(self, memory: NDArray[np.uint8]) -> None:
-        """Give one back before :meth:`close`."""
+        """Free pinned memory before :meth:`close`."""
 
     def upload(self, to: Address, memory: NDArray[np.uint8], stream: Handle) -> None:
-        """Copy pinned memory to the device; the caller keeps it unchanged until the stream has done so."""
+        """Copy pinned memory to the device; the caller must not change it until the stream has copied it."""
 
     def download(self, memory: NDArray[np.uint8], address: Address, stream: Handle) -> None:
         """Copy from the device to pinned memory."""
@@ -117,11 +117,11 @@ class Driver(Protocol):
         """Run a captured graph."""
 
     def close(self) -> None:
-        """Wait for the device, free all that is left and let the context go."""
+        """Wait for the device, free all memory and handles, and release the context."""
 
 
 def whole_pages(size: int) -> NDArray[np.uint8]:
-    """Zeroed memory of at least ``size`` bytes that begins and ends with a page and owns itself."""
+    """Zeroed memory of at least ``size`` bytes, in whole memory pages that no other array uses."""
     length = max(1, -(-size // mmap.PAGESIZE)) * mmap.PAGESIZE
     memory = np.zeros(length + mmap.PAGESIZE, np.uint8)
     first = -memory.ctypes.data % mmap.PAGESIZE

@@ -1,4 +1,4 @@
-"""The host as a device: memory is memory, and every stream is done with its work at once."""
+"""The host as a device: its memory is the host's, and work on a stream is done at once."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ class HostDriver:
 
     def __init__(self) -> None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        self.info = DeviceInfo(_processor(), (0, 0), os.cpu_count() or 1, memory, "none")
+        self.info = DeviceInfo(processor_name(), (0, 0), os.cpu_count() or 1, memory, "none")
         self._memory: dict[Address, NDArray[np.uint8]] = {}
 
     def attach(self) -> None: ...
@@ -48,7 +48,7 @@ class HostDriver:
     def free(self, address: Address) -> None:
         del self._memory[address]
 
-    def at(self, address: Address) -> NDArray[np.uint8]:
+    def memory_at(self, address: Address) -> NDArray[np.uint8]:
         """The memory that was allocated at an address."""
         return self._memory[address]
 
@@ -91,8 +91,8 @@ class HostDriver:
         self._memory.clear()
 
 
-def _processor() -> str:
-    """Its name where Linux knows one, else its architecture."""
+def processor_name() -> str:
+    """Name of the processor where Linux knows one, else its architecture."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
             if line.startswith("model name"):

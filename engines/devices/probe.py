@@ -1,4 +1,4 @@
-"""The driver's own library, for what has to be asked without a CUDA binding or is missing in one."""
+"""NVIDIA's driver library, called without a Python package for CUDA."""
 
 import ctypes
 from dataclasses import dataclass
@@ -33,8 +33,8 @@ class DriverLibrary:
         if code:
             name = ctypes.c_char_p()
             self._library.cuGetErrorName(code, ctypes.byref(name))
-            said = name.value.decode("ascii", "replace") if name.value else f"error {code}"
-            raise EngineError(f"GPU: {function.partition('_v')[0]}: {said}")
+            error = name.value.decode("ascii", "replace") if name.value else f"error {code}"
+            raise EngineError(f"GPU: {function.partition('_v')[0]}: {error}")
 
 
 MANAGEMENT_LIBRARY = "libnvidia-ml.so.1"
@@ -53,7 +53,7 @@ class CudaDevice:
 
 @dataclass(frozen=True)
 class Cuda:
-    """The driver and what it drives."""
+    """The driver and its devices."""
 
     driver: str
     """Version of the driver, such as ``580.159.04``; ``CUDA 13.0`` where only that is known."""
@@ -99,7 +99,7 @@ def _device(library: DriverLibrary, index: int) -> CudaDevice:
 
 
 def _driver_version() -> str | None:
-    """Of the kernel's driver; CUDA itself tells only which CUDA it knows."""
+    """Version of the kernel's driver; CUDA itself gives only the version of CUDA."""
     version = ctypes.create_string_buffer(96)
     try:
         library = ctypes.CDLL(MANAGEMENT_LIBRARY)

@@ -1,7 +1,7 @@
 """A GPU through pycuda.
 
-pycuda has no graphs, cannot register memory that numpy owns under numpy 2, and leaves a released
-primary context current; these few calls go to the driver's library.
+pycuda has no graphs, cannot register memory of NumPy 2's arrays, and leaves a released primary context
+current. For these, the driver's library is called directly.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ _NON_BLOCKING = 1
 class PycudaDriver:
     """A :class:`engines.devices.driver.Driver` of one GPU, current in the thread that makes it.
 
-    Handles are numbers, so that nothing of pycuda outlives its context.
+    Handles are numbers, so that no object of pycuda outlives the context.
 
     Raises
     ------
@@ -57,7 +57,7 @@ class PycudaDriver:
         self._memory: dict[Address, Handle] = {}
         self._pinned: dict[int, NDArray[np.uint8]] = {}
         self._shared: dict[Handle, int] = {}
-        """Dynamic shared memory that a kernel was allowed beyond the default, bytes."""
+        """Dynamic shared memory by kernel, bytes, where more than the default was allowed."""
         self.attach()
 
     def attach(self) -> None:
@@ -73,7 +73,7 @@ class PycudaDriver:
 
     def event(self, *, timing: bool = False) -> Handle:
         flags = cuda.event_flags
-        # A thread that waits sleeps: the processor has the joint fit to do.
+        # A waiting thread must sleep, so that the processor is free for the joint fit.
         event = _call(cuda.Event, flags.BLOCKING_SYNC | (0 if timing else flags.DISABLE_TIMING))
         self._events[len(self._events)] = event
         return len(self._events) - 1
@@ -122,7 +122,7 @@ class PycudaDriver:
             _call(cuda.memset_d8_async, address, 0, size, self._streams[stream])
 
     def kernels(self, ptx: bytes, names: Sequence[str]) -> dict[str, Handle]:
-        # Of PTX the driver reads to a terminating zero; a binary knows its length.
+        # The driver reads PTX up to a terminating zero; a binary states its own length.
         module = _call(cuda.module_from_buffer, ptx + b"\0")
         self._modules.append(module)
         handles = {}
@@ -159,7 +159,7 @@ class PycudaDriver:
                 work()
                 done = True
         finally:
-            # A capture that was refused has to be ended too, or the stream stays in it.
+            # A refused capture must be ended too, or the stream keeps capturing.
             with suppress(EngineError):
                 call("cuStreamEndCapture", on, ctypes.byref(graph))
                 if done:
@@ -179,7 +179,7 @@ class PycudaDriver:
             return
         self._closed = True
         call = self._library.call
-        # After a failed kernel every call fails, and the context goes all the same.
+        # After a failed kernel every call fails, but the context must still be released.
         with suppress(EngineError):
             _call(cuda.Context.synchronize)
         for graph in self._graphs:
@@ -193,13 +193,13 @@ class PycudaDriver:
             owned.clear()
         with suppress(EngineError):
             self.detach()
-        _call(self._context.detach)  # makes it current once more
+        _call(self._context.detach)  # pycuda makes the context current again here
         with suppress(EngineError):
             call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
 
 
 def _call(function: Callable[..., Handle], *arguments: object, **options: object) -> Handle:
-    """What a function of pycuda returns; raises :class:`EngineError` with the call and error that pycuda names."""
+    """The result of a pycuda function; raises :class:`EngineError` with the call and error that pycuda names."""
     try:
         return function(*arguments, **options)
     except cuda.Error as error:

@@ -1,4 +1,4 @@
-"""Launching what lies around a network: normalisation before it, laying strips together and reading out after it."""
+"""Launching the kernels before and after a network: normalisation, joining of strips, and reading of centres."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from engines.strips import Strip
 THREADS = 256
 
 
-class AroundNetwork:
+class KernelLauncher:
     """The kernels of ``normalise.cu``, ``strips.cu`` and ``readout.cu`` for tiles of one shape (H, W)."""
 
     def __init__(self, driver: Driver, *, shape: tuple[int, int]) -> None:
@@ -20,7 +20,7 @@ class AroundNetwork:
         (self._read_out,) = driver.kernels(ptx("readout"), ["read_out"]).values()
 
     def normalise(self, tile: DeviceTile, strip: Strip, images: Address, stream: Handle) -> None:
-        """A strip of a tile's pixels into (1, 4, rows, W) float16, normalised units."""
+        """Normalise a strip of a tile's pixels into ``images``, (1, 4, rows, W) float16."""
         height, width = self._shape
         rows = strip.stop - strip.start
         self._driver.launch(
@@ -39,14 +39,14 @@ class AroundNetwork:
             stream=stream,
         )
 
-    def keep(
+    def copy_kept_rows(
         self, source: Address, target: Address, strip: Strip, stream: Handle, *, planes: int, scale: int = 1
     ) -> None:
-        """The rows of a strip's (planes, rows, W) float32 that are kept into (planes, H, W).
+        """Copy the kept rows of a strip's map, (planes, rows, W) float32, into the tile's map, (planes, H, W).
 
         Parameters
         ----------
-        scale : of both images, 2 for super-resolved ones.
+        scale : pixels of both maps per pixel of the tile along an axis; 2 for super-resolved images.
         """
         height, width = self._shape
         kept = scale * (strip.last - strip.first)
@@ -68,7 +68,7 @@ class AroundNetwork:
         )
 
     def read_out(self, tile: DeviceTile, stream: Handle) -> None:
-        """Read a tile's probabilities at its positions, as :func:`engines.network.readout.read_centres` does."""
+        """Read a tile's probabilities at its positions, as :func:`engines.network.centres.read_centres` does."""
         height, width = self._shape
         self._driver.launch(
             self._read_out,

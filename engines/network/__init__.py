@@ -1,1 +1,1 @@
-"""The multitask network: its shape, its PyTorch modules, its ONNX graph and its read-out."""
+"""The multitask network: its architecture, its PyTorch modules, and the evidence that is read from its maps."""

@@ -1,4 +1,4 @@
-"""The network as data: every width and depth that shapes it, and nothing else."""
+"""The architecture of the network: its widths and depths, as data."""
 
 from typing import Annotated
 
@@ -6,14 +6,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from seqd_client.runinfo import CHANNELS
 
 BACKGROUND = 0
-"""Class index of "no cluster centre here"; A, C, G, T are 1, 2, 3, 4 (method M5)."""
+"""Class index of "no cluster centre here"; A, C, G, T are 1, 2, 3, 4."""
 
 _Width = Annotated[int, Field(ge=1, le=512)]
 _Depth = Annotated[int, Field(ge=1, le=32)]
 
 
 class Architecture(BaseModel):
-    """Backbone of dense blocks with a super-resolution and a base-call branch (method M2-M4)."""
+    """Backbone of dense blocks with a super-resolution and a base-call branch."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,7 +32,7 @@ class Architecture(BaseModel):
 
     @property
     def block_width(self) -> int:
-        """Channels a dense block puts out."""
+        """Output channels of a dense block."""
         return self.layers * self.growth
 
     @property
@@ -49,7 +49,7 @@ class Architecture(BaseModel):
 def flops(architecture: Architecture, *, superresolved: bool) -> int:
     """Floating-point operations for one pixel of a tile; a multiplication and an addition are two.
 
-    Of the convolutions, which are nearly all; biases, ReLU, softmax and read-out are left out.
+    Only convolutions are counted, which do nearly all of the work; biases, ReLU and softmax are left out.
     """
     channels, width = len(CHANNELS), architecture.block_width
     sums = channels * architecture.stem
@@ -61,6 +61,6 @@ def flops(architecture: Architecture, *, superresolved: bool) -> int:
     sums += width * architecture.hidden + architecture.hidden * architecture.classes
     products = 9 * sums
     if superresolved:
-        # Every pixel gives 4 × 4 of the deconvolution, and the reconstruction has four times the pixels.
+        # A deconvolution adds 4 × 4 products for every pixel; the reconstruction has four times the pixels of the tile.
         products += 16 * width * architecture.upsampled + 4 * 9 * architecture.upsampled * channels
     return 2 * products

@@ -1,4 +1,4 @@
-"""The network as it runs fastest: the same numbers from fewer, wider convolutions."""
+"""The network in its fastest form: fewer, wider convolutions give the same numbers."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.network.readout import OUTSIDE_PX, PADDING_PX, READ_SIGMA_PX, TAPS
+from engines.network.centres import OUTSIDE_PX, PADDING_PX, READ_SIGMA_PX, TAPS
 from engines.network.torchnetwork import DenseBlock, Network
 
 
-class PushedBlock(nn.Module):
-    """A dense block in which every output is added to all layers that read it, as soon as it is there.
+class SummingBlock(nn.Module):
+    """A dense block that adds each layer's contribution to the sums of all later layers at once.
 
-    A layer of :class:`engines.network.torchnetwork.DenseBlock` reads the concatenation of what was before it, and a
-    convolution of a concatenation is a sum of convolutions of its parts. So the block's input goes
-    through one convolution to the sums of all layers, and each layer's output through one to those of
-    all layers after it: few channels out become many.
+    A layer of :class:`engines.network.torchnetwork.DenseBlock` reads the concatenation of all earlier outputs, and a
+    convolution of a concatenation is a sum of convolutions of its parts. So one convolution of the block's input
+    contributes to the sums of all layers, and one convolution of each layer's output contributes to the sums of all
+    later layers. These convolutions have many output channels instead of few, which is faster.
     """
 
     def __init__(self, block: DenseBlock) -> None:
@@ -49,15 +49,15 @@ class InferenceNetwork(nn.Module):
 
     Parameters
     ----------
-    network : whose weights are copied.
-    dtype : of the weights and of what is computed.
-    device : where it runs.
+    network : the network whose weights are copied.
+    dtype : type of the weights and of the computation.
+    device : device that runs the network.
     """
 
     def __init__(self, network: Network, *, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
         self.stem = deepcopy(network.stem)
-        self.blocks = nn.Sequential(*(PushedBlock(cast("DenseBlock", block)) for block in network.blocks))
+        self.blocks = nn.Sequential(*(SummingBlock(cast("DenseBlock", block)) for block in network.blocks))
         self.call_hidden, self.call = deepcopy(network.call_hidden), deepcopy(network.call)
         self.upsample, self.reconstruct = deepcopy(network.upsample), deepcopy(network.reconstruct)
         self.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -78,7 +78,7 @@ class InferenceNetwork(nn.Module):
 
 
 def _convolution(kernels: Sequence[Tensor], bias: Tensor | None = None) -> nn.Conv2d:
-    """One convolution with the outputs of several."""
+    """One convolution that has the outputs of several convolutions."""
     kernel = torch.cat(list(kernels))
     outputs, inputs, size, _ = kernel.shape
     convolution = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=bias is not None)
@@ -89,18 +89,18 @@ def _convolution(kernels: Sequence[Tensor], bias: Tensor | None = None) -> nn.Co
 
 
 class Output(StrEnum):
-    """What a graph can put out, always float32, in the order of the graph's outputs."""
+    """The outputs that a graph can have, in their order; all are float32."""
 
     PROBABILITIES = "probabilities"
     """(1, 5, H, W) background, A, C, G, T; sums to 1 over the classes."""
     SUPERRESOLVED = "superresolved"
     """(1, 4, 2H, 2W) normalised units."""
     CENTRES = "centres"
-    """(n, 4) what :func:`engines.network.readout.read_centres` reads from the probabilities at the positions."""
+    """(n, 4) evidence at the positions, as :func:`engines.network.centres.read_centres` reads it."""
 
 
-class Deployed(nn.Module):
-    """Probabilities instead of logits, float32 outputs whatever the network computes in, and only those asked for."""
+class OutputNetwork(nn.Module):
+    """A network that returns probabilities instead of logits, all outputs in float32, and only those asked for."""
 
     def __init__(self, network: Network | InferenceNetwork, outputs: frozenset[Output]) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Deployed(nn.Module):
 
 
 def centres_at(probabilities: Tensor, positions: Tensor) -> Tensor:
-    """:func:`engines.network.readout.read_centres` in PyTorch, of operators that every runtime of ONNX graphs has.
+    """Compute :func:`engines.network.centres.read_centres` in PyTorch, with operators that all ONNX runtimes have.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from engines.network.architecture import BACKGROUND, Architecture
 
 
 class DenseBlock(nn.Module):
-    """Convolutions that each read the concatenation of all earlier outputs (method M2)."""
+    """Convolutions that each read the concatenation of all earlier outputs."""
 
     def __init__(self, inputs: int, layers: int, growth: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class DenseBlock(nn.Module):
 
 
 class Network(nn.Module):
-    """One backbone, two branches: better images and base calls from one pass (method M1-M5).
+    """One backbone, two branches: better images and base calls from one pass.
 
     Input is a tile image in normalised units, (N, 4, H, W). Outputs are the logits of every pixel
     being background or the centre of an A, C, G or T cluster, (N, 5, H, W), and the
@@ -60,7 +60,7 @@ class Network(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
-        # Nearly every pixel is background: starting there saves the first hundreds of steps.
+        # Nearly every pixel is background; a start from this answer saves the first hundreds of steps.
         nn.init.normal_(self.call.weight, std=1e-3)
         assert self.call.bias is not None
         with torch.no_grad():

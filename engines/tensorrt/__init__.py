@@ -1,1 +1,1 @@
-"""The network as TensorRT runs it: plans are built, kept, trusted, loaded and run here."""
+"""TensorRT: plans, which are the network compiled for one GPU, are built, stored, checked, loaded and run here."""

@@ -1,4 +1,4 @@
-"""What TensorRT reports while it works, and answers that mean failure."""
+"""The part of TensorRT's Python API that seqd uses, its log, and loading of plans."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -12,7 +12,7 @@ from seqd_client.errors import first_line
 from engines.errors import EngineError
 
 Value = Any
-"""An enumerator or object of TensorRT's that is only handed on."""
+"""An enumerator or object of TensorRT that seqd only passes back to it."""
 
 
 class HostMemory(Protocol):
@@ -113,12 +113,12 @@ class TensorRT(Protocol):
 
 T = TypeVar("T")
 
-MOST_ERRORS = 20
-"""That are kept: the first says what is wrong."""
+MAX_ERRORS = 20
+"""Number of errors that are kept; the first one usually names the cause."""
 
 
 class Log:
-    """Collects errors instead of printing them; calls made through it fail with the first of them."""
+    """Collects TensorRT's errors instead of printing them; a call that fails raises the first one."""
 
     def __init__(self, trt: TensorRT) -> None:
         errors: list[str] = []
@@ -129,31 +129,31 @@ class Log:
                 trt.ILogger.__init__(self)
 
             def log(self, severity: Any, msg: str) -> None:  # noqa: ANN401
-                if severity in serious and len(errors) < MOST_ERRORS:
+                if severity in serious and len(errors) < MAX_ERRORS:
                     errors.append(msg)
 
         self._errors = errors
         self.logger = _Logger()
-        """To hand to TensorRT."""
+        """The logger that TensorRT's objects are made with."""
 
-    def made(self, what: str, make: Callable[[], T | None]) -> T:
-        """What a call answers; raises :class:`EngineError` where that is nothing or the call raises."""
+    def result(self, what: str, make: Callable[[], T | None]) -> T:
+        """The result of a call; raises :class:`EngineError` where there is no result or the call raises."""
         self._errors.clear()
         try:
             result = make()
-        except (TypeError, RuntimeError) as error:  # as pybind11 tells of a null pointer
+        except (TypeError, RuntimeError) as error:  # pybind11 raises these for a null pointer
             raise self.failure(what, str(error)) from None
         if result is None:
             raise self.failure(what)
         return result
 
-    def done(self, what: str, do: Callable[[], bool]) -> None:
-        """Raises :class:`EngineError` where a call answers that it failed."""
-        if not self.made(what, do):
+    def check(self, what: str, do: Callable[[], bool]) -> None:
+        """Raises :class:`EngineError` where a call returns False."""
+        if not self.result(what, do):
             raise self.failure(what)
 
     def failure(self, what: str, reason: str = "") -> EngineError:
-        """An error with the first that was reported, or a reason, or neither."""
+        """An error with the first message that TensorRT reported, else with the reason, if there is one."""
         with suppress(IndexError):
             reason = self._errors[0]
         first = next(iter(reason.splitlines()), "")
@@ -161,7 +161,7 @@ class Log:
 
 
 MODULES = ("tensorrt", "tensorrt_bindings", "tensorrt_lean", "tensorrt_lean_bindings")
-"""The full library first. Only one is imported: their types are the same to the interpreter."""
+"""The full library comes first. Only one module is imported, since a second would define the same types."""
 
 INSTALL = (
     "`pip install tensorrt-cu13` to build and run plans, "
@@ -183,7 +183,7 @@ def load_tensorrt() -> TensorRT:
             continue
         try:
             return cast("TensorRT", import_module(name))
-        except Exception as error:  # half installed, it raises what it likes
+        except Exception as error:  # A damaged installation may raise any type.
             raise EngineError(f"TensorRT: {name} cannot be loaded: {first_line(error)}") from error
     raise EngineError(f"TensorRT is not installed: {INSTALL}")
 
@@ -197,7 +197,7 @@ LEAN_LIBRARIES = "tensorrt_lean_libs"
 
 
 class LoadedPlan:
-    """An engine, and the runtimes and log that have to live as long.
+    """A TensorRT engine, and the runtimes and log that must live as long as the engine.
 
     Raises
     ------
@@ -206,13 +206,13 @@ class LoadedPlan:
 
     def __init__(self, trt: TensorRT, content: bytes) -> None:
         self.log = Log(trt)
-        runtime = self.log.made("making a runtime", lambda: trt.Runtime(self.log.logger))
-        # One that loaded another has to stay: it alone holds on to the log of both.
+        runtime = self.log.result("making a runtime", lambda: trt.Runtime(self.log.logger))
+        # A runtime that loaded another one must stay alive: only it keeps the log of both.
         self._runtimes = [runtime]
         try:
             self.engine = self._loaded(runtime, content)
         except EngineError:
-            # Plans are built for the lean runtime, which the full library may have to load for them.
+            # Plans are built for the lean runtime, and the full library may have to load that runtime first.
             lean = self._lean(runtime) if can_build(trt) else None
             if lean is None:
                 raise
@@ -220,7 +220,7 @@ class LoadedPlan:
             self.engine = self._loaded(lean, content)
 
     def _loaded(self, runtime: Runtime, content: bytes) -> CudaEngine:
-        return self.log.made("loading a plan", lambda: runtime.deserialize_cuda_engine(content))
+        return self.log.result("loading a plan", lambda: runtime.deserialize_cuda_engine(content))
 
     def _lean(self, runtime: Runtime) -> Runtime | None:
         library = _lean_library()

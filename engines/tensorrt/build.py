@@ -1,4 +1,4 @@
-"""The part of a bundle's graph that a plan is built from."""
+"""Building a plan from a part of a bundle's graph, and inspecting its layers."""
 
 import json
 from pathlib import Path
@@ -15,43 +15,43 @@ from engines.tensorrt.cache import BuiltPlan, Inspected, PlanKey
 def cut_graph(network: Path, key: PlanKey) -> bytes:
     """An ONNX graph with the inputs, outputs and shapes of a plan.
 
-    All shapes are fixed: of a plan with open ones the types of layers cannot be inspected. So reading out
-    is not part of it, for how many positions there are differs from tile to tile.
+    All shapes are fixed, because the types of layers cannot be inspected in a plan with dynamic shapes. The
+    reading of centres is left out, because the number of positions differs from tile to tile.
 
     Raises
     ------
-    EngineError : onnx is not installed, or the graph has not these inputs and outputs.
+    EngineError : onnx is not installed, or the graph does not have these inputs and outputs.
     """
     try:
         import onnx
         from onnx.utils import Extractor
     except ModuleNotFoundError:
         raise EngineError("building a plan needs onnx, which is not installed: `pip install onnx`") from None
-    except Exception as error:  # beside another protobuf it raises what it likes
+    except Exception as error:  # With another version of protobuf it may raise any type.
         raise EngineError(f"building a plan needs onnx, which cannot be loaded: {first_line(error)}") from error
     shapes = {"images": key.images, **key.outputs}
     try:
         model = Extractor(onnx.load(network)).extract_model(["images"], list(key.outputs))
-    except Exception as error:  # whatever onnx raises is about the graph
+    except Exception as error:  # onnx may raise any type for a graph that it cannot use.
         raise EngineError(f"graph {network}: {first_line(error)}") from error
     for value in (*model.graph.input, *model.graph.output):
         for dimension, size in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=True):
             dimension.dim_value = size
-    # Shapes of what lies between were inferred for open ones.
+    # The shapes of inner values were inferred from dynamic inputs.
     del model.graph.value_info[:]
     return bytes(model.SerializeToString())
 
 
 def build_plan(trt: TensorRT, graph: bytes, *, workspace_bytes: int, timing: bytes) -> BuiltPlan:
-    """A plan of an FP16 graph with fixed shapes, for the lean runtime too, inspected layer by layer.
+    """Build a plan of an FP16 graph with fixed shapes and inspect its layers; the lean runtime can load it too.
 
-    TensorRT 11 computes in the types of the graph; TensorRT 10 does so when it is told to.
+    TensorRT 11 always computes in the types of the graph; TensorRT 10 needs the flag STRONGLY_TYPED for that.
 
     Parameters
     ----------
     graph : ONNX.
     workspace_bytes : the most device memory that a layer may use beside its inputs and outputs.
-    timing : measurements of builds before, may be empty.
+    timing : measurements of earlier builds; may be empty.
 
     Raises
     ------
@@ -61,55 +61,55 @@ def build_plan(trt: TensorRT, graph: bytes, *, workspace_bytes: int, timing: byt
     if not can_build(trt):
         raise EngineError("TensorRT: only the lean runtime is installed, it cannot build: `pip install tensorrt-cu13`")
     start, log = monotonic(), Log(trt)
-    builder = log.made("making a builder", lambda: trt.Builder(log.logger))
+    builder = log.result("making a builder", lambda: trt.Builder(log.logger))
     flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = log.made("making a network", lambda: builder.create_network(flags))
-    parser = log.made("making a parser", lambda: trt.OnnxParser(network, log.logger))
-    if not log.made("parsing the graph", lambda: parser.parse(graph)):
+    network = log.result("making a network", lambda: builder.create_network(flags))
+    parser = log.result("making a parser", lambda: trt.OnnxParser(network, log.logger))
+    if not log.result("parsing the graph", lambda: parser.parse(graph)):
         raise log.failure("parsing the graph", parser.get_error(0).desc() if parser.num_errors else "")
-    config = log.made("making a configuration", builder.create_builder_config)
+    config = log.result("making a configuration", builder.create_builder_config)
     config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
     _set_timing(config, timing, log)
-    content = bytes(log.made("building a plan", lambda: builder.build_serialized_network(network, config)))
+    content = bytes(log.result("building a plan", lambda: builder.build_serialized_network(network, config)))
     return BuiltPlan(content, _timing(config, log), _inspected(trt, content), monotonic() - start)
 
 
 def _set_timing(config: BuilderConfig, timing: bytes, log: Log) -> None:
     try:
-        cache = log.made("reading the timing cache", lambda: config.create_timing_cache(timing))
-        log.done("using the timing cache", lambda: config.set_timing_cache(cache, False))
+        cache = log.result("reading the timing cache", lambda: config.create_timing_cache(timing))
+        log.check("using the timing cache", lambda: config.set_timing_cache(cache, False))
     except EngineError:
         if not timing:
             raise
-        _set_timing(config, b"", log)  # of another TensorRT or GPU: measured anew
+        _set_timing(config, b"", log)  # The measurements are of another TensorRT or GPU.
 
 
 def _timing(config: BuilderConfig, log: Log) -> bytes:
-    cache = log.made("the timing cache", config.get_timing_cache)
-    return bytes(log.made("writing the timing cache", cache.serialize))
+    cache = log.result("the timing cache", config.get_timing_cache)
+    return bytes(log.result("writing the timing cache", cache.serialize))
 
 
 def _inspected(trt: TensorRT, content: bytes) -> Inspected:
     plan = LoadedPlan(trt, content)
-    inspector = plan.log.made("inspecting the plan", plan.engine.create_engine_inspector)
-    report = plan.log.made(
+    inspector = plan.log.result("inspecting the plan", plan.engine.create_engine_inspector)
+    report = plan.log.result(
         "inspecting the plan", lambda: inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     )
     return inspect_layers(report)
 
 
 def inspect_layers(report: str) -> Inspected:
-    """Read the engine inspector's JSON and hold the convolutions to half precision.
+    """Read the engine inspector's JSON and check that all convolutions compute in half precision.
 
     TensorRT 11 gives a tensor's ``DataType``, TensorRT 10 a ``Format/Datatype`` that may be spelt
     ``Half`` or lie within ``Channel major FP16 format where channel % 8 == 0``.
 
     Raises
     ------
-    EngineError : a convolution reads or has weights that are not FP16, or none can be seen.
+    EngineError : the images or weights of a convolution are not FP16, or the report has no convolution.
     """
     try:
         layers = json.loads(report)["Layers"]
@@ -117,7 +117,7 @@ def inspect_layers(report: str) -> Inspected:
         raise EngineError("TensorRT: the plan's layers cannot be inspected: no list of layers") from None
     convolutions = [layer for layer in layers if isinstance(layer, dict) and _is_convolution(layer)]
     if not convolutions:
-        raise EngineError("TensorRT: the plan's precision cannot be told: no convolution among its layers")
+        raise EngineError("TensorRT: the plan's precision is unknown: no convolution among its layers")
     for layer in convolutions:
         for kind in _types(layer):
             if not _is_half(kind):
@@ -127,13 +127,13 @@ def inspect_layers(report: str) -> Inspected:
 
 
 def _is_convolution(layer: dict[str, Any]) -> bool:
-    """Deconvolutions too; a reformat beside one carries its name, but not its type."""
+    """Whether a layer is a convolution or deconvolution. A reformat layer may have its name, but not its type."""
     kinds = (str(layer.get("LayerType", "")), str(layer.get("ParameterType", "")))
     return any("conv" in kind.lower() for kind in kinds)
 
 
 def _types(layer: dict[str, Any]) -> list[str]:
-    """Of what a convolution multiplies: the images that it reads, and its weights where they are told."""
+    """Types of a convolution's input images and, where the report has them, of its weights."""
     images = layer.get("Inputs", [{}])[:1] or [{}]
     keys = {key.lower(): str(value) for key, value in images[0].items()}
     types = [keys.get("datatype") or keys.get("format/datatype") or "an unknown type"]

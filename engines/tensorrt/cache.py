@@ -1,4 +1,4 @@
-"""A plan is machine code: who may have written it."""
+"""The cache of TensorRT plans, and the checks before a file of it is trusted: a plan is machine code."""
 
 import fcntl
 import hashlib
@@ -28,8 +28,8 @@ class Inspected:
 def read_trusted(path: Path) -> bytes | None:
     """A file's content, or None where there is no such file.
 
-    File and folder must belong to root or to the user that reads, and nobody else may be able to write
-    to them. What is checked is the open file, so that it cannot be exchanged in between.
+    File and folder must belong to root or to the user of this process, and no other user may be able to
+    write to them. The open file is checked, so it cannot be exchanged between check and reading.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def _check(path: Path, status: os.stat_result, is_kind: object, kind: str) -> No
         )
 
 
-AGAIN = "remove it and run `seqd build` again"
+REBUILD_ADVICE = "remove it and run `seqd build` again"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class PlanKey:
     driver: str
     """Version."""
     rows: int
-    """Of the strip that is computed at once."""
+    """Rows of the strip that is computed at once."""
     width: int
     superresolved: bool
     """Whether it puts out super-resolved images beside the probabilities."""
@@ -113,23 +113,23 @@ class PlanKey:
 
 
 class PlanRecord(BaseModel):
-    """What lies beside a plan."""
+    """The record that is stored with a plan."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: PlanKey
     sha256: str
-    """Of the plan."""
+    """SHA-256 of the plan."""
     layers: int
     convolutions: int
-    """All of them FP16."""
+    """Number of convolutions; all of them compute in FP16."""
     seconds: float
-    """That building took."""
+    """Duration of the build."""
 
 
 @dataclass(frozen=True)
 class KeptPlan:
-    """A plan that is trusted and whole."""
+    """A plan whose files are trusted and complete."""
 
     path: Path
     content: bytes
@@ -138,7 +138,7 @@ class KeptPlan:
 
 @dataclass(frozen=True)
 class BuiltPlan:
-    """What the builder made."""
+    """The results of a build."""
 
     content: bytes
     timing: bytes
@@ -147,7 +147,7 @@ class BuiltPlan:
 
 
 def default_folder() -> Path:
-    """The cache directory of systemd's unit where it has one, else ``seqd/plans`` in the user's."""
+    """``plans`` in the cache directory of systemd's unit where it has one, else ``seqd/plans`` in the user's cache."""
     if given := os.environ.get("CACHE_DIRECTORY"):
         return Path(given.split(":")[0]) / "plans"
     cache = os.environ.get("XDG_CACHE_HOME", "")
@@ -165,7 +165,7 @@ class PlanCache:
 
         Raises
         ------
-        EngineError : its files are not trusted, are of another key, or were altered.
+        EngineError : the files are not trusted, belong to another key, or were altered.
         """
         path, record_path = self._path(key, "plan"), self._path(key, "json")
         written = read_trusted(record_path)
@@ -174,19 +174,23 @@ class PlanCache:
         try:
             record = PlanRecord.model_validate_json(written)
         except ValidationError as error:
-            raise EngineError(f"{record_path} is not a plan's record: {validation_text(error)}; {AGAIN}") from error
+            raise EngineError(
+                f"{record_path} is not a plan's record: {validation_text(error)}; {REBUILD_ADVICE}"
+            ) from error
         if record.key != key:
-            raise EngineError(f"{record_path} is the record of another plan, for {record.key}; {AGAIN}")
+            raise EngineError(f"{record_path} is the record of another plan, for {record.key}; {REBUILD_ADVICE}")
         content = read_trusted(path)
         if content is None:
             return None
         found = hashlib.sha256(content).hexdigest()
         if found != record.sha256:
-            raise EngineError(f"{path} has SHA-256 {found[:12]}…, its record says {record.sha256[:12]}…; {AGAIN}")
+            raise EngineError(
+                f"{path} has SHA-256 {found[:12]}…, its record says {record.sha256[:12]}…; {REBUILD_ADVICE}"
+            )
         return KeptPlan(path, content, record)
 
     def store(self, key: PlanKey, built: BuiltPlan) -> KeptPlan:
-        """Keep a plan; its record comes last, so that a plan without one is no plan.
+        """Store a plan. The record is written last, and a plan without a record is ignored.
 
         Raises
         ------
@@ -206,12 +210,12 @@ class PlanCache:
         return KeptPlan(self._path(key, "plan"), built.content, record)
 
     def timing(self, key: PlanKey) -> bytes:
-        """What was measured on this GPU before; empty where nothing was."""
+        """The measurements of earlier builds on this GPU; empty where there are none."""
         return read_trusted(self._timing_path(key)) or b""
 
     @contextmanager
-    def building(self) -> Iterator[None]:
-        """Keeps other processes from building meanwhile: they would measure each other.
+    def build_lock(self) -> Iterator[None]:
+        """Lock out builds by other processes, which would disturb each other's measurements.
 
         Raises
         ------
@@ -235,7 +239,7 @@ class PlanCache:
         return self.folder / f"{key.timing_digest}.timing"
 
     def _write(self, path: Path, content: bytes) -> None:
-        """Whole or not at all; a fresh file of :mod:`tempfile` is its owner's alone."""
+        """Write a complete file or none; only its owner can access a file that :mod:`tempfile` makes."""
         try:
             with tempfile.NamedTemporaryFile(dir=self.folder, prefix=f".{path.name}.", delete=False) as file:
                 try:

@@ -31,14 +31,14 @@ class Plans:
             raise EngineError("engine tensorrt: it runs on a GPU, and gpu = false was asked for")
         height, width = shape
         halo = bundle.model.architecture.halo
-        # Every strip has its halo computed twice: a GPU has the memory for whole tiles.
+        # The halo of every strip is computed twice, so a GPU computes whole tiles, for which it has the memory.
         most_px = options.strip_px or height * width
         self.strips: list[Strip] = plan_strips(height=height, width=width, halo=halo, most_px=most_px)
         self._trt, self._device, self._bundle, self._width = trt, device, bundle, width
         self._cache = PlanCache(folder)
 
     def key(self, *, superresolved: bool) -> PlanKey:
-        """What the plan is known by."""
+        """The key of the plan in the cache."""
         return PlanKey(
             graph=self._bundle.model.hashes.network,
             tensorrt=self._trt.__version__,
@@ -51,7 +51,7 @@ class Plans:
         )
 
     def kept(self, *, superresolved: bool) -> KeptPlan | None:
-        """The plan where it was built before; raises :class:`EngineError` where it is not trusted or was altered."""
+        """The plan if it was built; raises :class:`EngineError` where it is not trusted or was altered."""
         return self._cache.find(self.key(superresolved=superresolved))
 
     def plan(self, *, superresolved: bool) -> KeptPlan:
@@ -59,7 +59,7 @@ class Plans:
 
         Raises
         ------
-        EngineError : what is kept is not trusted or was altered; or nothing is kept, and it cannot be built.
+        EngineError : the kept plan is not trusted or was altered; or there is none, and it cannot be built.
         """
         key = self.key(superresolved=superresolved)
         if (kept := self._cache.find(key)) is not None:
@@ -70,10 +70,10 @@ class Plans:
                 "run `seqd build` where the full TensorRT is installed"
             )
         graph = cut_graph(self._bundle.network, key)
-        with self._cache.building():
-            if (kept := self._cache.find(key)) is not None:  # another process was faster
+        with self._cache.build_lock():
+            if (kept := self._cache.find(key)) is not None:  # Another process built it while this one waited.
                 return kept
-            # Activations of neighbouring layers need the other half.
+            # The activations of all layers need the other half of the memory.
             workspace = self._device.memory_bytes // 2
             built = build_plan(self._trt, graph, workspace_bytes=workspace, timing=self._cache.timing(key))
             return self._cache.store(key, built)

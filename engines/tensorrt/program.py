@@ -7,7 +7,7 @@ from math import prod
 from engines.buffered import DeviceTile
 from engines.devices.driver import Address, Driver, Handle
 from engines.errors import EngineError
-from engines.kernels.around import AroundNetwork
+from engines.kernels.around import KernelLauncher
 from engines.strips import Strip
 from engines.tensorrt.api import LoadedPlan, TensorRT
 from engines.tensorrt.cache import KeptPlan
@@ -20,7 +20,8 @@ class PlanProgram:
 
     Parameters
     ----------
-    plan : gives the plan without or with super-resolved images; the latter is loaded when first asked for.
+    plan : returns the plan without (False) or with (True) super-resolved images; the second is loaded when a request
+        first needs it.
     shape : (H, W) of the tiles.
     """
 
@@ -34,7 +35,7 @@ class PlanProgram:
         strips: list[Strip],
     ) -> None:
         self._trt, self._driver, self._plan, self._strips = trt, driver, plan, strips
-        self._around = AroundNetwork(driver, shape=shape)
+        self._kernels = KernelLauncher(driver, shape=shape)
         self._networks = {False: self._loaded(False)}
 
     def enqueue(self, tile: DeviceTile, stream: Handle) -> None:
@@ -44,19 +45,19 @@ class PlanProgram:
         network = self._networks[superresolved]
         whole = {"probabilities": tile.probabilities} | ({"superresolved": tile.superresolved} if superresolved else {})
         for strip in self._strips:
-            self._around.normalise(tile, strip, network.images, stream)
+            self._kernels.normalise(tile, strip, network.images, stream)
             if len(self._strips) == 1:
                 network.run(whole, stream)
                 continue
             network.run(network.scratch, stream)
-            self._around.keep(network.scratch["probabilities"], tile.probabilities, strip, stream, planes=5)
+            self._kernels.copy_kept_rows(network.scratch["probabilities"], tile.probabilities, strip, stream, planes=5)
             if superresolved:
                 source = network.scratch["superresolved"]
-                self._around.keep(source, tile.superresolved, strip, stream, planes=4, scale=2)
-        self._around.read_out(tile, stream)
+                self._kernels.copy_kept_rows(source, tile.superresolved, strip, stream, planes=4, scale=2)
+        self._kernels.read_out(tile, stream)
 
     def close(self) -> None:
-        """Contexts and engines go with the last reference to them, while the device is still there."""
+        """Drop all references, so that contexts and engines are freed while the device is still open."""
         self._networks.clear()
 
     def _loaded(self, superresolved: bool) -> "_Network":
@@ -64,30 +65,30 @@ class PlanProgram:
 
 
 class _Network:
-    """A loaded plan, and device memory for what goes in and comes out of a strip.
+    """A loaded plan, and device memory for the inputs and outputs of a strip.
 
     Parameters
     ----------
-    whole : whether the strip is the whole tile, and comes out where the tile's answer is wanted.
+    whole : whether the strip is the whole tile; then the outputs are written directly to the tile's memory.
     """
 
     def __init__(self, trt: TensorRT, driver: Driver, plan: KeptPlan, *, whole: bool) -> None:
         self._loaded = LoadedPlan(trt, plan.content)
         self._check(trt, plan)
         key, log = plan.record.key, self._loaded.log
-        # Scratch memory is the context's: the library allocates it here.
-        self._context = log.made("making an execution context", self._loaded.engine.create_execution_context)
+        # TensorRT allocates the context's scratch memory here.
+        self._context = log.result("making an execution context", self._loaded.engine.create_execution_context)
         self.images = driver.allocate(HALF_BYTES * prod(key.images))
         outputs = {} if whole else key.outputs
         self.scratch = {name: driver.allocate(FLOAT_BYTES * prod(shape)) for name, shape in outputs.items()}
 
     def run(self, outputs: dict[str, Address], stream: Handle) -> None:
         for name, address in ({"images": self.images} | outputs).items():
-            self._loaded.log.done("setting an address", partial(self._context.set_tensor_address, name, address))
-        self._loaded.log.done("running the plan", lambda: self._context.execute_async_v3(int(stream)))
+            self._loaded.log.check("setting an address", partial(self._context.set_tensor_address, name, address))
+        self._loaded.log.check("running the plan", lambda: self._context.execute_async_v3(int(stream)))
 
     def _check(self, trt: TensorRT, plan: KeptPlan) -> None:
-        """Hold what goes in and comes out to what the record says."""
+        """Compare the plan's inputs and outputs with its record."""
         engine, key = self._loaded.engine, plan.record.key
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         found = {name: (tuple(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name)) for name in names}

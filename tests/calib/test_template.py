@@ -17,7 +17,7 @@ from calib.template.tiletemplate import make_template
 from daemon.errors import OutputError
 from daemon.record.templates import SCENE, load_template, save_template
 from engines.bundles.bundle import Readout
-from engines.network.readout import read_centres
+from engines.network.centres import read_centres
 
 SHAPE, CYCLES = (80, 72), 10
 SHIFTS = ((0.4, -0.3), (-0.2, 0.1), (0, 0.5), (-0.2, -0.3))

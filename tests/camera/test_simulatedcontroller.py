@@ -33,6 +33,7 @@ from calib.runfolder.images import image_path
 from camera.faultdraws import Crash, FaultDraws
 from camera.faults import FaultError, Faults, parse_faults
 from camera.simulatedcontroller import Pace, SimulatedController
+from tests.support.daemonsockets import PATIENCE_S, DaemonSockets
 
 CYCLES = 3
 INFO = RunInfo(
@@ -45,7 +46,6 @@ INFO = RunInfo(
     width=10,
 )
 FRAMES = CYCLES * len(INFO.tiles) * len(CHANNELS)
-PATIENCE_S = 30.0
 QUIET_S = 0.4
 """Longer than the controller takes for a tile image."""
 
@@ -104,24 +104,14 @@ class Spoilt:
     payload: bytes
 
 
-class Host:
-    """What a daemon has: a subscriber, and a dealer to ask with."""
-
-    def __init__(self, folder, *, queue=1000):
-        self.context = zmq.Context()
-        self.frames, self.recovery = self.context.socket(zmq.SUB), self.context.socket(zmq.DEALER)
-        self.frames.setsockopt(zmq.RCVHWM, queue)
-        self.frames.setsockopt(zmq.SUBSCRIBE, b"")
-        self.recovery.setsockopt(zmq.IMMEDIATE, 1)
-        for socket, name in ((self.frames, "frames"), (self.recovery, "recovery")):
-            socket.setsockopt(zmq.RECONNECT_IVL, 20)
-            socket.connect(f"ipc://{folder}/{name}")
+class Host(DaemonSockets):
+    """Reads messages without their payloads, which it checks."""
 
     def next(self, socket, within_s=PATIENCE_S):
         """The next message; a spoilt frame as :class:`Spoilt`; None when nothing comes."""
-        if not socket.poll(int(within_s * 1000)):
+        parts = self.next_parts(socket, within_s)
+        if parts is None:
             return None
-        parts = socket.recv_multipart()
         try:
             message, payload = decode(parts)
         except WireError as error:
@@ -137,11 +127,6 @@ class Host:
             messages.append(self.next(self.frames))
             assert messages[-1] is not None, f"nothing came for {PATIENCE_S} s after {messages}"
         return messages
-
-    def tell(self, message):
-        """Send to the controller; waits for it to be there."""
-        assert self.recovery.poll(int(PATIENCE_S * 1000), zmq.POLLOUT)
-        self.recovery.send_multipart(encode(message))
 
     def ask(self, message, within_s=PATIENCE_S):
         self.tell(message)
@@ -160,7 +145,7 @@ def where(host, within_s=PATIENCE_S):
 def host(tmp_path):
     host = Host(tmp_path)
     yield host
-    host.context.destroy(linger=0)
+    host.close()
 
 
 @pytest.fixture
@@ -204,7 +189,7 @@ def published(archive, folder, faults=""):
             host.tell(Done(run="R1"))
         assert not failures
     finally:
-        host.context.destroy(linger=0)
+        host.close()
     return messages
 
 
@@ -434,7 +419,7 @@ def test_crashed_controller_comes_back_and_numbers_anew(skip, again, archive, tm
             came = lives(host.published())
             host.tell(Done(run="R1"))
     finally:
-        host.context.destroy(linger=0)
+        host.close()
     assert not failures
     assert len(came) == len(expected)
     for life, numbers in zip(came, expected, strict=True):
@@ -520,7 +505,7 @@ def test_daemon_that_never_comes_back_after_a_crash_is_an_error(archive, tmp_pat
     host = Host(tmp_path)
     with controlling(archive, tmp_path, faults="crash=1,crash_s=0.1", tile_s=0.1, wait_s=0.5) as failures:
         host.published(until=RunStart)
-        host.context.destroy(linger=0)
+        host.close()
     assert "no daemon subscribed within 0.5 s" in str(failures[0])
 
 
@@ -530,7 +515,7 @@ def test_daemon_that_holds_and_leaves_is_an_error(archive, tmp_path):
         host.published(until=Frame)
         host.tell(Hold(run="R1"))
         assert host.ask(Sync()) is not None
-        host.context.destroy(linger=0)
+        host.close()
     assert [type(failure) for failure in failures] == [UnreachableError]
 
 
@@ -555,7 +540,7 @@ def test_daemon_that_takes_no_frames_is_answered_and_then_given_up(tmp_path):
             assert seen.cycle < info.cycles
         assert "takes no frames and said nothing for 2 s" in str(failures[0])
     finally:
-        host.context.destroy(linger=0)
+        host.close()
 
 
 def test_daemon_that_stays_silent_after_the_end_is_left(archive, tmp_path, host):

@@ -5,10 +5,9 @@ import time
 
 import numpy as np
 import pytest
-import zmq
 from seqd_client import CHANNELS, Controller, ControllerError, Read, RunInfo, SocketError, TileId, UnreachableError
 from seqd_client.publisher import FrameKey, Ring
-from seqd_client.wire.codec import decode, encode
+from seqd_client.wire.codec import decode
 from seqd_client.wire.messages import (
     CycleEnd,
     Done,
@@ -25,6 +24,8 @@ from seqd_client.wire.messages import (
     Sync,
 )
 
+from tests.support.daemonsockets import PATIENCE_S, DaemonSockets
+
 CYCLES = 3
 INFO = RunInfo(
     run="R1",
@@ -38,7 +39,6 @@ INFO = RunInfo(
 ONE = INFO.tiles[0]
 KEYS = [FrameKey(tile, cycle, channel) for cycle in range(1, CYCLES + 1) for tile in INFO.tiles for channel in CHANNELS]
 FRAME_BYTES = 8 * 10 * 2
-PATIENCE_S = 30.0
 QUIET_S = 0.4
 """Long enough for a controller that is not blocked to publish something."""
 
@@ -55,26 +55,13 @@ def key_of(frame):
     return FrameKey(TileId(lane=frame.lane, tile=frame.tile), frame.cycle, frame.channel)
 
 
-class Daemon:
-    """The sockets of a daemon; it listens from the beginning unless told otherwise."""
-
-    def __init__(self, folder, *, listens=True, queue=1000):
-        self.context = zmq.Context()
-        self.frames, self.recovery = self.context.socket(zmq.SUB), self.context.socket(zmq.DEALER)
-        self.frames.setsockopt(zmq.RCVHWM, queue)
-        self.recovery.setsockopt(zmq.IMMEDIATE, 1)
-        for socket, name in ((self.frames, "frames"), (self.recovery, "recovery")):
-            socket.setsockopt(zmq.RECONNECT_IVL, 20)
-            socket.connect(f"ipc://{folder}/{name}")
-        if listens:
-            self.listen()
-
-    def listen(self):
-        self.frames.setsockopt(zmq.SUBSCRIBE, b"")
+class Daemon(DaemonSockets):
+    """Reads messages with their payloads."""
 
     def next(self, socket, within_s=PATIENCE_S):
         """The next message and its payload; None when nothing comes."""
-        return decode(socket.recv_multipart()) if socket.poll(int(within_s * 1000)) else None
+        parts = self.next_parts(socket, within_s)
+        return parts and decode(parts)
 
     def published(self, until):
         """All messages with their payloads up to one of a kind."""
@@ -83,10 +70,6 @@ class Daemon:
             came.append(self.next(self.frames))
             assert came[-1] is not None
         return came
-
-    def tell(self, message):
-        assert self.recovery.poll(int(PATIENCE_S * 1000), zmq.POLLOUT)
-        self.recovery.send_multipart(encode(message))
 
     def ask(self, message):
         self.tell(message)
@@ -104,7 +87,7 @@ class Daemon:
 def daemon(tmp_path):
     daemon = Daemon(tmp_path)
     yield daemon
-    daemon.context.destroy(linger=0)
+    daemon.close()
 
 
 @pytest.fixture
@@ -292,7 +275,7 @@ def test_slow_daemon_gets_every_frame(control, tmp_path):
         came = daemon.published(RunEnd)
         assert [message.seq for message, _ in came] == list(range(1, 16 * 9 + 2))
     finally:
-        daemon.context.destroy(linger=0)
+        daemon.close()
         publishing.join(PATIENCE_S)
     assert not publishing.is_alive()
 
@@ -314,7 +297,7 @@ def test_daemon_that_takes_no_frames_and_is_silent_is_an_error(control, tmp_path
         with pytest.raises(UnreachableError, match=r"the daemon takes no frames and said nothing for 0\.5 s"):
             publish_run_large(controller, info)
     finally:
-        daemon.context.destroy(linger=0)
+        daemon.close()
 
 
 def test_daemon_that_holds_and_is_silent_is_an_error(control, daemon):

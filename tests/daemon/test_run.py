@@ -12,7 +12,7 @@ from seqd_client.status import RunState
 
 from calib.offline.evaluation.agreement import compare
 from calib.offline.evaluation.callers import read_fastq
-from calib.offline.evaluation.oncodebook import on_codebook
+from calib.offline.evaluation.oncodebook import codebook_hits
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedrun import write_simulated_run
 from calib.runfolder.images import image_path
@@ -219,11 +219,11 @@ def test_status_shows_balance_engine_and_model(images, tmp_path):
     assert status["engine"]["backend"] == "openvino"
     assert status["engine"]["precision"] in ("f32", "bf16", "f16")
     assert len(status["engine"]["model_hash"]) == 64
-    assert status["engine"]["reason"].startswith("first that works here of tensorrt on a GPU, torch on a GPU")
+    assert status["engine"]["reason"].startswith("the embedded engine")
     assert set(status["engine"]["passed_over"]) == {"tensorrt on a GPU", "torch on a GPU"}
     assert status["engine"]["golden_difference"] < 0.01
     assert 0 < status["engine"]["busy"] <= 1
-    assert status["fit"] == {"place": "cpu", "reason": "CuPy is not installed"}
+    assert status["fit"] == {"place": "cpu", "reason": "not qualified on this machine; run `seqd qualify`"}
     assert "passed over" in table.stdout
     assert "tile-cycles" in table.stdout
 
@@ -236,7 +236,7 @@ def test_call_runs_real_images_in_one_command(tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"  {output}/ISS_CROP/fastq/s_1_1101_R1.fastq.gz\n" in done.stdout
     reads = read_fastq(output / "ISS_CROP" / "fastq" / "s_1_1101_R1.fastq.gz")
-    hits = on_codebook(CROP / "codebook.csv", reads)
+    hits = codebook_hits(CROP / "codebook.csv", reads)
     assert hits >= 180
     assert hits >= 0.85 * len(reads.positions)
     before = outputs(output / "ISS_CROP")

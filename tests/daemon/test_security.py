@@ -11,14 +11,26 @@ from pathlib import Path
 import msgpack
 import pytest
 import zmq
-from seqd_client.consumer import ControlClient
-from seqd_client.errors import KeysError, SocketError, UnreachableError
-from seqd_client.keys import ServerKeys, load_allowed, load_certificate, load_client_keys, load_public
-from seqd_client.runinfo import Read, RunInfo, TileId
+from seqd_client import (
+    ControlClient,
+    Controller,
+    KeysError,
+    Read,
+    Replay,
+    RunInfo,
+    RunState,
+    ServerKeys,
+    SocketError,
+    StatusQuery,
+    TileId,
+    UnreachableError,
+    load_client_keys,
+    load_server_keys,
+)
+from seqd_client.keys import load_allowed, load_certificate, load_public
 from seqd_client.sockets import bind, connect
-from seqd_client.status import RunState
-from seqd_client.wire.codec import encode
-from seqd_client.wire.messages import Accepted, Drain, Replay, StatusQuery
+from seqd_client.wire.codec import decode, encode
+from seqd_client.wire.messages import Accepted, Drain, RunStart
 
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedrun import write_simulated_run
@@ -230,7 +242,7 @@ def test_key_that_is_not_on_the_list_is_shut_out_and_counted(keys, guarded, stat
     endpoint = dict(zip(("control", "command"), guarded, strict=True))[socket]
     with (
         ControlClient(endpoint, timeout_s=1, keys=client_keys(keys, name, server)) as client,
-        pytest.raises(UnreachableError, match=r"no answer within 1 s; .*let this key in\?"),
+        pytest.raises(UnreachableError, match=r"no answer within 1 s; .*allow this key\?"),
     ):
         client.ask(Drain() if socket == "command" else StatusQuery())
     assert set(shut_out(status)) == {socket}
@@ -275,9 +287,30 @@ def test_no_socket_reaches_beyond_this_machine_without_keys(open_, endpoint):
     with (
         zmq.Context() as context,
         context.socket(zmq.DEALER) as socket,
-        pytest.raises(SocketError, match=r"other machines can reach needs keys; `seqd keys` makes them"),
+        pytest.raises(SocketError, match=r"an address beyond this machine needs keys; `seqd keys` makes them"),
     ):
         open_(socket, endpoint)
+
+
+def test_controller_of_a_program_allows_the_daemon_of_its_list_and_nobody_else(keys):
+    frames, recovery = (f"tcp://0.0.0.0:{port}" for port in free_ports(2))
+    allowed = load_server_keys(keys / "controller.key_secret", "daemons", keys / "daemons")
+    with (
+        Controller(frames, recovery, keys=allowed) as controller,
+        zmq.Context() as context,
+        context.socket(zmq.SUB) as stranger,
+        context.socket(zmq.SUB) as daemon,
+    ):
+        for socket, name in ((stranger, "stranger"), (daemon, "daemon")):
+            socket.setsockopt(zmq.SUBSCRIBE, b"")
+            connect(socket, frames, keys=client_keys(keys, name, "controller"))
+            if socket is stranger:
+                with pytest.raises(UnreachableError, match="no daemon subscribed within 1 s"):
+                    controller.start(INFO, timeout_s=1)
+        controller.start(INFO)
+        assert daemon.poll(PATIENCE_S * 1000)
+        assert decode(daemon.recv_multipart())[0] == RunStart(run="R1", seq=0, info=INFO)
+        assert not stranger.poll(500)
 
 
 def on_the_network(here, keys):

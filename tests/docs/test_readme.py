@@ -12,7 +12,7 @@ import pytest
 
 from calib.offline.codebook import read_codebook
 from calib.offline.evaluation.callers import Reads, classical_reads, read_fastq
-from calib.offline.evaluation.oncodebook import hold_against
+from calib.offline.evaluation.oncodebook import compare_with_codebook
 from calib.runfolder.images import read_run_info
 from engines.openvinolibrary import openvino
 
@@ -73,13 +73,11 @@ def test_real_images_give_the_recorded_figures(tmp_path):
         "classical": classical_reads(CROP, info, info.tiles[0]),
         "fused": read_fastq(tmp_path / info.run / "fastq" / f"s_{info.tiles[0]}_R1.fastq.gz"),
     }
-    assert {name: on_codebook(codes, reads) for name, reads in called.items()} == FIGURES["mouse brain, crop"][
-        "callers"
-    ]
+    assert {name: found_on(codes, reads) for name, reads in called.items()} == FIGURES["mouse brain, crop"]["callers"]
 
 
-def on_codebook(codes: np.ndarray, reads: Reads):
-    found = hold_against(codes, reads.sequences)
+def found_on(codes: np.ndarray, reads: Reads):
+    found = compare_with_codebook(codes, reads.sequences)
     return {"reads": found.reads, "on the codebook": found.hits, "%": round(100 * found.share, 1)}
 
 

@@ -97,7 +97,7 @@ class AdversarialDriver:
         memory[:] = POISON
         self.room += len(memory)
 
-    def at(self, address):
+    def memory_at(self, address):
         return self._memory[address]
 
     def pinned(self, size):

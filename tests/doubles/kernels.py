@@ -56,7 +56,8 @@ def kernels_source():
         for kernel in re.findall(r"__global__ void (\w+)\(", source.read_text()):
             lines.append(
                 f'extern "C" void run_{kernel}(void** at, unsigned x, unsigned y, unsigned z, unsigned block) '
-                f"{{ run_all({name}::{kernel}, at, {{x, y, z}}, block); }}"
+                f"{{ run_all({name}::{kernel}, at, {{x, y, z}}, block); }}\n"
+                f'extern "C" const unsigned* sizes_{kernel}() {{ return sizes_of({name}::{kernel}); }}'
             )
     return "\n".join(lines) + "\n"
 

@@ -14,11 +14,15 @@
 
 namespace {
 enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_PTX = 218, INVALID_CONTEXT = 201, ALREADY_REGISTERED = 712,
-       NOT_REGISTERED = 713, INVALID_HANDLE = 400, NOT_FOUND = 500, CAPTURE_INVALIDATED = 901 };
+       NOT_REGISTERED = 713, INVALID_HANDLE = 400, NOT_FOUND = 500, CAPTURE_INVALIDATED = 901, NOT_SUPPORTED = 801 };
 using Work = std::function<void()>;
 struct Stream { bool capturing = false, broken = false; std::vector<Work> work; };
 struct Event { std::chrono::steady_clock::time_point at; };
-struct Kernel { void (*run)(void**, unsigned, unsigned, unsigned, unsigned); int shared = 48 * 1024; };
+struct Kernel {
+    void (*run)(void**, unsigned, unsigned, unsigned, unsigned);
+    const unsigned* (*sizes)();
+    int shared = 48 * 1024;
+};
 
 int context, retained;
 thread_local std::vector<void*> current;
@@ -57,6 +61,10 @@ CALL cuGetErrorName(int code, const char** name) {
     static const std::map<int, const char*> names{
         {INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE"}, {OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY"}};
     *name = names.count(code) ? names.at(code) : nullptr;
+    return OK;
+}
+CALL cuGetErrorString(int code, const char** text) {
+    *text = code == OUT_OF_MEMORY ? "out of memory" : "an error of the double";
     return OK;
 }
 CALL cuDeviceGetCount(int* count) { *count = 1; return OK; }
@@ -124,12 +132,18 @@ CALL cuModuleLoadData(void** to, const void* image) {
     *to = made(new std::string(static_cast<const char*>(image)));
     return OK;
 }
+CALL cuModuleLoadDataEx(void** to, const void* image, unsigned number, int* options, void** values) {
+    for (unsigned i = 0; i < number; ++i)
+        if (options[i] == 4 || options[i] == 6) values[i] = nullptr;  // the lengths of the compiler's messages
+    return cuModuleLoadData(to, image);
+}
 CALL cuModuleUnload(void* module) { WITH_CONTEXT; return gone<std::string>(module); }
 CALL cuModuleGetFunction(void** to, void* module, const char* name) {
     WITH_CONTEXT;
     auto run = reinterpret_cast<decltype(Kernel::run)>(dlsym(RTLD_DEFAULT, (std::string("run_") + name).c_str()));
-    if (!live.count(module) || !run || static_cast<std::string*>(module)->find(name) == std::string::npos) return NOT_FOUND;
-    *to = &kernels.emplace(name, Kernel{run}).first->second;
+    auto sizes = reinterpret_cast<decltype(Kernel::sizes)>(dlsym(RTLD_DEFAULT, (std::string("sizes_") + name).c_str()));
+    if (!live.count(module) || !run || !sizes || static_cast<std::string*>(module)->find(name) == std::string::npos) return NOT_FOUND;
+    *to = &kernels.emplace(name, Kernel{run, sizes}).first->second;
     return OK;
 }
 CALL cuFuncSetAttribute(void* kernel, int, int value) {
@@ -137,13 +151,23 @@ CALL cuFuncSetAttribute(void* kernel, int, int value) {
     static_cast<Kernel*>(kernel)->shared = value;
     return OK;
 }
+CALL cuFuncSetBlockShape(void*, int, int, int) { return OK; }
 CALL cuLaunchKernel(void* kernel, unsigned x, unsigned y, unsigned z, unsigned block, unsigned, unsigned, unsigned shared,
-                    void* stream, void** arguments, void**) {
+                    void* stream, void** arguments, void** packed) {
     WITH_CONTEXT;
     auto* to_run = static_cast<Kernel*>(kernel);
     if (block > 1024 || static_cast<int>(shared) > to_run->shared) return INVALID_VALUE;
     if (!live.count(stream)) return INVALID_HANDLE;
     auto* on = static_cast<Stream*>(stream);
+    std::vector<void*> unpacked;
+    if (packed) {  // the address of a buffer with all arguments, each aligned to its size
+        auto at = reinterpret_cast<std::uintptr_t>(packed[1]);
+        for (auto size = to_run->sizes(); *size; at += *size++) {
+            at = (at + *size - 1) / *size * *size;
+            unpacked.push_back(reinterpret_cast<void*>(at));
+        }
+        arguments = unpacked.data();
+    }
     on->broken = on->capturing;  // it would have to copy the arguments
     if (!on->capturing) to_run->run(arguments, x, y, z, block);
     return OK;
@@ -183,3 +207,35 @@ CALL cuGetProcAddress_v2(const char* symbol, void** to, int, std::uint64_t, int*
     if (status) *status = *to ? 0 : 1;
     return *to ? OK : NOT_FOUND;
 }
+
+// pycuda is linked to these too; seqd calls none of them.
+#define ABSENT(name) CALL name() { return NOT_SUPPORTED; }
+ABSENT(cuArray3DCreate_v2) ABSENT(cuArray3DGetDescriptor_v2) ABSENT(cuArrayCreate_v2) ABSENT(cuArrayDestroy)
+ABSENT(cuArrayGetDescriptor_v2) ABSENT(cuCtxAttach) ABSENT(cuCtxCreate_v4) ABSENT(cuCtxDetach)
+ABSENT(cuCtxDisablePeerAccess) ABSENT(cuCtxEnablePeerAccess) ABSENT(cuCtxGetApiVersion)
+ABSENT(cuCtxGetCacheConfig) ABSENT(cuCtxGetDevice) ABSENT(cuCtxGetLimit) ABSENT(cuCtxGetSharedMemConfig)
+ABSENT(cuCtxSetCacheConfig) ABSENT(cuCtxSetLimit) ABSENT(cuCtxSetSharedMemConfig) ABSENT(cuDeviceCanAccessPeer)
+ABSENT(cuDeviceComputeCapability) ABSENT(cuDeviceGetByPCIBusId) ABSENT(cuDeviceGetPCIBusId) ABSENT(cuEventQuery)
+ABSENT(cuFuncGetAttribute) ABSENT(cuFuncSetCacheConfig) ABSENT(cuFuncSetSharedSize)
+ABSENT(cuIpcCloseMemHandle) ABSENT(cuIpcGetEventHandle) ABSENT(cuIpcGetMemHandle)
+ABSENT(cuIpcOpenEventHandle) ABSENT(cuIpcOpenMemHandle_v2) ABSENT(cuLaunch) ABSENT(cuLaunchGrid)
+ABSENT(cuLaunchGridAsync) ABSENT(cuLinkAddData_v2) ABSENT(cuLinkAddFile_v2) ABSENT(cuLinkComplete)
+ABSENT(cuLinkCreate_v2) ABSENT(cuLinkDestroy) ABSENT(cuMemAllocManaged) ABSENT(cuMemAllocPitch_v2)
+ABSENT(cuMemFreeHost) ABSENT(cuMemGetAddressRange_v2) ABSENT(cuMemGetInfo_v2) ABSENT(cuMemHostAlloc)
+ABSENT(cuMemHostGetDevicePointer_v2) ABSENT(cuMemHostGetFlags) ABSENT(cuMemcpy2DAsync_v2)
+ABSENT(cuMemcpy2DUnaligned_v2) ABSENT(cuMemcpy2D_v2) ABSENT(cuMemcpy3DAsync_v2) ABSENT(cuMemcpy3DPeer)
+ABSENT(cuMemcpy3DPeerAsync) ABSENT(cuMemcpy3D_v2) ABSENT(cuMemcpyAtoA_v2) ABSENT(cuMemcpyAtoD_v2)
+ABSENT(cuMemcpyAtoH_v2) ABSENT(cuMemcpyDtoA_v2) ABSENT(cuMemcpyDtoDAsync_v2) ABSENT(cuMemcpyDtoD_v2)
+ABSENT(cuMemcpyDtoH_v2) ABSENT(cuMemcpyHtoA_v2) ABSENT(cuMemcpyHtoD_v2) ABSENT(cuMemcpyPeer)
+ABSENT(cuMemcpyPeerAsync) ABSENT(cuMemsetD16Async) ABSENT(cuMemsetD16_v2) ABSENT(cuMemsetD2D16Async)
+ABSENT(cuMemsetD2D16_v2) ABSENT(cuMemsetD2D32Async) ABSENT(cuMemsetD2D32_v2) ABSENT(cuMemsetD2D8Async)
+ABSENT(cuMemsetD2D8_v2) ABSENT(cuMemsetD32Async) ABSENT(cuMemsetD32_v2) ABSENT(cuMemsetD8_v2)
+ABSENT(cuModuleGetGlobal_v2) ABSENT(cuModuleGetSurfRef) ABSENT(cuModuleGetTexRef) ABSENT(cuModuleLoad)
+ABSENT(cuParamSetSize) ABSENT(cuParamSetTexRef) ABSENT(cuParamSetf) ABSENT(cuParamSeti)
+ABSENT(cuParamSetv) ABSENT(cuProfilerInitialize) ABSENT(cuProfilerStart) ABSENT(cuProfilerStop)
+ABSENT(cuStreamAttachMemAsync) ABSENT(cuStreamQuery) ABSENT(cuStreamSynchronize) ABSENT(cuSurfRefGetArray)
+ABSENT(cuSurfRefSetArray) ABSENT(cuTexRefCreate) ABSENT(cuTexRefDestroy) ABSENT(cuTexRefGetAddressMode)
+ABSENT(cuTexRefGetAddress_v2) ABSENT(cuTexRefGetArray) ABSENT(cuTexRefGetFilterMode) ABSENT(cuTexRefGetFlags)
+ABSENT(cuTexRefGetFormat) ABSENT(cuTexRefSetAddress2D_v3) ABSENT(cuTexRefSetAddressMode)
+ABSENT(cuTexRefSetAddress_v2) ABSENT(cuTexRefSetArray) ABSENT(cuTexRefSetFilterMode) ABSENT(cuTexRefSetFlags)
+ABSENT(cuTexRefSetFormat)

@@ -26,6 +26,13 @@ void run_all(void (*kernel)(A...), void** at, Index grid, unsigned block, std::i
                 }
 }
 
+// Bytes of each argument, and a 0 after the last.
+template <class... A>
+const unsigned* sizes_of(void (*)(A...)) {
+    static const unsigned sizes[] = {sizeof(A)..., 0};
+    return sizes;
+}
+
 template <class... A>
 void run_all(void (*kernel)(A...), void** at, Index grid, unsigned block) {
     run_all(kernel, at, grid, block, std::index_sequence_for<A...>{});

@@ -31,7 +31,7 @@ class Sums:
         self._driver.free(self._scratch)
 
     def _array(self, address, dtype, *shape):
-        memory = self._driver.at(address).view(dtype)
+        memory = self._driver.memory_at(address).view(dtype)
         return memory[: np.prod(shape, dtype=int)].reshape(shape)
 
     def _normalise(self, tile: DeviceTile):

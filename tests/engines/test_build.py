@@ -291,7 +291,7 @@ def test_folder_that_cannot_be_made_is_told(plans_of, folder):
     folder.write_bytes(b"")
     with pytest.raises(EngineError, match=r"plans is not trusted: it is not a folder"):
         plans_of(Full()).plan(superresolved=False)
-    with pytest.raises(EngineError, match=r"^plans .*: Not a directory"), PlanCache(folder / "below").building():
+    with pytest.raises(EngineError, match=r"^plans .*: Not a directory"), PlanCache(folder / "below").build_lock():
         pass
 
 

@@ -19,7 +19,7 @@ from engines.bundles.golden import load_golden
 from engines.contract import Request
 from engines.devices.probe import probe
 from engines.errors import EngineError
-from engines.network.readout import read_centres
+from engines.network.centres import read_centres
 from engines.tensorrt.api import load_tensorrt
 
 SHAPE = (61, 83)

@@ -22,9 +22,9 @@ from engines.devices.host import HostDriver
 from engines.devices.probe import Cuda, CudaDevice, DriverLibrary, probe
 from engines.errors import EngineError
 from engines.kernels import ptx
-from engines.kernels.around import AroundNetwork
-from engines.network import readout
-from engines.network.readout import read_centres
+from engines.kernels.around import KernelLauncher
+from engines.network import centres
+from engines.network.centres import read_centres
 from engines.strips import Strip
 from tests.doubles.kernels import HostKernels, driver_library
 
@@ -33,15 +33,7 @@ SOURCES = ("normalise", "readout", "strips")
 DOUBLE = "DOUBLE_OF_CUDA"
 """Set where this file runs on the double."""
 
-DRIVERS = {"pycuda": ("pycuda", "PycudaDriver"), "bindings": ("cuda.bindings", "BindingsDriver")}
 SHAPE = (37, 51)
-
-
-def installed(package):
-    try:
-        return find_spec(package) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def no_gpu():
@@ -55,21 +47,17 @@ def no_gpu():
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="the kernels' double needs g++")
 
 
-def driver_class(name):
-    """A driver that can be opened here, or a reason to skip."""
-    package, driver = DRIVERS[name]
+def driver_class():
+    """The driver class of GPUs, or a reason to skip."""
     if reason := no_gpu():
         pytest.skip(reason)
-    if not installed(package):
-        pytest.skip(f"{package} is not installed")
-    if os.environ.get(DOUBLE) and name == "pycuda":
-        pytest.skip("pycuda is linked to more of the library than the double has")
-    return getattr(import_module(f"engines.devices.{name}"), driver)
+    pytest.importorskip("pycuda")
+    return import_module("engines.devices.pycuda").PycudaDriver
 
 
-@pytest.fixture(params=DRIVERS)
-def open_driver(request):
-    return driver_class(request.param)
+@pytest.fixture
+def open_driver():
+    return driver_class()
 
 
 @pytest.fixture
@@ -84,11 +72,11 @@ def library(tmp_path_factory):
     return tmp_path_factory.mktemp("kernels")
 
 
-@pytest.fixture(params=["host", *DRIVERS])
+@pytest.fixture(params=["host", "pycuda"])
 def any_driver(request, library):
     """A host that runs the kernels' sources, or a GPU."""
     if request.param != "host":
-        opened = driver_class(request.param)()
+        opened = driver_class()()
     elif shutil.which("g++") is not None:
         opened = HostKernels(library)
     else:
@@ -97,7 +85,7 @@ def any_driver(request, library):
     opened.close()
 
 
-@pytest.mark.skipif(installed("cuda.bindings") is False, reason="cuda-bindings is not installed")
+@pytest.mark.skipif(find_spec("pycuda") is None, reason="pycuda is not installed")
 @pytest.mark.skipif(DOUBLE in os.environ or no_gpu() is None, reason="there is a GPU, or its double")
 @needs_compiler
 def test_drivers_on_a_double_of_the_library(tmp_path):
@@ -152,8 +140,6 @@ def test_gpu_is_described(driver):
 def test_some_driver_is_opened():
     if reason := no_gpu():
         pytest.skip(reason)
-    if DOUBLE in os.environ and installed("pycuda"):
-        pytest.skip("pycuda is linked to more of the library than the double has")
     opened = devices.open_cuda()
     assert opened.info.name == probe().devices[0].name
     opened.close()
@@ -395,7 +381,7 @@ def test_pixels_are_normalised_to_the_bit(any_driver, numbers, strip):
     rows = strip.stop - strip.start
     images = put(any_driver, np.zeros((4, rows, SHAPE[1]), np.float16))
     tile, stream = tile_of(any_driver, **numbers), any_driver.stream()
-    AroundNetwork(any_driver, shape=SHAPE).normalise(tile, strip, images, stream)
+    KernelLauncher(any_driver, shape=SHAPE).normalise(tile, strip, images, stream)
     synchronised(any_driver, stream)
     counts = numbers["pixels"][:, strip.start : strip.stop].astype(np.float32)
     expected = (counts - numbers["offset"][:, None, None]) * numbers["gain"][:, None, None]
@@ -405,7 +391,7 @@ def test_pixels_are_normalised_to_the_bit(any_driver, numbers, strip):
 
 def test_positions_are_read_out_as_on_the_processor(any_driver, numbers):
     tile, stream = tile_of(any_driver, **numbers), any_driver.stream()
-    AroundNetwork(any_driver, shape=SHAPE).read_out(tile, stream)
+    KernelLauncher(any_driver, shape=SHAPE).read_out(tile, stream)
     synchronised(any_driver, stream)
     found = got(any_driver, tile.centres, (1000, 4), np.float32)
     np.testing.assert_allclose(found[:300], read_centres(numbers["probabilities"], numbers["positions"]), atol=2e-6)
@@ -417,7 +403,7 @@ def test_position_that_is_no_number_reads_nothing(any_driver, numbers):
     positions[:, 1] = np.inf
     positions[:, 2] = -np.inf
     tile, stream = tile_of(any_driver, **{**numbers, "positions": positions}), any_driver.stream()
-    AroundNetwork(any_driver, shape=SHAPE).read_out(tile, stream)
+    KernelLauncher(any_driver, shape=SHAPE).read_out(tile, stream)
     synchronised(any_driver, stream)
     assert not got(any_driver, tile.centres, (3, 4), np.float32).any()
 
@@ -428,7 +414,9 @@ def test_rows_that_are_kept_are_laid_in_place(any_driver, scale):
     source = np.random.default_rng(1).random((5, 19 * scale, width * scale), np.float32)
     target = np.zeros((5, height * scale, width * scale), np.float32)
     at, stream = put(any_driver, target), any_driver.stream()
-    AroundNetwork(any_driver, shape=SHAPE).keep(put(any_driver, source), at, strip, stream, planes=5, scale=scale)
+    KernelLauncher(any_driver, shape=SHAPE).copy_kept_rows(
+        put(any_driver, source), at, strip, stream, planes=5, scale=scale
+    )
     synchronised(any_driver, stream)
     target[:, 14 * scale : 27 * scale] = source[:, 3 * scale : 16 * scale]
     np.testing.assert_array_equal(got(any_driver, at, target.shape, np.float32), target)
@@ -436,9 +424,9 @@ def test_rows_that_are_kept_are_laid_in_place(any_driver, scale):
 
 def test_constants_of_the_read_out_are_the_same():
     source = (KERNELS / "readout.cu").read_text()
-    assert f"READ_SIGMA_PX = {readout.READ_SIGMA_PX}f;" in source
-    assert f"FIRST_TAP = {readout.TAPS[0]}, TAPS = {len(readout.TAPS)};" in source
-    assert f"OUTSIDE_PX = {readout.OUTSIDE_PX}.f;" in source
+    assert f"READ_SIGMA_PX = {centres.READ_SIGMA_PX}f;" in source
+    assert f"FIRST_TAP = {centres.TAPS[0]}, TAPS = {len(centres.TAPS)};" in source
+    assert f"OUTSIDE_PX = {centres.OUTSIDE_PX}.f;" in source
 
 
 def instructions(text):

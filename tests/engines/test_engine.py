@@ -13,7 +13,7 @@ from engines.bundles.bundle import DEFAULT_BUNDLE, GOLDEN, MODEL, NETWORK, WEIGH
 from engines.bundles.torchbundle import load_weights
 from engines.errors import BundleError, EngineError
 from engines.network.architecture import Architecture
-from engines.network.readout import READ_SIGMA_PX, read_centres
+from engines.network.centres import READ_SIGMA_PX, read_centres
 from engines.strips import plan_strips
 
 
@@ -107,7 +107,7 @@ def test_model_is_replaced_at_once(copied):
         (lambda model: model["architecture"].update(depth=3), r"architecture\.depth: Extra inputs"),
         (
             lambda model: model["quality"]["fused"]["scores"].pop(),
-            "2 scores for 2 edges, one more than edges is needed",
+            "2 scores for 2 edges, 3 are needed",
         ),
         (
             lambda model: model["quality"]["fused"]["binned"].pop(),

@@ -81,7 +81,7 @@ def test_default_bundle_holds_the_answer_of_its_network():
     np.testing.assert_allclose(stored.probabilities, known[Output.PROBABILITIES][0], atol=1e-3)
     assert stored.probabilities.dtype == np.float16
     ordered = np.sort(stored.centres, axis=1)
-    assert (ordered[:, 3] - ordered[:, 2] > golden.CLEAR).sum() > 500
+    assert (ordered[:, 3] - ordered[:, 2] > golden.CLEAR_LEAD).sum() > 500
     assert bundle.golden.stat().st_size < 300_000
 
 
@@ -160,7 +160,7 @@ def test_engine_that_calls_other_bases_is_refused(altered, monkeypatch):
 
 def test_precision_without_a_bound_is_refused(open_tiny, tiny_bundle, monkeypatch):
     monkeypatch.delitem(golden.BOUNDS, "f32")
-    with pytest.raises(EngineError, match=r"in f32: the golden tile has bounds for f16, bf16, int8 only$"):
+    with pytest.raises(EngineError, match=r"in f32: the golden tile can be checked only for f16, bf16, int8$"):
         check_golden(open_tiny((24, 32)), load_bundle(tiny_bundle))
 
 

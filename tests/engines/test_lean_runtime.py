@@ -53,8 +53,8 @@ def test_errors_of_the_real_library_reach_the_log():
         return False
 
     with pytest.raises(EngineError, match=r"^TensorRT: this failed: Error Code 2$"):
-        log.done("this", fail)
-    log.done("that", lambda: True)
+        log.check("this", fail)
+    log.check("that", lambda: True)
 
 
 def test_lean_runtime_is_found_where_the_full_library_is_not():

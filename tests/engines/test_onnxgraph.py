@@ -13,8 +13,8 @@ from engines.bundles.bundle import DEFAULT_BUNDLE, NETWORK, load_bundle
 from engines.bundles.golden import load_golden
 from engines.bundles.onnxgraph import BOUND, GraphError, answer, check_graph, write_graph
 from engines.bundles.torchbundle import load_network
-from engines.network.deployed import Deployed, Output, centres_at
-from engines.network.readout import OUTSIDE_PX, read_centres
+from engines.network.centres import OUTSIDE_PX, read_centres
+from engines.network.deployed import Output, OutputNetwork, centres_at
 from engines.openvinolibrary import openvino
 
 MAP, FINE, CENTRES = Output.PROBABILITIES, Output.SUPERRESOLVED, Output.CENTRES
@@ -199,5 +199,5 @@ def test_network_is_deployed_with_outputs_in_one_order(network):
     images, positions = torch.from_numpy(normalised((12, 16))), torch.zeros(4, 3, 2)
     shapes = {MAP: (1, 5, 12, 16), FINE: (1, 4, 24, 32), CENTRES: (3, 4)}
     for outputs in ({CENTRES, MAP}, {FINE}, ALL):
-        found = Deployed(network, frozenset(outputs))(images, positions)
+        found = OutputNetwork(network, frozenset(outputs))(images, positions)
         assert [tuple(values.shape) for values in found] == [shapes[output] for output in Output if output in outputs]

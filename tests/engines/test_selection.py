@@ -9,14 +9,17 @@ import tomli_w
 from engines import engineselection
 from engines.backends import BACKENDS, EngineOptions
 from engines.bundles.bundle import MODEL, WEIGHTS, file_hash, load_bundle
-from engines.engineselection import Candidate, select_engine
+from engines.engineselection import NOT_QUALIFIED, Candidate, Verdict, select_engine
 from engines.errors import EngineError
 
 SHAPE = (96, 112)
 
 
-def selected(bundle, backend, **options):
-    return select_engine(bundle, backend=backend, shape=SHAPE, options=EngineOptions(**options))
+QUALIFIED = {candidate: Verdict(tile_cycles_per_s=1) for candidate in engineselection.CANDIDATES["auto"]}
+
+
+def selected(bundle, backend, qualified=QUALIFIED, **options):
+    return select_engine(bundle, backend=backend, shape=SHAPE, options=EngineOptions(**options), qualified=qualified)
 
 
 @pytest.fixture
@@ -31,11 +34,20 @@ def test_auto_falls_back_to_the_processor_and_says_why(tiny_bundle, without_gpu)
     chosen = selected(load_bundle(tiny_bundle), "auto", precision="f32")
     chosen.engine.close()
     assert chosen.engine.info.backend == "openvino"
-    assert chosen.reason == "first that works here of tensorrt on a GPU, torch on a GPU, openvino on the CPU"
+    assert chosen.reason == "the fastest engine that is qualified here, 1 tile-cycles/s"
     assert chosen.passed_over == dict.fromkeys(
         ("tensorrt on a GPU", "torch on a GPU"), "no NVIDIA driver: libcuda.so.1 not found"
     )
     assert chosen.golden.clear > 0
+
+
+def test_auto_without_a_qualification_takes_the_embedded_engine_and_tries_no_other(tiny_bundle, monkeypatch):
+    monkeypatch.setattr(engineselection, "probe", lambda: pytest.fail("the GPU is asked"))
+    chosen = selected(load_bundle(tiny_bundle), "auto", qualified={}, precision="f32")
+    chosen.engine.close()
+    assert chosen.engine.info.backend == "openvino"
+    assert chosen.reason == "the embedded engine; no other is qualified and works here"
+    assert chosen.passed_over == dict.fromkeys(("tensorrt on a GPU", "torch on a GPU"), NOT_QUALIFIED)
 
 
 def test_configured_backend_is_taken_or_refused(tiny_bundle):
@@ -120,12 +132,15 @@ def test_engine_with_another_answer_is_refused_and_closed(strange_bundle):
 
 def test_auto_passes_over_an_engine_with_another_answer(strange_bundle, monkeypatch):
     monkeypatch.setitem(engineselection.CANDIDATES, "auto", (Candidate("torch", False), Candidate("openvino", False)))
-    chosen = selected(strange_bundle, "auto", precision="f32")
+    fastest = {Candidate("torch", False): Verdict(tile_cycles_per_s=9)}
+    chosen = selected(strange_bundle, "auto", qualified=fastest, precision="f32")
     chosen.engine.close()
     assert chosen.engine.info.backend == "openvino"
     assert "golden tile" in chosen.passed_over["torch on the CPU"]
 
 
 def test_when_nothing_works_every_reason_is_told(tiny_bundle, without_gpu):
-    with pytest.raises(EngineError, match=r"no engine works here: no NVIDIA driver.*; engine openvino: .*f8"):
+    with pytest.raises(
+        EngineError, match=r"no engine works here: .*: no NVIDIA driver.*; openvino on the CPU: engine openvino: .*f8"
+    ):
         selected(load_bundle(tiny_bundle), "auto", precision="f8")

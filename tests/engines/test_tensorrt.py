@@ -15,7 +15,7 @@ from engines.contract import EngineOptions, Request
 from engines.devices.host import HostDriver
 from engines.devices.probe import probe
 from engines.errors import EngineError
-from engines.network.readout import read_centres
+from engines.network.centres import read_centres
 from engines.network.torchnetwork import Network
 from engines.slots import SlottedEngine
 from engines.tensorrt.cache import BuiltPlan, Inspected, PlanCache
@@ -187,7 +187,7 @@ def stored(folder, bundle, content, **other):
     """A plan with the right record, whatever is in it."""
     plans = Plans(Full(), HostDriver().info, load_bundle(bundle), shape=SHAPE, options=EngineOptions(), folder=folder)
     cache = PlanCache(folder)
-    with cache.building():
+    with cache.build_lock():
         cache.store(replace(plans.key(superresolved=False), **other), BuiltPlan(content, b"", Inspected(1, 1), 1))
 
 

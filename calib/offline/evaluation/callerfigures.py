@@ -14,7 +14,7 @@ from calib.offline.evaluation.agreement import Agreement, ErrorCurve, agreement,
 from calib.offline.evaluation.breakdown import DistanceBin
 from calib.offline.evaluation.callers import Caller
 from calib.offline.evaluation.clustermatch import Matched, match, pooled
-from calib.offline.evaluation.oncodebook import OnCodebook, hold_against
+from calib.offline.evaluation.oncodebook import CodebookAgreement, compare_with_codebook
 from calib.offline.evaluation.scorecalibration import Calibration, Calls
 from calib.offline.evaluation.superresolution import SuperResolved
 from calib.offline.simulation.simulatedrun import read_truth
@@ -84,7 +84,7 @@ class CodebookRun:
     """Callers side by side on one run, against a codebook."""
 
     run: str
-    callers: dict[str, OnCodebook]
+    callers: dict[str, CodebookAgreement]
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def against_truth(
     return Evaluation(
         runs=tuple(figures),
         calibration={
-            name: scorecalibration.by_quality(scorecalibration.together(parts)) for name, parts in calls.items()
+            name: scorecalibration.by_quality(scorecalibration.joined(parts)) for name, parts in calls.items()
         },
     )
 
@@ -176,7 +176,7 @@ def against_codebook(
                     sequences.append(reads)
                 progress()
             empty = np.zeros((0, codes.shape[1]), np.uint8)
-            figures[name] = hold_against(codes, np.concatenate(sequences) if sequences else empty)
+            figures[name] = compare_with_codebook(codes, np.concatenate(sequences) if sequences else empty)
         held.append(CodebookRun(info.run, figures))
     return CodebookEvaluation(path.name, tuple(held))
 

@@ -9,7 +9,7 @@ from calib.offline.evaluation.callerfigures import CallerFigures, CodebookEvalua
 from calib.offline.evaluation.clustermatch import FOUND_PX
 from calib.offline.evaluation.scorecalibration import JUDGED_BASES, JUDGED_ERRORS, Calibration
 
-WORDS = (
+LEGEND = (
     f"found: a read within {FOUND_PX:g} px of the true cluster, one to one; right: found, at most "
     f"{100 * MAX_WRONG:g} % wrong bases; real: reads at a true cluster; "
     "errors: wrong bases and no-calls over the bases of the clusters found"
@@ -34,7 +34,7 @@ def tiles(run: RunFigures) -> Table:
         title=f"run {run.run} against its truth",
         columns=("tile", "reads", "true", "% found", "% right", "% real", "% errors", "% Q30"),
         rows=tuple((tile.tile, *_short(tile.all)) for tile in caller.tiles),
-        note=WORDS,
+        note=LEGEND,
     )
 
 
@@ -47,7 +47,7 @@ def summary(evaluation: Evaluation) -> Table:
             *(f"% in last {LAST_CYCLES}", "% at equal yield", "% PF", "PF right", "% PF errors", "% Q30", "|ΔQ|"),
         ),
         rows=tuple((run.run, name, *_long(figures)) for run, name, figures in _callers(evaluation)),
-        note=WORDS
+        note=LEGEND
         + "; at equal yield: errors per called base of the best reads by mean quality, as many bases as the caller "
         "with fewest has; PF: reads that passed the filter; |ΔQ|: mean |predicted − empirical| Phred over "
         "quality values",

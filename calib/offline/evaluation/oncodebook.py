@@ -19,7 +19,7 @@ CHUNK = 2000
 
 
 @dataclass(frozen=True)
-class OnCodebook:
+class CodebookAgreement:
     """Reads of one caller against a codebook."""
 
     reads: int
@@ -36,12 +36,12 @@ class OnCodebook:
     """Reads at 0, 1, 2, ... mismatches from the nearest code; N is a mismatch."""
 
 
-def on_codebook(path: Path, reads: Reads) -> int:
+def codebook_hits(path: Path, reads: Reads) -> int:
     """Number of reads that are a code of a codebook: CSV with a ``code`` column."""
-    return hold_against(read_codebook(path), reads.sequences).hits
+    return compare_with_codebook(read_codebook(path), reads.sequences).hits
 
 
-def hold_against(codes: NDArray[np.uint8], sequences: NDArray[np.uint8]) -> OnCodebook:
+def compare_with_codebook(codes: NDArray[np.uint8], sequences: NDArray[np.uint8]) -> CodebookAgreement:
     """Compare reads with a codebook.
 
     Decoys have the book's base composition at every position: each column of the book is shuffled by itself, and a
@@ -62,7 +62,7 @@ def hold_against(codes: NDArray[np.uint8], sequences: NDArray[np.uint8]) -> OnCo
     number_of = Counter(bytes(sequence) for sequence in sequences)
     book = {bytes(code) for code in codes}
     hits = sum(number_of[code] for code in book)
-    return OnCodebook(
+    return CodebookAgreement(
         reads=len(sequences),
         codes=len(book),
         hits=hits,

@@ -59,7 +59,7 @@ def calls_of(matched: Matched) -> Calls:
     return Calls(np.nonzero(called)[1] + 1, matched.called_qualities[called], matched.wrong[called])
 
 
-def together(parts: Sequence[Calls]) -> Calls:
+def joined(parts: Sequence[Calls]) -> Calls:
     """Calls of several runs as one."""
     return Calls(
         np.concatenate([part.cycles for part in parts]),

@@ -19,7 +19,7 @@ MAX_SEARCHED_BASES = 20_000_000
 SEPARATOR = "-"
 """Stands between sequences and in place of unknown bases; it matches no base, so that no read spans it."""
 
-WILD = [(NO_CALL, base) for base in "ACGT"]
+NO_CALL_FITS = [(NO_CALL, base) for base in "ACGT"]
 
 
 class FastaReference:
@@ -67,7 +67,9 @@ class FastaReference:
 
     def _short(self, read: str, distance: int) -> tuple[set[str], bool]:
         """Return the places that end at the ends of the best infix alignments, and whether there are any alignments."""
-        found = edlib.align(read, self._joined, mode="HW", task="distance", k=distance, additionalEqualities=WILD)
+        found = edlib.align(
+            read, self._joined, mode="HW", task="distance", k=distance, additionalEqualities=NO_CALL_FITS
+        )
         starts = [end + 1 - len(read) for _, end in found["locations"]]
         return {self._joined[start : start + len(read)] for start in starts if start >= 0}, bool(starts)
 

@@ -21,7 +21,7 @@ from calib.runfolder.images import read_frames
 from calib.template.tiletemplate import MapOf, TileTemplate, make_template
 from engines.bundles.bundle import QualityTable, Readout
 from engines.contract import Engine, Request
-from engines.network.readout import read_centres
+from engines.network.centres import read_centres
 
 TIMEOUT_S = 600.0
 TEMPLATE_CYCLES = 10

@@ -1,4 +1,4 @@
-"""What quantisation may cost."""
+"""Bounds of what quantisation may cost, and their check."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from seqd_client.errors import SeqdError
 
 from calib.offline.evaluation.agreement import Agreement
 from calib.offline.evaluation.clustermatch import share
-from calib.offline.evaluation.oncodebook import OnCodebook
+from calib.offline.evaluation.oncodebook import CodebookAgreement
 from engines.bundles.bundle import Readout
 
 FEWER_RIGHT = 0.005
@@ -16,7 +16,7 @@ MORE_ERRORS = 0.001
 """Errors per base may rise by this at most."""
 
 
-HELD = Readout.FUSED
+BOUND_READOUT = Readout.FUSED
 """The readout to which the bounds apply: the default one."""
 
 
@@ -27,14 +27,14 @@ class QuantisationError(SeqdError):
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How one run is read."""
+class RunMeasures:
+    """Measures of the calls of one run."""
 
     reads: int
     right: float
-    """True clusters found and read with hardly a wrong base, or reads that are a code."""
+    """Number of true clusters that are found and read right, or of reads that are a code."""
     of: int
-    """True clusters, or reads."""
+    """Number of true clusters, or of reads."""
     errors: float
     """Wrong bases and no-calls of the clusters found, or mismatches to the nearest codes, over all bases."""
 
@@ -45,9 +45,9 @@ class Compared:
 
     run: str
     readout: Readout
-    before: Standing
+    before: RunMeasures
     """In FP32."""
-    after: Standing
+    after: RunMeasures
     """In INT8."""
 
     @property
@@ -61,27 +61,27 @@ class Compared:
         return self.after.errors - self.before.errors
 
 
-def against_truth(found: Agreement) -> Standing:
+def against_truth(found: Agreement) -> RunMeasures:
     """Measures of reads whose true clusters are known."""
-    return Standing(found.reads, found.yielded * found.clusters, found.clusters, found.error_rate)
+    return RunMeasures(found.reads, found.yielded * found.clusters, found.clusters, found.error_rate)
 
 
-def against_codebook(found: OnCodebook) -> Standing:
-    """Standing of reads that should be codes."""
+def against_codebook(found: CodebookAgreement) -> RunMeasures:
+    """Measures of reads that should be codes."""
     mismatches = sum(distance * reads for distance, reads in enumerate(found.distances))
     bases = found.reads * (len(found.distances) - 1)
-    return Standing(found.reads, found.hits, found.reads, share(mismatches, bases))
+    return RunMeasures(found.reads, found.hits, found.reads, share(mismatches, bases))
 
 
-def hold(compared: list[Compared]) -> None:
-    """Refuse what costs more than :data:`FEWER_RIGHT` or :data:`MORE_ERRORS` in any run, by the readout :data:`HELD`.
+def check_bounds(compared: list[Compared]) -> None:
+    """Check that :data:`BOUND_READOUT` loses no more than :data:`FEWER_RIGHT` and :data:`MORE_ERRORS` in any run.
 
     Raises
     ------
     QuantisationError : a bound is exceeded, or nothing was measured in a run.
     """
     for one in compared:
-        if one.readout is not HELD:
+        if one.readout is not BOUND_READOUT:
             continue
         name = f"INT8: run {one.run}"
         # A value that was not measured is NaN, for which every comparison is false.

@@ -12,7 +12,7 @@ from calib.offline.codebook import read_codebook
 from calib.offline.evaluation.evaluationrun import show
 from calib.offline.evaluation.evaluationtables import Table
 from calib.offline.quality.fittables import tile_cycles
-from calib.offline.quantisation.bound import FEWER_RIGHT, HELD, MORE_ERRORS, Compared, hold
+from calib.offline.quantisation.bound import BOUND_READOUT, FEWER_RIGHT, MORE_ERRORS, Compared, check_bounds
 from calib.progressbar import bar
 from calib.runfolder.images import read_run_info
 from engines.bundles.bundle import INT8_GRAPH, INT8_WEIGHTS, load_bundle, store_quantised
@@ -34,18 +34,18 @@ def quantise(
     stays as it is.
     """
     with learning_installed("quantising", extra="quantise"):
-        from calib.offline.quantisation.compare import candidate, check_known, compare
+        from calib.offline.quantisation.compare import check_known, compare, quantised_copy
     loaded = load_bundle(bundle)
     infos = {root: read_run_info(root) for root in runs}
     codes = read_codebook(codebook) if codebook else None
     check_known(infos, codes)
     with TemporaryDirectory(prefix="seqd-quantise-") as scratch:
-        quantised = candidate(loaded, infos, Path(scratch))
+        quantised = quantised_copy(loaded, infos, Path(scratch))
         with bar() as progress:
             task = progress.add_task("tile-cycles called", total=2 * tile_cycles(runs))
             compared = compare(quantised, infos, codes, progress=lambda: progress.advance(task))
         show(_table(compared))
-        hold(compared)
+        check_bounds(compared)
         store_quantised(loaded, quantised.folder / INT8_GRAPH, quantised.folder / INT8_WEIGHTS)
     typer.echo(f'{bundle}: INT8 added, for [engine] precision = "int8"')
 
@@ -66,6 +66,6 @@ def _table(compared: Sequence[Compared]) -> Table:
         columns=("run", "readout", "reads", "right", "% fewer", "% errors", "% more"),
         rows=tuple(rows),
         note=f"right: true clusters found and read right, or reads on the codebook; at most {FEWER_RIGHT:.1%} fewer, "
-        f"and at most {MORE_ERRORS:.1%} more errors per base, by readout {HELD}",
+        f"and at most {MORE_ERRORS:.1%} more errors per base, by readout {BOUND_READOUT}",
         labels=2,
     )

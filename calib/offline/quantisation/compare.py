@@ -14,10 +14,10 @@ from calib.offline.cli import UsageError
 from calib.offline.evaluation.agreement import agreement
 from calib.offline.evaluation.callers import Reads
 from calib.offline.evaluation.clustermatch import match, pooled
-from calib.offline.evaluation.oncodebook import hold_against
+from calib.offline.evaluation.oncodebook import compare_with_codebook
 from calib.offline.quality.fittables import known_truth
 from calib.offline.quality.replay import engine_map, replay
-from calib.offline.quantisation.bound import Compared, Standing, against_codebook, against_truth
+from calib.offline.quantisation.bound import Compared, RunMeasures, against_codebook, against_truth
 from calib.offline.quantisation.int8graph import calibration_patches, write_quantised
 from calib.runfolder.images import LABELS, TRUTH
 from engines.backends import EngineOptions, open_engine
@@ -39,7 +39,7 @@ def check_known(runs: Mapping[Path, RunInfo], codes: Codes | None) -> None:
             raise UsageError(f"run {info.run}: neither truth nor labels in {root}; --codebook is needed")
 
 
-def candidate(bundle: Bundle, runs: Mapping[Path, RunInfo], folder: Path) -> Bundle:
+def quantised_copy(bundle: Bundle, runs: Mapping[Path, RunInfo], folder: Path) -> Bundle:
     """Copy a bundle into an empty folder, with the network in INT8; its ranges are measured on images of the runs.
 
     Raises
@@ -73,7 +73,7 @@ def compare(
     for root, info in runs.items():
         # INT8 first: a network that misses the golden answer is refused at once.
         after, before = (
-            _standings(root, info, _called(root, info, bundle, precision, progress), codes)
+            _measures(root, info, _called(root, info, bundle, precision, progress), codes)
             for precision in ("int8", "f32")
         )
         compared += [Compared(info.run, readout, before[readout], after[readout]) for readout in Readout]
@@ -96,12 +96,12 @@ def _called(
     return reads
 
 
-def _standings(
+def _measures(
     root: Path, info: RunInfo, reads: Mapping[Readout, Sequence[Reads]], codes: Codes | None
-) -> dict[Readout, Standing]:
+) -> dict[Readout, RunMeasures]:
     if codes is not None and not _has_truth(root):
         return {
-            readout: against_codebook(hold_against(codes, np.concatenate([tile.sequences for tile in tiles])))
+            readout: against_codebook(compare_with_codebook(codes, np.concatenate([tile.sequences for tile in tiles])))
             for readout, tiles in reads.items()
         }
     truth = [known_truth(root, tile) for tile in info.tiles]

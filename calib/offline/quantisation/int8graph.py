@@ -27,7 +27,7 @@ from engines.openvinolibrary import openvino  # imported before NNCF, so that se
 OUTPUTS = frozenset({Output.PROBABILITIES, Output.SUPERRESOLVED})
 """Positions are read outside of the graph, see :mod:`engines.backends.openvino`."""
 
-IN_FLOAT = ("stem", "upsample", "reconstruct")
+FLOAT_LAYERS = ("stem", "upsample", "reconstruct")
 """Layers that are not quantised: the first one, whose input is the images, and those of the super-resolved images.
 The first one in floating point reduces the error by a fifth and costs no time; others bring nothing."""
 
@@ -69,8 +69,8 @@ def write_quantised(bundle: Bundle, patches: Sequence[NDArray[np.float32]], fold
 
 
 def _in_float(graph: openvino.Model) -> list[str]:
-    """Names of the operations with weights of :data:`IN_FLOAT`."""
-    weights = {f"network.{layer}.weight" for layer in IN_FLOAT}
+    """Names of the operations with weights of :data:`FLOAT_LAYERS`."""
+    weights = {f"network.{layer}.weight" for layer in FLOAT_LAYERS}
     return [
         node.get_friendly_name()
         for node in graph.get_ordered_ops()

@@ -46,7 +46,7 @@ class SimulatedTile:
     """(cycles, 2) stage position of each cycle against the first."""
     focus_um: NDArray[np.float64]
     """(cycles,) focus of each cycle against the first."""
-    haze: NDArray[np.float64]
+    glow_px: NDArray[np.float64]
     """(4, H, W) structures and glowing dust, expected photons a pixel."""
     transmission: NDArray[np.float64]
     """(H, W) light that dust lets through."""
@@ -188,7 +188,7 @@ class SimulatedTile:
                 shape=self.shape,
             )
         profile = background.illumination(shape=self.shape, falloff=conditions.falloff)
-        photons = (clusters + conditions.background_px[channel] + self.haze[channel]) * profile * self.transmission
+        photons = (clusters + conditions.background_px[channel] + self.glow_px[channel]) * profile * self.transmission
         if cover is not None:
             photons = obstructions.seen_through(
                 photons=photons, cover=cover, light=conditions.bubble_light, blur_px=conditions.bubble_blur_px
@@ -235,10 +235,10 @@ def simulate_tile(
     mixed = rng.random(number) < conditions.polyclonal
     steps = rng.uniform(-conditions.drift_px, conditions.drift_px, (cycles, 2))
     steps[0] = 0
-    haze = np.zeros((4, *shape))
+    glow_px = np.zeros((4, *shape))
     if conditions.structures:
         colour = rng.uniform(0.1, 1, 4)
-        haze = colour[:, None, None] * background.structures(
+        glow_px = colour[:, None, None] * background.structures(
             shape=shape, number=conditions.structures, photons_px=conditions.structure_photons_px, rng=rng
         )
     # These effects have their own random stream, so that clusters and reads do not depend on them.
@@ -259,7 +259,7 @@ def simulate_tile(
         brightness=rng.lognormal(0, conditions.brightness_sigma, number),
         drift_px=steps.cumsum(axis=0),
         focus_um=focus.cumsum(),
-        haze=haze + glow,
+        glow_px=glow_px + glow,
         transmission=transmission,
         sensor=sensor.sensor(
             shape=shape,

@@ -17,7 +17,7 @@ from calib.offline.training.loss import Branches, Sums, sums
 from calib.offline.training.settings import LossWeights, SettingsError, TrainingSettings
 from calib.offline.training.trainingloop import Report, Training
 from calib.offline.training.trainingsamples import simulated_patch, stack
-from engines.network.readout import read_centres
+from engines.network.centres import read_centres
 from engines.network.torchnetwork import Network
 
 UNSEEN = 2**31 + 2

@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Self
+from typing import Any, Generic, TypeVar
 
 import zmq
 import zmq.asyncio
 
-from seqd_client.consumer.session import POLL_S, Ask, Delivery, Session, Wait, open_socket, read_answer, read_status
+from seqd_client.consumer.session import POLL_S, Ask, Delivery, Session, Wait, read_answer, read_status
 from seqd_client.keys import ClientKeys
+from seqd_client.sockets import connect
 from seqd_client.status import Status
 from seqd_client.wire.codec import encode
 from seqd_client.wire.messages import Message, StatusQuery
@@ -17,33 +18,36 @@ from seqd_client.wire.messages import Message, StatusQuery
 POLL_MS = int(POLL_S * 1000)
 
 
-class _Socket:
-    """A socket in a context of its own, both closed at the end of a ``with`` block."""
+AnySocket = TypeVar("AnySocket", bound="zmq.Socket[Any]")
+"""The kind of socket that a context makes: blocking, or for asyncio."""
 
-    _socket: "zmq.Socket[bytes]"
-    _context: "zmq.Context[zmq.Socket[bytes]]"
 
-    def __enter__(self) -> Self:
-        return self
+class _Connection(Generic[AnySocket]):
+    """A socket to a daemon in a context of its own."""
 
-    def __exit__(self, *_: object) -> None:
+    def __init__(self, context: zmq.Context[AnySocket], kind: int, endpoint: str, keys: ClientKeys | None) -> None:
+        self._context, self._kind, self._keys = context, kind, keys
+        self.endpoint = endpoint
+        self._open()
+
+    def _open(self) -> None:
+        self._socket = self._context.socket(self._kind)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        if self._kind == zmq.SUB:
+            self._socket.setsockopt(zmq.SUBSCRIBE, b"")
+        connect(self._socket, self.endpoint, keys=self._keys)
+
+    def _reopen(self) -> None:
+        """Open another socket, on which an answer that comes too late is not taken for the next one."""
+        self._socket.close()
+        self._open()
+
+    def _close(self) -> None:
         self._socket.close()
         self._context.term()
 
 
-class _AsyncSocket:
-    _socket: zmq.asyncio.Socket
-    _context: zmq.asyncio.Context
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._socket.close()
-        self._context.term()
-
-
-class ControlClient(_Socket):
+class ControlClient(_Connection["zmq.Socket[bytes]"]):
     """Asks a daemon over its control socket.
 
     Parameters
@@ -54,9 +58,8 @@ class ControlClient(_Socket):
     """
 
     def __init__(self, endpoint: str, *, timeout_s: float = 5.0, keys: ClientKeys | None = None) -> None:
-        self.endpoint, self._timeout_s, self._keys = endpoint, timeout_s, keys
-        self._context = zmq.Context()
-        self._socket = open_socket(self._context, zmq.DEALER, endpoint, keys)
+        super().__init__(zmq.Context(), zmq.DEALER, endpoint, keys)
+        self._timeout_s = timeout_s
 
     def ask(self, request: Message, *, timeout_s: float | None = None) -> tuple[Message, bytes]:
         """Send a request and wait for its answer and the payload; ``timeout_s`` replaces the client's timeout.
@@ -85,13 +88,17 @@ class ControlClient(_Socket):
                 parts = self._socket.recv_multipart()
         finally:
             if parts is None:
-                # On a new socket an answer that comes too late is not taken for the next one.
-                self._socket.close()
-                self._socket = open_socket(self._context, zmq.DEALER, self.endpoint, self._keys)
+                self._reopen()
         return parts
 
+    def __enter__(self) -> "ControlClient":
+        return self
 
-class CallsStream(_Socket):
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+
+class CallsStream(_Connection["zmq.Socket[bytes]"]):
     """The committed calls of a daemon: for every tile the template, then all its cycles in order.
 
     The stream fetches with control requests what was published before the consumer came, or was dropped on the way.
@@ -104,9 +111,8 @@ class CallsStream(_Socket):
     """
 
     def __init__(self, calls: str, control: ControlClient, *, keys: ClientKeys | None = None) -> None:
+        super().__init__(zmq.Context(), zmq.SUB, calls, keys)
         self._control, self._session = control, Session(calls, control.endpoint)
-        self._context = zmq.Context()
-        self._socket = open_socket(self._context, zmq.SUB, calls, keys)
 
     def messages(self, *, timeout_s: float) -> Iterator[tuple[Message, bytes]]:
         """Yield templates, calls and events with their payloads until the run ends.
@@ -134,15 +140,19 @@ class CallsStream(_Socket):
                 case Delivery():
                     yield step
 
+    def __enter__(self) -> "CallsStream":
+        return self
 
-class AsyncControlClient(_AsyncSocket):
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+
+class AsyncControlClient(_Connection[zmq.asyncio.Socket]):
     """:class:`ControlClient` for asyncio; many tasks may ask at once."""
 
     def __init__(self, endpoint: str, *, timeout_s: float = 5.0, keys: ClientKeys | None = None) -> None:
-        self.endpoint, self._timeout_s, self._keys = endpoint, timeout_s, keys
-        self._context = zmq.asyncio.Context()
-        self._socket = open_socket(self._context, zmq.DEALER, endpoint, keys)
-        self._asking = asyncio.Lock()
+        super().__init__(zmq.asyncio.Context(), zmq.DEALER, endpoint, keys)
+        self._timeout_s, self._asking = timeout_s, asyncio.Lock()
 
     async def ask(self, request: Message, *, timeout_s: float | None = None) -> tuple[Message, bytes]:
         """See :meth:`ControlClient.ask`."""
@@ -162,18 +172,22 @@ class AsyncControlClient(_AsyncSocket):
                     parts = await self._socket.recv_multipart()
             finally:
                 if parts is None:
-                    self._socket.close()
-                    self._socket = open_socket(self._context, zmq.DEALER, self.endpoint, self._keys)
+                    self._reopen()
         return parts
 
+    async def __aenter__(self) -> "AsyncControlClient":
+        return self
 
-class AsyncCallsStream(_AsyncSocket):
+    async def __aexit__(self, *_: object) -> None:
+        self._close()
+
+
+class AsyncCallsStream(_Connection[zmq.asyncio.Socket]):
     """:class:`CallsStream` for asyncio."""
 
     def __init__(self, calls: str, control: AsyncControlClient, *, keys: ClientKeys | None = None) -> None:
+        super().__init__(zmq.asyncio.Context(), zmq.SUB, calls, keys)
         self._control, self._session = control, Session(calls, control.endpoint)
-        self._context = zmq.asyncio.Context()
-        self._socket = open_socket(self._context, zmq.SUB, calls, keys)
 
     async def messages(self, *, timeout_s: float) -> AsyncIterator[tuple[Message, bytes]]:
         """See :meth:`CallsStream.messages`."""
@@ -188,3 +202,9 @@ class AsyncCallsStream(_AsyncSocket):
                     await asyncio.sleep(POLL_S)
                 case Delivery():
                     yield step
+
+    async def __aenter__(self) -> "AsyncCallsStream":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._close()

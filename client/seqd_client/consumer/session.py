@@ -3,15 +3,12 @@
 import time
 from collections.abc import Iterator
 from enum import Enum, auto
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
-import zmq
 from pydantic import ValidationError
 
 from seqd_client.consumer.runfollower import Published, RunFollower
 from seqd_client.errors import UnreachableError
-from seqd_client.keys import ClientKeys
-from seqd_client.sockets import connect
 from seqd_client.status import Status
 from seqd_client.wire.codec import WireError, decode
 from seqd_client.wire.messages import Message, Refused, StatusAnswer
@@ -21,9 +18,6 @@ POLL_S = 0.1
 
 REPEAT_S = 3.0
 """Seconds after which a session repeats a request; the request is lost when the daemon was killed meanwhile."""
-
-AnySocket = TypeVar("AnySocket", bound="zmq.Socket[Any]")
-"""The kind of socket that a context makes: blocking, or for asyncio."""
 
 
 class Ask(NamedTuple):
@@ -69,7 +63,7 @@ class Session:
         """
         follower = self._follower
         follower.begin()
-        well_s = time.monotonic()
+        alive_s = time.monotonic()
         while not follower.ended:
             if (request := follower.request) is not None:
                 ask = Ask(request, min(REPEAT_S, timeout_s))
@@ -77,7 +71,7 @@ class Session:
                 try:
                     message, payload = self._answer(ask)
                 except UnreachableError as error:
-                    if time.monotonic() - well_s > timeout_s:
+                    if time.monotonic() - alive_s > timeout_s:
                         text = f"stream of calls {self._calls}: given up after {timeout_s:g} s; {error}"
                         raise UnreachableError(text) from error
                     yield Wait.PAUSE
@@ -85,20 +79,20 @@ class Session:
                     continue
                 status = read_status(message, payload) if isinstance(message, StatusAnswer) else None
                 is_delivered = follower.answered(message, status)
-                is_well = is_delivered or follower.request is None
+                is_alive = is_delivered or follower.request is None
             else:
                 yield Wait.STREAM
                 if self.reply is None:
-                    if time.monotonic() - well_s > timeout_s / 2:
+                    if time.monotonic() - alive_s > timeout_s / 2:
                         follower.silent()
                     continue
                 message, payload = self._published(self.reply)
-                is_delivered, is_well = follower.published(message), True
+                is_delivered, is_alive = follower.published(message), True
             if is_delivered:
                 yield Delivery(message, payload)
-            if is_well:
+            if is_alive:
                 # The program may have taken long over the message; that is not the daemon's silence.
-                well_s = time.monotonic()
+                alive_s = time.monotonic()
 
     def _answer(self, ask: Ask) -> tuple[Message, bytes]:
         message, payload = read_answer(self._control, self.reply, ask.timeout_s)
@@ -125,7 +119,7 @@ def read_answer(endpoint: str, parts: list[bytes] | None, timeout_s: float) -> t
     UnreachableError : none came within the timeout, or the daemon speaks another version of the protocol.
     """
     if parts is None:
-        admitted = ", and does it let this key in" if endpoint.startswith("tcp://") else ""
+        admitted = ", and does it allow this key" if endpoint.startswith("tcp://") else ""
         raise UnreachableError(
             f"control socket {endpoint}: no answer within {timeout_s:g} s; is `seqd run` running{admitted}?"
         )
@@ -148,18 +142,3 @@ def read_status(answer: Message, payload: bytes) -> Status:
         return Status.model_validate_json(payload)
     except ValidationError as error:
         raise UnreachableError("control socket: the status is of another version of seqd") from error
-
-
-def open_socket(context: zmq.Context[AnySocket], kind: int, endpoint: str, keys: ClientKeys | None) -> AnySocket:
-    """Open a DEALER socket to a daemon's control endpoint, or a SUB socket to its stream of calls.
-
-    Raises
-    ------
-    SocketError : the address cannot be used.
-    """
-    socket = context.socket(kind)
-    socket.setsockopt(zmq.LINGER, 0)
-    if kind == zmq.SUB:
-        socket.setsockopt(zmq.SUBSCRIBE, b"")
-    connect(socket, endpoint, keys=keys)
-    return socket

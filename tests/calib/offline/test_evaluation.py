@@ -19,8 +19,8 @@ from calib.offline.evaluation.callerfigures import against_truth, write_json
 from calib.offline.evaluation.callers import Reads, callers, read_fastq
 from calib.offline.evaluation.clustermatch import NO_READ, match, pooled
 from calib.offline.evaluation.evaluationrun import evaluate_runs
-from calib.offline.evaluation.oncodebook import hold_against, on_codebook
-from calib.offline.evaluation.scorecalibration import Calls, by_cycle, by_quality, calls_of, together
+from calib.offline.evaluation.oncodebook import codebook_hits, compare_with_codebook
+from calib.offline.evaluation.scorecalibration import Calls, by_cycle, by_quality, calls_of, joined
 from calib.offline.evaluation.superresolution import bicubic, fidelity, measure
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.optics import spots
@@ -193,7 +193,7 @@ def test_no_calls_lower_the_mean_quality_that_orders_reads():
 
 def some_calls(*groups):
     """From (quality, cycle, bases, wrong) groups."""
-    return together(
+    return joined(
         [
             Calls(np.full(bases, cycle), np.full(bases, quality, np.uint8), np.arange(bases) < wrong)
             for quality, cycle, bases, wrong in groups
@@ -453,7 +453,7 @@ def test_command_refuses_in_one_line(two_runs):
         (["R1"], {}, "1 folders: without --calls and --classical, RUN and FASTQ are expected"),
         (["R1", "R1"], {"calls": ["a={run}"]}, "run R1: given 2 times"),
         (["R1", "good/R2/fastq"], {}, "calls: 12 cycles, the run declares 20"),
-        (["R1", "good/R1/fastq"], {"codebook": CROP / "codebook.csv", "superresolved": "sr"}, "not against a codebook"),
+        (["R1", "good/R1/fastq"], {"codebook": CROP / "codebook.csv", "superresolved": "sr"}, "not with a codebook"),
         (["R1", "R2"], {"calls": ["a={run}"], "superresolved": "sr"}, "for 2 runs the folder needs {run} in it"),
         (["R1", "good/R1/fastq"], {"codebook": CROP / "codebook.csv"}, "codes of 4 bases, the reads have 20"),
     ],
@@ -466,7 +466,7 @@ def test_evaluations_that_cannot_be_are_refused(folders, options, message, two_r
 
 def test_reads_on_the_codebook_and_off_it():
     book = letters("AAAA", "CCCC", "GGTT")
-    held = hold_against(book, letters("AAAA", "AAAA", "CCCA", "GGTT", "NGTT", "NNNN"))
+    held = compare_with_codebook(book, letters("AAAA", "AAAA", "CCCA", "GGTT", "NGTT", "NNNN"))
     assert (held.reads, held.codes, held.hits) == (6, 3, 3)
     assert held.share == 0.5
     assert held.distances == (3, 2, 0, 0, 1)
@@ -476,30 +476,30 @@ def test_decoys_tell_what_chance_gives():
     rng = np.random.default_rng(3)
     spaced = np.unique(rng.integers(0, 4, (60, 5)), axis=0)
     book = np.frombuffer(b"ACGT", np.uint8)[spaced]
-    at_random = hold_against(book, np.frombuffer(b"ACGT", np.uint8)[rng.integers(0, 4, (20_000, 5))])
+    at_random = compare_with_codebook(book, np.frombuffer(b"ACGT", np.uint8)[rng.integers(0, 4, (20_000, 5))])
     assert at_random.chance == pytest.approx(at_random.hits, rel=0.15)
     assert at_random.hits == pytest.approx(20_000 * len(book) / 4**5, rel=0.15)
-    true = hold_against(book, book[rng.integers(0, len(book), 1000)])
+    true = compare_with_codebook(book, book[rng.integers(0, len(book), 1000)])
     assert (true.hits, true.chance) == (1000, 0)
 
 
 def test_a_book_without_decoys_and_no_reads_give_no_figures():
     whole = letters(*(a + b for a in "ACGT" for b in "ACGT"))
-    assert math.isnan(hold_against(whole, letters("AC")).chance)
-    nothing = hold_against(whole, np.zeros((0, 2), np.uint8))
+    assert math.isnan(compare_with_codebook(whole, letters("AC")).chance)
+    nothing = compare_with_codebook(whole, np.zeros((0, 2), np.uint8))
     assert math.isnan(nothing.share)
     assert nothing.distances == (0, 0, 0)
 
 
 def test_codebook_of_another_length_is_refused():
     with pytest.raises(CodebookError, match="codes of 4 bases, the reads have 2"):
-        hold_against(letters("ACGT"), letters("AC"))
+        compare_with_codebook(letters("ACGT"), letters("AC"))
 
 
 def test_codebook_evaluation_of_real_codes(tmp_path):
     codes = read_codebook(CROP / "codebook.csv")
     reads = reads_at([(1, 1)] * 3, bytes(codes[0]).decode(), bytes(codes[1]).decode(), "NNNN")
-    assert on_codebook(CROP / "codebook.csv", reads) == 2
+    assert codebook_hits(CROP / "codebook.csv", reads) == 2
     write_fastq(tmp_path / "fastq" / f"s_{TILE}_R1.fastq.gz", reads)
     done = evaluate(
         *(CROP, tmp_path / "fastq", "--codebook", CROP / "codebook.csv", "--report", tmp_path / "report.html")

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from calib.normalisation import estimate_normalisation
 from calib.offline.cli import UsageError
 from calib.offline.commands import app
-from calib.offline.evaluation.oncodebook import hold_against
+from calib.offline.evaluation.oncodebook import compare_with_codebook
 from calib.offline.quantisation import bound, int8graph
-from calib.offline.quantisation.bound import Compared, QuantisationError, Standing, against_codebook, hold
+from calib.offline.quantisation.bound import Compared, QuantisationError, RunMeasures, against_codebook, check_bounds
 from calib.offline.quantisation.int8graph import PATCH_PX, PATCHES, calibration_patches
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedrun import write_simulated_run
@@ -87,35 +87,35 @@ def contents(folder):
 
 
 def compared(*, run="RUN", readout=Readout.FUSED, right=990.0, errors=0.01):
-    return [Compared(run, readout, Standing(1010, 1000, 2000, 0.01), Standing(1005, right, 2000, errors))]
+    return [Compared(run, readout, RunMeasures(1010, 1000, 2000, 0.01), RunMeasures(1005, right, 2000, errors))]
 
 
 def test_what_costs_no_more_than_the_bounds_is_kept():
-    hold(compared(right=990, errors=0.011 - 1e-9))
-    hold(compared(right=1100, errors=0.0))
-    hold([*compared(), *compared(readout=Readout.FIT, right=0)])
+    check_bounds(compared(right=990, errors=0.011 - 1e-9))
+    check_bounds(compared(right=1100, errors=0.0))
+    check_bounds([*compared(), *compared(readout=Readout.FIT, right=0)])
 
 
 def test_what_costs_more_is_refused_in_a_line_that_names_run_figure_and_bound():
     with pytest.raises(QuantisationError, match=r"run RUN: 0\.55% fewer are read right, at most 0\.5%"):
-        hold(compared(right=989))
+        check_bounds(compared(right=989))
     with pytest.raises(QuantisationError, match=r"errors per base rise by 0\.12%, at most 0\.1% is allowed"):
-        hold(compared(right=1000, errors=0.0112))
+        check_bounds(compared(right=1000, errors=0.0112))
     with pytest.raises(QuantisationError, match="run B"):
-        hold([*compared(), *compared(run="B", right=0)])
+        check_bounds([*compared(), *compared(run="B", right=0)])
 
 
 def test_what_was_not_measured_is_refused():
-    nothing = Standing(0, 0, 0, math.nan)
+    nothing = RunMeasures(0, 0, 0, math.nan)
     with pytest.raises(QuantisationError, match="fewer are read right"):
-        hold([Compared("RUN", Readout.FUSED, nothing, nothing)])
+        check_bounds([Compared("RUN", Readout.FUSED, nothing, nothing)])
     with pytest.raises(QuantisationError, match="errors per base rise"):
-        hold(compared(errors=math.nan))
+        check_bounds(compared(errors=math.nan))
 
 
 def test_reads_on_a_codebook_are_right_and_mismatches_are_errors():
     codes, reads = (np.array([list(text.encode()) for text in texts], np.uint8) for texts in (CODES, READS))
-    standing = against_codebook(hold_against(codes, reads))
+    standing = against_codebook(compare_with_codebook(codes, reads))
     assert (standing.reads, standing.right, standing.of) == (4, 2, 4)
     assert standing.errors == (1 + 2) / 16
 

@@ -8,7 +8,7 @@ import pytest
 import zmq
 from seqd_client.runinfo import TileId
 
-from calib.jointfit.fitdevice import choose_place
+from calib.jointfit.fitdevice import choose_fit_device
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedrun import write_simulated_run
 from calib.runfolder.images import read_frames
@@ -72,7 +72,7 @@ class Calling:
         def opened():
             self.opened += 1
             engine = SlottedEngine("cpu", lambda: Runner(bundle, shape=SHAPE, options=options), slots=slots)
-            return Chosen(Selection(engine, "", {}, GoldenResult(0, 0, 0.0, 1.0)), choose_place())
+            return Chosen(Selection(engine, "", {}, GoldenResult(0, 0, 0.0, 1.0)), choose_fit_device())
 
         def stopping():
             return False

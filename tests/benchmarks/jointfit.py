@@ -1,7 +1,6 @@
-"""The joint fit beside the network: a cycle's fit, and the template, from sparse to crowded tiles.
+"""The time of the joint fit compared with the network's: of one cycle, and of a template, for three densities.
 
-``make bench`` prints the table, and on a machine with a GPU that of :mod:`benchmarks.devicefit`.
-Figures of a shared machine move by tens of per cent: read the ratios.
+``make bench`` prints the table. Seconds vary by tens of per cent on a shared machine; compare the ratios.
 """
 
 import statistics
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import devicefit
 from calib.jointfit.fitcycle import fit_cycle
 from calib.normalisation import Normalisation
 from calib.offline.simulation.conditions import Conditions
@@ -37,7 +35,7 @@ def main() -> None:
         "fit, s a cycle",
         "fit / network",
         "template, s",
-        "template / network over its cycles",
+        "template / network in all template cycles",
     )
     for column in columns:
         table.add_column(column, justify="right")
@@ -45,8 +43,6 @@ def main() -> None:
         for density in DENSITIES_K_MM2:
             table.add_row(f"{density}", *_measured(engine, density))
     Console().print(table)
-    if devicefit.gpu_library() is not None:
-        devicefit.main()
 
 
 def _measured(engine: Engine, density: float) -> list[str]:

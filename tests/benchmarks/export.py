@@ -1,9 +1,9 @@
-"""FASTQ and BAM of a run beside Picard's, of the same calls, in turn.
+"""The speed of writing FASTQ and BAM, compared with Picard's on the same calls.
 
-``python -m benchmarks.export [--clusters N] [--cycles N] [--rounds N]`` prints medians and ratios. Both sides are whole
-processes, files on the disk at their end. How long a program takes to start is measured on a run of few clusters and
-taken off: what is left is for each cluster. Picard runs as fast as it goes on one thread: unsorted (``SORT=false``),
-without the EAMSS filter, on plain ``.bcl`` files.
+``python -m tests.benchmarks.export [--clusters N] [--cycles N] [--rounds N]`` prints medians and ratios. Each program
+runs as a whole process that leaves files on the disk. The time to start is measured on a run of few clusters and
+subtracted; the rest, divided by the number of clusters, gives the speed. Picard is used in its fastest form on one
+thread: unsorted (``SORT=false``), without the EAMSS filter, on plain ``.bcl`` files.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from daemon.outputs.sinks.folderexport import FolderKind, folder_files, write_fi
 from daemon.record.committed import open_run
 from tests.support.writtenrun import run_info, write_run
 
-FEW = 1000
+FEW_CLUSTERS = 1000
 PICARD = "PicardCommandLine"
 
 EXPORT = """
@@ -45,24 +45,24 @@ FORMS = ("FASTQ", "FASTQ, gzip", "BAM")
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One process."""
+class Measurement:
+    """The figures of one process."""
 
     wall_s: float
     processor_s: float
     memory_mb: float
-    """Most that it held at once."""
+    """Largest resident memory, MB."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """A program that makes files of a form of a run."""
+class Program:
+    """A program that writes a run in one file format."""
 
     name: str
     form: str
 
     def command(self, root: Path, output: Path, cycles: int) -> list[str]:
-        """Arguments of the process; ``root`` holds the run as seqd and as Picard reads it."""
+        """Arguments of the process; ``root`` holds the run twice, in seqd's and in Picard's format."""
         if self.name != "Picard":
             threads = self.name.removeprefix("seqd, ").split(" ")[0]
             return [sys.executable, "-c", EXPORT, str(root / "run"), str(output), self.form, threads]
@@ -79,23 +79,26 @@ class Way:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="FASTQ and BAM of a run beside Picard's.")
-    parser.add_argument("--clusters", type=int, default=4_000_000, help="of the run's tile")
-    parser.add_argument("--cycles", type=int, default=100, help="of its read")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the medians are taken")
+    parser = argparse.ArgumentParser(description="The speed of writing FASTQ and BAM, compared with Picard's.")
+    parser.add_argument("--clusters", type=int, default=4_000_000, help="clusters of the tile")
+    parser.add_argument("--cycles", type=int, default=100, help="cycles of the read")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; medians of them are printed")
     arguments = parser.parse_args()
     if shutil.which(PICARD) is None:
         parser.error(f"{PICARD} is missing: apt-get install picard-tools libcommons-lang-java libgkl-jni")
-    ways = [Way(name, form) for form in FORMS for name in ("Picard", "seqd, 1 thread", "seqd, 2 threads")]
+    programs = [Program(name, form) for form in FORMS for name in ("Picard", "seqd, 1 thread", "seqd, 2 threads")]
     with TemporaryDirectory(prefix="seqd-") as scratch:
         many, few = Path(scratch) / "many", Path(scratch) / "few"
-        for root, clusters in ((many, arguments.clusters), (few, FEW)):
+        for root, clusters in ((many, arguments.clusters), (few, FEW_CLUSTERS)):
             _prepare(root, clusters, arguments.cycles)
-        starts = {way: [_measured(way, few, arguments.cycles) for _ in range(arguments.rounds)] for way in ways}
-        whole: dict[Way, list[Measured]] = {way: [] for way in ways}
+        starts = {
+            program: [_measured(program, few, arguments.cycles) for _ in range(arguments.rounds)]
+            for program in programs
+        }
+        whole: dict[Program, list[Measurement]] = {program: [] for program in programs}
         for _ in range(arguments.rounds):
-            for way in ways:
-                whole[way].append(_measured(way, many, arguments.cycles))
+            for program in programs:
+                whole[program].append(_measured(program, many, arguments.cycles))
     _show(arguments.clusters, arguments.cycles, starts, whole)
 
 
@@ -106,11 +109,11 @@ def _prepare(root: Path, clusters: int, cycles: int) -> None:
         write_files(folder_files(run, root / "folder", FolderKind.BCL, None), written=lambda _: None)
 
 
-def _measured(way: Way, root: Path, cycles: int) -> Measured:
+def _measured(program: Program, root: Path, cycles: int) -> Measurement:
     with TemporaryDirectory(prefix="out-", dir=root) as output:
         began = time.perf_counter()
         process = subprocess.Popen(
-            way.command(root, Path(output), cycles), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            program.command(root, Path(output), cycles), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         assert process.stderr is not None
         said = process.stderr.read()
@@ -119,47 +122,58 @@ def _measured(way: Way, root: Path, cycles: int) -> Measured:
         process.returncode = os.waitstatus_to_exitcode(status)
         process.stderr.close()
     if process.returncode:
-        raise SystemExit(f"{way.name}, {way.form}: ended with {process.returncode}\n{said[-2000:]}")
-    return Measured(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+        raise SystemExit(f"{program.name}, {program.form}: ended with {process.returncode}\n{said[-2000:]}")
+    return Measurement(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
-def _show(clusters: int, cycles: int, starts: dict[Way, list[Measured]], whole: dict[Way, list[Measured]]) -> None:
+def _show(
+    clusters: int, cycles: int, starts: dict[Program, list[Measurement]], whole: dict[Program, list[Measurement]]
+) -> None:
     table = Table(
-        *("form", "way", "s", "s to start", "clusters/s", "a processor s", "× Picard", "by processor s"),
+        *(
+            "form",
+            "program",
+            "s",
+            "s to start",
+            "clusters/s",
+            "clusters per processor s",
+            "× Picard",
+            "× Picard, processor",
+        ),
         *("whole process", "memory, MB"),
         title=f"{clusters} clusters, {cycles} cycles",
     )
     for form in FORMS:
-        theirs = Way("Picard", form)
-        for way in (way for way in whole if way.form == form):
-            each, each_of_picard = (_clusters_per_s(clusters, starts[one], whole[one]) for one in (way, theirs))
+        theirs = Program("Picard", form)
+        for program in (program for program in whole if program.form == form):
+            each, each_of_picard = (_clusters_per_s(clusters, starts[one], whole[one]) for one in (program, theirs))
             table.add_row(
                 form,
-                way.name,
-                f"{_median(whole[way]).wall_s:.2f}",
-                f"{_median(starts[way]).wall_s:.2f}",
+                program.name,
+                f"{_median(whole[program]).wall_s:.2f}",
+                f"{_median(starts[program]).wall_s:.2f}",
                 f"{each.wall_s:.3g}",
                 f"{each.processor_s:.3g}",
                 f"{each.wall_s / each_of_picard.wall_s:.1f}",
                 f"{each.processor_s / each_of_picard.processor_s:.1f}",
-                f"{_median(whole[theirs]).wall_s / _median(whole[way]).wall_s:.1f}",
-                f"{max(one.memory_mb for one in whole[way]):.0f}",
+                f"{_median(whole[theirs]).wall_s / _median(whole[program]).wall_s:.1f}",
+                f"{max(one.memory_mb for one in whole[program]):.0f}",
             )
     Console(width=160).print(table)
 
 
-def _clusters_per_s(clusters: int, few: list[Measured], many: list[Measured]) -> Measured:
+def _clusters_per_s(clusters: int, few: list[Measurement], many: list[Measurement]) -> Measurement:
     """Clusters for each second beyond the start."""
     start, whole = _median(few), _median(many)
-    return Measured(
-        (clusters - FEW) / (whole.wall_s - start.wall_s),
-        (clusters - FEW) / (whole.processor_s - start.processor_s),
+    return Measurement(
+        (clusters - FEW_CLUSTERS) / (whole.wall_s - start.wall_s),
+        (clusters - FEW_CLUSTERS) / (whole.processor_s - start.processor_s),
         whole.memory_mb,
     )
 
 
-def _median(measured: list[Measured]) -> Measured:
-    return Measured(
+def _median(measured: list[Measurement]) -> Measurement:
+    return Measurement(
         statistics.median(one.wall_s for one in measured),
         statistics.median(one.processor_s for one in measured),
         statistics.median(one.memory_mb for one in measured),

@@ -4,24 +4,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 READ_SIGMA_PX = 0.6
-"""Width of the weight around a position. A centre's probability spreads over the pixels that may
-hold it, and positions are known to about a tenth of a pixel."""
+"""Width of the weight around a position. The probability of a centre spreads over several
+pixels, and positions are known to about a tenth of a pixel."""
 
 TAPS = (-1, 0, 1, 2)
-"""Rows and columns that are read, counted from the one at or before the position."""
+"""Rows and columns that are read, relative to the row and column at or before the position."""
 
 OUTSIDE_PX = 3
-"""Positions this far from the outermost pixels read nothing of the image, and all beyond are as good as there."""
+"""A position at this distance from the outermost pixels reads no pixel; farther positions are moved here."""
 
 PADDING_PX = OUTSIDE_PX + max(TAPS)
-"""Zeros around the map, so that every tap of every position has something to read."""
+"""Zeros around the map, so that every position can read all its taps."""
 
 
 def read_centres(probabilities: NDArray[np.float32], positions: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Evidence for a centre of each base at each position.
+    """Evidence that each position is the centre of a cluster of each base.
 
-    The probability of each base in the 4 × 4 pixels around the position where its channel shows
-    the cluster, weighted by ``exp(-d² / 2σ²)``.
+    The evidence is the sum of the base's probability in the 4 × 4 pixels around the cluster's position in the
+    base's channel, each weighted by ``exp(-d² / 2σ²)``.
 
     Parameters
     ----------

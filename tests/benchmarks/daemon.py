@@ -1,4 +1,4 @@
-"""Where the time of ``seqd call`` goes: how much of it the engine is at work.
+"""The share of the time of ``seqd call`` that each part of the work takes.
 
 ``make bench`` prints the table. The run is simulated, as long as 2 × 75 cycles.
 """
@@ -47,8 +47,8 @@ def _show(events: list[dict[str, Any]], began: float, wall: float) -> None:
     table = Table("", "s", "% of the wall time", title=title + f"{engine['precision']} on {engine['device']}")
     rows = {
         "processes start, engine opens and answers the golden tile": opened - began,
-        "engine at work": busy,
-        "templates, beside the engine's part": making,
+        "engine computing": busy,
+        "templates, without the engine's time": making,
         "between tiles: registration, fit, calls, files": done - opened - busy - making,
         "processes end": began + wall - done,
         "seqd call": wall,

@@ -1,7 +1,7 @@
-"""Engines on the processor beside what they are made of and what others use, in one run.
+"""Engines on the processor, compared with the bare runtimes that they use and with other runtimes, in one run.
 
-``make bench`` prints the table and writes the figures. Every round runs every way once, in a new order;
-figures of a shared machine move by tens of per cent, so read the ratios: medians of those of the rounds.
+``make bench`` prints the table and writes the figures. Every round runs every subject once, in a random order. Seconds
+vary by tens of per cent on a shared machine; compare the ratios, which are medians over the rounds.
 """
 
 import json
@@ -33,8 +33,8 @@ from engines.bundles.onnxgraph import write_graph
 from engines.bundles.torchbundle import load_weights
 from engines.contract import Engine, Request, Slot
 from engines.network.architecture import flops
+from engines.network.centres import read_centres
 from engines.network.deployed import Output
-from engines.network.readout import read_centres
 from engines.network.torchnetwork import Network
 from engines.openvinolibrary import openvino
 
@@ -44,21 +44,21 @@ ENGINES = (("openvino", "auto"), ("openvino", "f32"), ("openvino", "int8"), ("to
 """Backend and precision."""
 
 TILES = 3
-"""Tiles of a round, so that an engine can overlap them."""
+"""Tiles of a round; with several tiles an engine can work on two at the same time."""
 TIMEOUT_S = 120.0
 
 Calls = Callable[[], NDArray[np.float32]]
-"""Computes :data:`TILES` tiles; the evidence of the last one, (n, 4)."""
+"""A function that computes :data:`TILES` tiles and returns the evidence of the last one, (n, 4)."""
 
 
 @dataclass
-class Way:
-    """One way to compute a tile."""
+class Subject:
+    """An engine or a runtime that computes tiles."""
 
     name: str
     run: Calls
     seconds: list[float] = field(default_factory=list)
-    """Of a tile, by round."""
+    """Seconds of a tile, one for each round."""
     bases: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
     """Brightest base of every cluster."""
 
@@ -73,11 +73,14 @@ def main(
     measured = {}
     for size in SIZES:
         with ExitStack() as opened:
-            ways = opened.enter_context(_ways(bundle, size, threads))
-            _measure(ways, rounds)
+            subjects = opened.enter_context(_subjects(bundle, size, threads))
+            _measure(subjects, rounds)
         per_tile = flops(bundle.model.architecture, superresolved=False) * size**2
-        Console().print(_table(ways, size, per_tile))
-        measured[f"{size}"] = {way.name: {"seconds": way.seconds, "agreement": _agreement(way, ways)} for way in ways}
+        Console().print(_table(subjects, size, per_tile))
+        measured[f"{size}"] = {
+            subject.name: {"seconds": subject.seconds, "agreement": _agreement(subject, subjects)}
+            for subject in subjects
+        }
     packages = ("openvino", "torch", "onnxruntime", "numpy")
     facts = {
         "device": openvino.Core().get_property("CPU", "FULL_DEVICE_NAME").strip(),
@@ -92,7 +95,7 @@ def main(
 
 
 @contextmanager
-def _ways(bundle: Bundle, size: int, threads: int) -> Iterator[list[Way]]:
+def _subjects(bundle: Bundle, size: int, threads: int) -> Iterator[list[Subject]]:
     tile = simulate_tile(Conditions(density_k_mm2=DENSITY_K_MM2), shape=(size, size), cycles=3, seed=1)
     normalisation = estimate_normalisation(np.stack([tile.images(cycle) for cycle in (1, 2, 3)]))
     pixels = tile.images(2)
@@ -109,22 +112,26 @@ def _ways(bundle: Bundle, size: int, threads: int) -> Iterator[list[Way]]:
         return run
 
     with ExitStack() as opened:
-        ways = []
+        subjects = []
         for backend, precision in ENGINES:
             options = EngineOptions(precision=precision, threads=threads, gpu=False)
             engine = open_backend(backend, bundle, shape=(size, size), options=options)
             opened.callback(engine.close)
-            ways.append(Way(f"seqd, {backend} {engine.info.precision}", _through(engine, pixels, request)))
+            subjects.append(Subject(f"seqd, {backend} {engine.info.precision}", _engine_calls(engine, pixels, request)))
         for precision in ("auto", "f32"):
-            ways.append(Way(f"bare OpenVINO model, {precision}", bare(_openvino(bundle, images, precision, threads))))
-        ways.append(Way("PyTorch channels_last f32, the network as it is trained", bare(_pytorch(bundle, images))))
-        for form, wide in (("as it is trained", False), ("as the bundle has it", True)):
+            subjects.append(
+                Subject(f"bare OpenVINO model, {precision}", bare(_openvino(bundle, images, precision, threads)))
+            )
+        subjects.append(
+            Subject("PyTorch channels_last f32, the network in its form for training", bare(_pytorch(bundle, images)))
+        )
+        for form, wide in (("in its form for training", False), ("in the form of the bundle", True)):
             session = _onnxruntime(bundle, images, threads, wide=wide)
-            ways.append(Way(f"ONNX Runtime f32, the network {form}", bare(session)))
-        yield ways
+            subjects.append(Subject(f"ONNX Runtime f32, the network {form}", bare(session)))
+        yield subjects
 
 
-def _through(engine: Engine, pixels: NDArray[np.uint16], request: Request) -> Calls:
+def _engine_calls(engine: Engine, pixels: NDArray[np.uint16], request: Request) -> Calls:
     def run() -> NDArray[np.float32]:
         slots: list[Slot] = []
         for _ in range(TILES):
@@ -199,41 +206,44 @@ def _network(bundle: Bundle) -> Network:
     return network
 
 
-def _measure(ways: list[Way], rounds: int) -> None:
-    for way in ways:
-        way.bases = np.argmax(way.run(), axis=1)
+def _measure(subjects: list[Subject], rounds: int) -> None:
+    for subject in subjects:
+        subject.bases = np.argmax(subject.run(), axis=1)
     order = np.random.default_rng(0)
     for _ in range(rounds):
-        for index in order.permutation(len(ways)):
+        for index in order.permutation(len(subjects)):
             started = time.perf_counter()
-            ways[index].run()
-            ways[index].seconds.append((time.perf_counter() - started) / TILES)
+            subjects[index].run()
+            subjects[index].seconds.append((time.perf_counter() - started) / TILES)
 
 
-def _table(ways: list[Way], size: int, flops_a_tile: int) -> Table:
-    table = Table("way", title=f"{size}×{size} px, {len(ways[0].bases)} clusters; how much faster the first two are")
-    for column in ("s a tile", "GFLOP/s", *(way.name for way in ways[:2]), "calls as PyTorch's, %"):
+def _table(subjects: list[Subject], size: int, flops_a_tile: int) -> Table:
+    table = Table(
+        "subject",
+        title=f"{size}×{size} px, {len(subjects[0].bases)} clusters; the first two compared with each subject",
+    )
+    for column in ("s a tile", "GFLOP/s", *(subject.name for subject in subjects[:2]), "same base as PyTorch, %"):
         table.add_column(column, justify="right")
-    for way in ways:
-        seconds = statistics.median(way.seconds)
+    for subject in subjects:
+        seconds = statistics.median(subject.seconds)
         table.add_row(
-            way.name,
+            subject.name,
             f"{seconds:.3f}",
             f"{flops_a_tile / seconds / 1e9:.0f}",
-            *(f"{_ratio(way, first):.2f}" for first in ways[:2]),
-            f"{100 * _agreement(way, ways):.2f}",
+            *(f"{_ratio(subject, first):.2f}" for first in subjects[:2]),
+            f"{100 * _agreement(subject, subjects):.2f}",
         )
     return table
 
 
-def _ratio(way: Way, first: Way) -> float:
-    return statistics.median(theirs / mine for theirs, mine in zip(way.seconds, first.seconds, strict=True))
+def _ratio(subject: Subject, first: Subject) -> float:
+    return statistics.median(theirs / mine for theirs, mine in zip(subject.seconds, first.seconds, strict=True))
 
 
-def _agreement(way: Way, ways: list[Way]) -> float:
-    """Share of clusters whose brightest base is the one of the network in PyTorch, in FP32."""
-    (reference,) = (other for other in ways if other.name.startswith("PyTorch"))
-    return float(np.mean(way.bases == reference.bases))
+def _agreement(subject: Subject, subjects: list[Subject]) -> float:
+    """Share of clusters whose brightest base is the same as in PyTorch in FP32."""
+    (reference,) = (other for other in subjects if other.name.startswith("PyTorch"))
+    return float(np.mean(subject.bases == reference.bases))
 
 
 if __name__ == "__main__":

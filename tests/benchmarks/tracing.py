@@ -1,4 +1,4 @@
-"""When a double-buffered engine copies and computes: a driver that notes it by the device's clock."""
+"""The times of a double-buffered engine's copies and computation, taken from the device's clock by its driver."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,18 +24,18 @@ class Span:
 
 @dataclass
 class _Marks:
-    """Of one stream: events at the beginning and end of each tile's work."""
+    """Events of one stream, at the beginning and the end of each tile's work."""
 
     starts: list[Handle] = field(default_factory=list)
     stops: list[Handle] = field(default_factory=list)
 
 
 class TracedDriver:
-    """Passes everything on to a driver and marks where each tile's work begins and ends on the three streams.
+    """A driver that marks where each tile's work begins and ends on the three streams; another driver does the work.
 
-    A :class:`engines.buffered.BufferedRunner` makes its streams upload, compute, download in a row, and ends each
-    tile's work on a stream by recording an event there. It begins with the first upload, or where the stream
-    has waited for the one before.
+    A :class:`engines.buffered.BufferedRunner` makes its streams in the order upload, compute, download, and ends each
+    tile's work on a stream by recording an event there. The work begins with the first upload, or where the stream
+    has waited for the previous stream.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -43,7 +43,7 @@ class TracedDriver:
         self._streams: list[Handle] = []
         self._marks: dict[int, _Marks] = {}
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._driver, name)
 
     def stream(self) -> Handle:
@@ -51,8 +51,8 @@ class TracedDriver:
         self._streams.append(stream)
         return stream
 
-    def forget(self) -> None:
-        """Begin to count tiles anew; nothing is in flight."""
+    def reset(self) -> None:
+        """Forget all marks and count tiles from 0; no tile may be in flight."""
         for stream in self._streams[-len(STREAMS) :]:
             self._marks[int(stream)] = _Marks()
 
@@ -70,7 +70,7 @@ class TracedDriver:
             marks.stops.append(self._mark(stream))
 
     def spans(self) -> list[Span]:
-        """What was noted since :meth:`forget`; waits for the device."""
+        """The work of all tiles since :meth:`reset`; waits for the device."""
         marks = [self._marks[int(stream)] for stream in self._streams[-len(STREAMS) :]]
         for one in marks:
             for event in one.stops[-1:]:
@@ -95,24 +95,15 @@ class TracedDriver:
 
 @dataclass(frozen=True)
 class Overlap:
-    """How much of the copies' time computation hides."""
+    """The times of a tile's parts, and of many tiles in flight together."""
 
     parts_ms: dict[str, float]
-    """Of a tile that is alone on the device, by stream."""
+    """Milliseconds of a tile that is alone on the device, by stream."""
     pipelined_ms: float
-    """Of all tiles, from the first upload's beginning to the last download's end."""
+    """Milliseconds of all tiles, from the beginning of the first upload to the end of the last download."""
     tiles: int
-
-    @property
-    def hidden(self) -> float:
-        """Share of the copies' time that passes while the device computes."""
-        copies = self.tiles * (self.parts_ms["upload"] + self.parts_ms["download"])
-        return 1 - (self.pipelined_ms - self.tiles * self.parts_ms["compute"]) / copies
-
-    @property
-    def of_the_sum(self) -> float:
-        """Pipelined time over the sum of the parts."""
-        return self.pipelined_ms / (self.tiles * sum(self.parts_ms.values()))
+    hidden_copies: float
+    """Share of the copies' time that passes while the device computes."""
 
 
 def overlap(alone: Sequence[Span], pipelined: Sequence[Span]) -> Overlap:
@@ -121,4 +112,6 @@ def overlap(alone: Sequence[Span], pipelined: Sequence[Span]) -> Overlap:
         name: float(np.median([span.stop_ms - span.start_ms for span in alone if span.stream == name]))
         for name in STREAMS
     }
-    return Overlap(parts, max(span.stop_ms for span in pipelined), 1 + max(span.tile for span in pipelined))
+    tiles, all_ms = 1 + max(span.tile for span in pipelined), max(span.stop_ms for span in pipelined)
+    copies_ms = tiles * (parts["upload"] + parts["download"])
+    return Overlap(parts, all_ms, tiles, hidden_copies=1 - (all_ms - tiles * parts["compute"]) / copies_ms)

@@ -20,7 +20,7 @@ from calib.normalisation import Normalisation
 from calib.offline.codebook import read_codebook
 from calib.offline.evaluation.agreement import agreement
 from calib.offline.evaluation.clustermatch import match
-from calib.offline.evaluation.oncodebook import hold_against
+from calib.offline.evaluation.oncodebook import compare_with_codebook
 from calib.offline.quality.replay import Replayed, engine_map, replay
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedrun import read_truth, write_simulated_run
@@ -92,7 +92,7 @@ def main() -> None:
 
         def row(name: str, value: float) -> None:
             found = agreement(match(truth, simulated.reads().reads(), cycles=CYCLES))
-            crop = hold_against(codes, real.reads().reads().sequences)
+            crop = compare_with_codebook(codes, real.reads().reads().sequences)
             typer.echo(
                 f"| {name} | {value:g} | {found.found:.1%} | {found.yielded:.1%} | {found.real:.1%} "
                 f"| {found.error_rate:.2%} | {crop.reads} | {crop.share:.1%} |"

@@ -1,10 +1,11 @@
-"""Whether a consumer that does not read slows calling: the same run with one and without, in turn.
+"""Whether a consumer that does not read slows down calling: one run is repeated, alternately with and without it.
 
-``python -m benchmarks.consumer [--pairs N] [--cycles N]`` prints every pair and the median ratio. The claim is a ratio
-above 0.97; where runs without a consumer differ among themselves by more than is claimed, it says that nothing can be
-told. The consumer subscribes before the run begins and reads when it is over, which is more than a minute later. The
-daemon keeps 128 messages for it, the buffers of the system some 200 more: of 800 messages, 100 cycles, it has to
-drop, of 40 it does not. Processor time is told beside, since other programs move it less than the clock's.
+``python -m tests.benchmarks.consumer [--pairs N] [--cycles N]`` prints every pair and the median ratio. The claim is
+a ratio above 0.97. No verdict is given where runs without a consumer differ from each other by more than the claim
+allows. The consumer subscribes before the run begins and reads after its end, more than a minute later. The daemon
+keeps 128 messages for it, and buffers of the system keep some 200 more. A run of 100 cycles has 800 messages, so the
+daemon must drop some; a run of 40 cycles drops none. Processor time is printed too, since other programs disturb it
+less than wall-clock time.
 """
 
 import argparse
@@ -36,43 +37,45 @@ RUN_LIMIT_S = 1800
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One run."""
+class RunMeasurement:
+    """The figures of one run."""
 
     called_s: float
-    """From the engine's opening to the run's end."""
+    """Seconds from the opening of the engine to the end of the run."""
     processor_s: float
-    """Of the daemon."""
+    """Processor time of the daemon, seconds."""
     read: int
-    """Messages that its consumer still got when the run was over."""
+    """Messages that the consumer received after the end of the run."""
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="The same run with and without a consumer that does not read.")
-    parser.add_argument("--pairs", type=int, default=5, help="runs with a consumer, and as many without; at least 3")
-    parser.add_argument("--cycles", type=int, default=100, help="cycles of the run")
+    parser.add_argument(
+        "--pairs", type=int, default=5, help="number of pairs of runs, one with and one without a consumer; at least 3"
+    )
+    parser.add_argument("--cycles", type=int, default=100, help="cycles of each run")
     arguments = parser.parse_args()
     pairs, cycles = max(3, arguments.pairs), arguments.cycles
-    without: list[Measured] = []
-    consumed: list[Measured] = []
+    without: list[RunMeasurement] = []
+    consumed: list[RunMeasurement] = []
     with TemporaryDirectory(prefix="seqd-", dir="/tmp") as scratch:
         images = Path(scratch) / "images"
         simulated = ["--run", RUN, "--tiles", TILES, "--cycles", cycles, "--size", SIZE, "--density", DENSITY_K_MM2]
         subprocess.run([*SEQD, "calib", "simulate", str(images), *map(str, simulated)], check=True, capture_output=True)
         for pair in range(pairs):
-            # Which comes first changes, so that a machine that slows down favours neither.
+            # The order alternates, so that a machine that becomes slower favours neither.
             for there in (False, True) if pair % 2 == 0 else (True, False):
                 (consumed if there else without).append(_measured(images, Path(scratch) / f"{pair}{there:d}", there))
     _show(without, consumed, cycles)
 
 
-def _show(without: list[Measured], consumed: list[Measured], cycles: int) -> None:
+def _show(without: list[RunMeasurement], consumed: list[RunMeasurement], cycles: int) -> None:
     published = TILES * (cycles + 1) + 2
     title = (
         f"{TILES} tiles of {SIZE}² px, {cycles} cycles, {DENSITY_K_MM2} K/mm²: {TILES * cycles * CHANNELS} frames a run"
     )
-    table = Table("", "without a consumer", "with one", "ratio", "did not come to it", title=title)
+    table = Table("", "without a consumer", "with one", "ratio", "messages dropped", title=title)
     speeds, works = [], []
     for number, (free, watched) in enumerate(zip(without, consumed, strict=True), 1):
         speeds.append(free.called_s / watched.called_s)
@@ -87,15 +90,15 @@ def _show(without: list[Measured], consumed: list[Measured], cycles: int) -> Non
     noise = max(times) / min(times) - 1
     verdict = "held" if speed > CLAIM else "not held"
     if noise > 1 - CLAIM:
-        verdict = "cannot be told here"
+        verdict = "not decided, this machine is too noisy"
     console.print(
-        f"speed with a consumer that does not read: {speed:.3f} of that without, median of {len(speeds)} pairs "
+        f"speed with such a consumer, relative to the speed without: {speed:.3f}, median of {len(speeds)} pairs "
         f"(processor time: {statistics.median(works):.3f}); runs without differ by {noise:.1%}; "
         f"above {CLAIM}: {verdict}"
     )
 
 
-def _measured(images: Path, folder: Path, consumed: bool) -> Measured:
+def _measured(images: Path, folder: Path, consumed: bool) -> RunMeasurement:
     folder.mkdir()
     addresses = {name: f"ipc://{folder}/{name}" for name in ("frames", "recovery", "calls", "control", "command")}
     settings = {
@@ -115,7 +118,7 @@ def _measured(images: Path, folder: Path, consumed: bool) -> Measured:
         with log.open("wb") as file, _process([*SEQD, "run", "--config", str(config)], file.fileno()) as daemon:
             subprocess.run(camera, check=True, capture_output=True, timeout=RUN_LIMIT_S)
             deadline = time.monotonic() + 60
-            while (ended := _moment(log, "run ended")) is None:
+            while (ended := _first_logged_s(log, "run ended")) is None:
                 if daemon.poll() is not None or time.monotonic() > deadline:
                     raise SystemExit(f"the run did not end: {log.read_text().splitlines()[-1]}")
                 time.sleep(0.1)
@@ -124,13 +127,13 @@ def _measured(images: Path, folder: Path, consumed: bool) -> Measured:
             while consumer.poll(500):
                 consumer.recv_multipart()
                 read += 1
-    began = _moment(log, "engine")
+    began = _first_logged_s(log, "engine")
     assert began is not None, "a run that ended had an engine"
-    return Measured(ended - began, processor_s, read)
+    return RunMeasurement(ended - began, processor_s, read)
 
 
-def _moment(log: Path, name: str) -> float | None:
-    """When an event was logged first, seconds; None if it was not."""
+def _first_logged_s(log: Path, name: str) -> float | None:
+    """Time at which an event was first logged, seconds since 1970; None if it was not logged."""
     lines = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
     return next(
         (datetime.fromisoformat(line["timestamp"]).timestamp() for line in lines if line["event"] == name), None

@@ -1,7 +1,7 @@
-"""A long run of small tiles through the real daemon: what of its resources grows.
+"""A long run of small tiles through the real daemon, to show that its resources do not grow.
 
-Prints resident memory, threads, sockets and file descriptors after the first tile-cycles and at the end, medians of
-some looks, and their ratio; ends with 1 where one grew by more than a twentieth.
+Prints resident memory, threads, sockets and file descriptors after the first tile-cycles and at the end (medians of
+several samples), and their ratio. Ends with 1 where a resource grew by more than a twentieth.
 """
 
 import subprocess
@@ -21,18 +21,18 @@ from calib.offline.simulation.simulatedrun import write_simulated_run
 
 RUN, TILES, CYCLES, SHAPE = "SOAK", 4, 500, (48, 48)
 SETTLED = 200
-"""Tile-cycles after which the first look is taken: those of every tile, whose files are open by then."""
+"""Tile-cycles before the first sample; the files of every tile are open by then."""
 
-LOOKS = 25
-"""Looks of which the median is taken: files are open for moments."""
+SAMPLES = 25
+"""Samples of each median; one sample may count a file that is open only for a moment."""
 
-MOST = 1.05
+MAX_RATIO = 1.05
 POLL_S = 0.2
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a process holds."""
+    """Resources that a process holds."""
 
     memory_kib: int
     threads: int
@@ -41,7 +41,7 @@ class Resources:
 
 
 def resources(pid: int) -> Resources:
-    """Of a process, from ``/proc``."""
+    """The resources of a process, from ``/proc``."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     opened = [path.readlink().name for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
     return Resources(
@@ -53,7 +53,7 @@ def resources(pid: int) -> Resources:
 
 
 def soak(folder: Path) -> list[Resources]:
-    """The daemon's resources at every look from :data:`SETTLED` tile-cycles on."""
+    """The daemon's resources in samples from :data:`SETTLED` tile-cycles on."""
     write_simulated_run(
         folder / "images",
         Conditions(),
@@ -75,7 +75,7 @@ def soak(folder: Path) -> list[Resources]:
     config.write_text(tomli_w.dumps(settings))
     seqd = [sys.executable, "-m", "daemon.cli"]
     camera = ["camera", str(folder / "images"), "--frames", addresses["frames"], "--recovery", addresses["recovery"]]
-    looks = []
+    samples = []
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen([*seqd, *camera], stdout=log, stderr=log) as controller,
@@ -89,28 +89,28 @@ def soak(folder: Path) -> list[Resources]:
             except UnreachableError:
                 continue
             if SETTLED // TILES <= cycle < CYCLES:
-                looks.append(resources(daemon.pid))
+                samples.append(resources(daemon.pid))
         controller.wait(60)
-        if daemon.returncode or not looks:
+        if daemon.returncode or not samples:
             raise SystemExit(f"the daemon ended with {daemon.returncode}:\n{(folder / 'log').read_text()}")
-    return looks
+    return samples
 
 
-def typical(looks: list[Resources]) -> Resources:
-    """Each resource's median."""
-    return Resources(*(int(median(values)) for values in zip(*map(astuple, looks), strict=True)))
+def medians(samples: list[Resources]) -> Resources:
+    """The median of each resource."""
+    return Resources(*(int(median(values)) for values in zip(*map(astuple, samples), strict=True)))
 
 
 def main() -> None:
     """Soak and compare."""
     with tempfile.TemporaryDirectory() as scratch:
         began = time.monotonic()
-        looks = soak(Path(scratch))
-    first, last = typical(looks[:LOOKS]), typical(looks[-LOOKS:])
+        samples = soak(Path(scratch))
+    first, last = medians(samples[:SAMPLES]), medians(samples[-SAMPLES:])
     print(f"{TILES * CYCLES} tile-cycles of {SHAPE[0]}×{SHAPE[1]} px in {time.monotonic() - began:.0f} s")
     grown = False
     for field, before, after in zip(fields(Resources), astuple(first), astuple(last), strict=True):
-        grown |= after > MOST * before
+        grown |= after > MAX_RATIO * before
         print(f"{field.name:12} {before:8} after {SETTLED}, {after:8} at the end: {after / before:.3f}")
     raise SystemExit(1 if grown else 0)
 
