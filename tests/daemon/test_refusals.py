@@ -75,7 +75,7 @@ def tile():
     return simulate_tile(conditions, shape=(HEIGHT, WIDTH), cycles=CYCLES, seed=3)
 
 
-def test_bad_frames_are_counted_by_reason_and_the_run_goes_on(tile, tmp_path):
+def test_bad_frames_are_counted_by_reason_and_the_run_continues(tile, tmp_path):
     here = bench(tmp_path, calling={"template_cycles": 2})
     blank = np.zeros((HEIGHT, WIDTH), np.uint16)
     with RawController(here) as controller, here.daemon() as daemon:

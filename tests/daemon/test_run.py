@@ -111,7 +111,7 @@ def test_killed_daemon_resumes_with_the_same_bytes(images, undisturbed, tmp_path
     assert outputs(here.runs / RUN) == outputs(undisturbed)
 
 
-def test_daemon_killed_before_its_template_stands_resumes(images, undisturbed, tmp_path):
+def test_daemon_killed_before_its_template_is_made_resumes(images, undisturbed, tmp_path):
     here = bench(tmp_path)
     with here.camera(images, "--tile-seconds", "0.4"):
         with here.daemon("--once") as daemon:
@@ -123,7 +123,7 @@ def test_daemon_killed_before_its_template_stands_resumes(images, undisturbed, t
     assert outputs(here.runs / RUN) == outputs(undisturbed)
 
 
-def test_sigterm_drains_and_the_next_start_goes_on(images, undisturbed, tmp_path):
+def test_sigterm_drains_and_the_next_start_continues(images, undisturbed, tmp_path):
     here = bench(tmp_path)
     with here.camera(images, "--tile-seconds", "0.5"):
         with here.daemon("--once") as daemon:
