@@ -1,1 +1,1 @@
-"""What is known about the instrument, and how it is learnt."""
+"""Calibration: registration, template, joint fit and calls at run time, and the offline learning behind them."""

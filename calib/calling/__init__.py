@@ -1,1 +1,1 @@
-"""From what each cycle shows of a cluster to its calls."""
+"""Calls and scores of clusters, from their signals in every cycle."""

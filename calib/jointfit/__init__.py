@@ -1,1 +1,1 @@
-"""Fitting all clusters of an image together, so that neighbours do not read each other's light."""
+"""Joint fit of all clusters of an image, so that a cluster does not get the light of its neighbours."""

@@ -1,8 +1,8 @@
-"""One mathematics where the images are: NumPy on a CPU, CuPy on an NVIDIA GPU.
+"""One implementation of the fit for two array libraries: NumPy on a CPU, CuPy on an NVIDIA GPU.
 
-Code over :class:`Library` runs on both. CuPy is imported when its first array is handed in. Every operation gives the
-same bits every time, on a GPU too: sums there go through trees of fixed shape or through integers, whose order
-does not matter, never through atomics of floats, and no product goes to a library that chooses its own order.
+Code that uses :class:`Library` runs on both. CuPy is imported when it gets its first array. Every operation gives the
+same bits every time, on a GPU too. For that, a GPU adds either in trees of fixed shape or in integers, for which the
+order of the additions does not matter; it never adds floats atomically, and uses no library routine with a free order.
 """
 
 import functools
@@ -17,15 +17,15 @@ from scipy.ndimage import gaussian_filter
 from scipy.special import erf
 
 Array: TypeAlias = Any
-"""An array of NumPy or of CuPy; those of one call are all of one library and on one device."""
+"""An array of NumPy or of CuPy. All arrays of one call must be of the same library and on the same device."""
 
 FIXED_POINT = 2.0**30
-"""Steps in a unit where sums go through integers of 64 bits: 1e-9 fine, and room for 8e9."""
+"""Steps per unit for sums in integers of 64 bits: the resolution is 1e-9, the range 8e9."""
 
 
 @dataclass(frozen=True)
 class Library:
-    """An array library, and what it spells differently or does best in its own way."""
+    """An array library, with the functions that differ between the two libraries."""
 
     xp: ModuleType
     """The namespace, ``numpy`` or ``cupy``."""
@@ -35,12 +35,14 @@ class Library:
     dot: Callable[..., Array]
     """``dot(a, b, axis=..., keepdims=...)``: sum of the products along an axis, after broadcasting."""
     sum_at: Callable[[int, Iterable[tuple[Array, Array]]], Array]
-    """(size,) float32 sums of pieces of (index, float32 value), arrays of one shape, at each index."""
+    """``sum_at(size, pieces)``: (size,) float32 sums. A piece is an array of indices and a float32 array of the
+    values to add there, both of one shape."""
     fused: Callable[[Callable[..., Array]], Callable[..., Array]]
-    """Makes one pass over memory of a function of arrays that does arithmetic only."""
+    """Compiles a function that only does arithmetic on arrays, so that it passes over the memory once."""
     to_host: Callable[[Array], np.ndarray[Any, Any]]
-    at_once: int
-    """Elements an intermediate array may have: what fits a processor's cache, or keeps a GPU busy in bounded memory."""
+    max_elements: int
+    """Largest number of elements of an intermediate array: it fits a processor's cache, or keeps a GPU busy in bounded
+    memory."""
 
 
 def library_of(array: Array) -> Library:
@@ -53,7 +55,8 @@ def fixed_point_sum(
 ) -> Array:
     """:attr:`Library.sum_at` in fixed point: the same bits in whatever order the additions happen.
 
-    Unsigned, because that is what GPUs add atomically in 64 bits; it wraps round as signed integers do.
+    The sums are unsigned, because GPUs add only unsigned integers of 64 bits atomically; they wrap round as signed
+    ones do.
     """
     total = xp.zeros(size, xp.uint64)
     for index, value in pieces:
@@ -69,7 +72,7 @@ def _sum_of_products(a: Array, b: Array, *, axis: int, keepdims: bool = False) -
 def _sum_at(size: int, pieces: Iterable[tuple[Array, Array]]) -> Array:
     total = np.zeros(size, np.float32)
     for index, value in pieces:
-        # Flat arrays take the fast way.
+        # NumPy adds flat arrays much faster.
         np.add.at(total, index.ravel(), value.ravel())
     return total
 
@@ -82,7 +85,7 @@ NUMPY = Library(
     sum_at=_sum_at,
     fused=lambda function: function,
     to_host=np.asarray,
-    at_once=2**17,
+    max_elements=2**17,
 )
 
 
@@ -97,5 +100,5 @@ def _cupy() -> Library:
         sum_at=functools.partial(fixed_point_sum, cupy, import_module("cupyx").scatter_add),
         fused=functools.cache(cupy.fuse),
         to_host=cupy.asnumpy,
-        at_once=2**26,
+        max_elements=2**26,
     )

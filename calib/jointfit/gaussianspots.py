@@ -103,7 +103,7 @@ def _parts(library: Library, positions: Array, sigma: NDArray[np.float64], shape
     radii = np.ceil(REACH * sigma).astype(int).tolist()
     for radius, images in groupby(range(len(radii)), radii.__getitem__):
         run = list(images)
-        step = max(1, library.at_once // (2 * radius + 1) ** 2)
+        step = max(1, library.max_elements // (2 * radius + 1) ** 2)
         for start in range(run[0] * number, (run[-1] + 1) * number, step):
             spots = slice(start, min(start + step, (run[-1] + 1) * number))
             yield _part(library.xp, listed[:, spots], spots, number, radius, sigma, shape)

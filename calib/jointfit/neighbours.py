@@ -1,4 +1,4 @@
-"""Clusters that share light, and how much: the matrix of the joint fit."""
+"""Clusters that share light, and the matrix of the joint fit, which says how much."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from calib.jointfit.arrays import NUMPY, Array, Library, library_of
 
 NEAR = 4.2
-"""Spots farther apart than this many sigma do not share light: their overlap is 1 %."""
+"""Spots farther apart than this many sigma are taken as separate; their overlap is below 1 %."""
 
 
 @dataclass(frozen=True)
@@ -20,26 +20,29 @@ class Neighbours:
     """Pairs of clusters that share light.
 
     Each cluster numbers its neighbours from 0 on, so that a matrix over them can be filled
-    without sorting, and without two writers at one place.
+    without sorting, and every entry is written once.
     """
 
     number: int
-    """Clusters."""
+    """Number of clusters."""
     most: int
-    """Neighbours that a cluster has at most."""
+    """Largest number of neighbours of a cluster."""
     pairs: Array
     """(2, m) int32 indices of clusters, each pair once."""
     rank: Array
-    """(2, m) int32 which neighbour of the pair's first cluster the second is, and the other way round."""
+    """(2, m) int32: for each pair, the number of the second cluster among the neighbours of the first, and vice
+    versa."""
 
     @classmethod
     def within(cls, positions: NDArray[np.float64], sigma_px: NDArray[np.float64]) -> "Neighbours":
-        """Those of clusters at (n, 2) positions, for spots of up to the largest of some widths."""
+        """Find the neighbours among clusters at (n, 2) positions, for spots of the largest of the widths
+        ``sigma_px``.
+        """
         number = len(positions)
         if number == 0:
             return cls(0, 0, np.zeros((2, 0), np.int32), np.zeros((2, 0), np.int32))
         pairs = cKDTree(positions).query_pairs(NEAR * float(sigma_px.max()), output_type="ndarray")
-        # In the order of the clusters, which lie close together in memory when they do in the image.
+        # The pairs are sorted by cluster: clusters that are close in the image are then close in memory.
         pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))].T.astype(np.int32)
         ends = pairs.ravel()
         order = np.argsort(ends, kind="stable")
@@ -48,14 +51,14 @@ class Neighbours:
         return cls(number, int(rank.max(initial=-1)) + 1, pairs, rank.reshape(2, -1))
 
     def on(self, library: Library) -> "Neighbours":
-        """The same with the arrays of a library."""
+        """Return these neighbours with arrays of the given library."""
         if library is NUMPY:
             return self
         return replace(self, pairs=library.xp.asarray(self.pairs), rank=library.xp.asarray(self.rank))
 
     @cached_property
     def rows(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-        """A matrix of compressed rows: (2, m) places of both entries of a pair, (2m,) columns, (n + 1,) starts."""
+        """The matrix in CSR form: (2, m) places of the two entries of each pair, (2m,) columns, (n + 1,) row starts."""
         starts = _starts(self.pairs.ravel(), self.number).astype(np.int32)
         places = starts[self.pairs] + self.rank
         columns = np.empty(self.pairs.size, np.int32)
@@ -65,20 +68,20 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Inner products of the spots of each image of a stack: a symmetric matrix an image."""
+    """Inner products of the spots of each image of a stack: one symmetric matrix per image."""
 
     own: Array
-    """(b, n) of each spot with itself."""
+    """(b, n) inner product of each spot with itself."""
     others: Callable[[Array], Array]
-    """The rest of the matrix: maps (b, n) to its product with it."""
+    """Multiplies the matrix without its diagonal by vectors (b, n)."""
 
 
 def overlaps(positions: Array, neighbours: Neighbours, sigma: NDArray[np.float64], shape: tuple[int, int]) -> Overlap:
     """Inner products of the spots within the images.
 
     The product of two Gaussians is a Gaussian between them: ``pi sigma² exp(-d² / 4 sigma²)``, times
-    the share of it that lies on the image. Independent of where the pixel grid lies, from sigma
-    0.7 px on to better than 1 %.
+    the share of it that lies on the image. From a sigma of 0.7 px on, the place of the pixel grid changes
+    it by less than 1 %.
 
     Parameters
     ----------
@@ -98,7 +101,7 @@ def overlaps(positions: Array, neighbours: Neighbours, sigma: NDArray[np.float64
 
 
 def _products(library: Library, first: Array, second: Array, sigma: Array, shape: tuple[int, int]) -> Array:
-    """(b, m) float32."""
+    """(b, m) float32 inner products of the spots at ``first`` and ``second``."""
     xp, erf = library.xp, library.erf
     apart = first - second
     value = np.pi * sigma**2 * xp.exp(-(apart[..., 0] ** 2 + apart[..., 1] ** 2) / (4 * sigma**2))
@@ -110,7 +113,7 @@ def _products(library: Library, first: Array, second: Array, sigma: Array, shape
 
 
 def by_row(neighbours: Neighbours, values: Array) -> Callable[[Array], Array]:
-    """The product with the pairs' (b, m) values in compressed rows: what a CPU does fastest."""
+    """Return the multiplication by the matrix of the pairs' (b, m) values in CSR form, the fastest on a CPU."""
     places, columns, starts = neighbours.rows
     matrices = []
     for value in values:
@@ -121,9 +124,11 @@ def by_row(neighbours: Neighbours, values: Array) -> Callable[[Array], Array]:
 
 
 def padded(neighbours: Neighbours, values: Array) -> Callable[[Array], Array]:
-    """The same in columns of one length, padded with nothing: every sum has its order, on a GPU too."""
+    """Return the same multiplication with rows padded by zeros to one length: every sum has a fixed order on a GPU
+    too.
+    """
     library = library_of(values)
-    # One row for clusters that are all alone.
+    # Without any neighbours there is still one row, of zeros.
     shape = (max(neighbours.most, 1), neighbours.number)
     index = library.xp.zeros(shape, np.int32)
     table = library.xp.zeros((len(values), *shape), np.float32)

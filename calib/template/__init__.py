@@ -1,1 +1,1 @@
-"""The template: where the clusters of a tile are, and what else is known of it."""
+"""The template of a tile: its clusters, optics and geometry."""

@@ -19,12 +19,14 @@ from calib.jointfit import localise, modelselection
 from calib.normalisation import Normalisation
 from calib.offline.codebook import read_codebook
 from calib.offline.evaluation.agreement import agreement
+from calib.offline.evaluation.callers import Reads
 from calib.offline.evaluation.clustermatch import match
 from calib.offline.evaluation.oncodebook import compare_with_codebook
-from calib.offline.quality.replay import Replayed, engine_map, replay
+from calib.offline.quality.replay import engine_map, replay
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedrun import read_truth, write_simulated_run
 from calib.runfolder.images import read_run_info
+from calib.template.tiletemplate import MapOf
 from engines.backends import EngineOptions, open_engine
 from engines.bundles.bundle import Readout, load_bundle
 
@@ -44,32 +46,32 @@ SHARES = {"AGREEMENT", "DIM_AGREEMENT", "FIT_LOSS"}
 """Constants that must not exceed 1."""
 
 CROP = Path("tests/data/iss_mouse_brain_crop")
-CYCLES, SIZE_PX, DENSITY_K_MM2, SEED = 12, 128, 284, 5
+CYCLES, SIZE_PX, DENSITY_K_MM2, SEED = 12, 96, 284, 5
 
 
 class Run:
-    """A run folder and its network maps, to be called again and again."""
+    """A run folder with one tile and its network maps, to be called again and again."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.info = root, read_run_info(root)
         self._maps: dict[bytes, NDArray[np.float32]] = {}
-        self._bundle = load_bundle()
-
-    def reads(self) -> Replayed:
-        """Call the run with the shipped readout."""
+        self._quality = load_bundle().quality(Readout.FUSED)
         shape = (self.info.height, self.info.width)
-        with closing(open_engine(self._bundle, shape=shape, options=EngineOptions())) as engine:
+        with closing(open_engine(load_bundle(), shape=shape, options=EngineOptions())) as engine:
 
             def kept_map(pixels: NDArray[np.uint16], normalisation: Normalisation) -> NDArray[np.float32]:
-                key = pixels.tobytes()
-                if key not in self._maps:
-                    self._maps[key] = engine_map(engine, pixels, normalisation)
-                return self._maps[key]
+                return self._maps.setdefault(pixels.tobytes(), engine_map(engine, pixels, normalisation))
 
-            quality = self._bundle.quality(Readout.FUSED)
-            (tile,) = self.info.tiles
-            called = replay(self.root, self.info, tile, map_of=kept_map, quality=quality, progress=lambda: None)
-        return called[Readout.FUSED]
+            self._replay(kept_map)
+
+    def reads(self) -> Reads:
+        """Call the run with the shipped readout."""
+        return self._replay(lambda pixels, _: self._maps[pixels.tobytes()])
+
+    def _replay(self, map_of: MapOf) -> Reads:
+        (tile,) = self.info.tiles
+        called = replay(self.root, self.info, tile, map_of=map_of, quality=self._quality, progress=lambda: None)
+        return called[Readout.FUSED].reads()
 
 
 def main() -> None:
@@ -91,8 +93,8 @@ def main() -> None:
         typer.echo("|---|---|---|---|---|---|---|---|")
 
         def row(name: str, value: float) -> None:
-            found = agreement(match(truth, simulated.reads().reads(), cycles=CYCLES))
-            crop = compare_with_codebook(codes, real.reads().reads().sequences)
+            found = agreement(match(truth, simulated.reads(), cycles=CYCLES))
+            crop = compare_with_codebook(codes, real.reads().sequences)
             typer.echo(
                 f"| {name} | {value:g} | {found.found:.1%} | {found.yielded:.1%} | {found.real:.1%} "
                 f"| {found.error_rate:.2%} | {crop.reads} | {crop.share:.1%} |"

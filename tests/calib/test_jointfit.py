@@ -143,7 +143,7 @@ def test_images_of_a_stack_are_read_and_drawn_each_for_itself(xp, monkeypatch):
     # Widths of one radius, of another and of the first again, and more spots than are taken at once.
     sigma, places = np.array([1.1, 1.2, 2.0, 1.1]), rng.uniform(-3, 40, (4, 50, 2))
     images, heights = rng.normal(size=(4, *SHAPE)).astype(np.float32), rng.normal(size=(4, 50))
-    few = replace(library_of(xp.asarray(images)), at_once=81 * 30)
+    few = replace(library_of(xp.asarray(images)), max_elements=81 * 30)
     monkeypatch.setattr(spots_module, "library_of", lambda array: few)
     stack = Spots(xp.asarray(places), sigma, SHAPE)
     monkeypatch.undo()
