@@ -62,6 +62,7 @@ def demo_rows(text):
     return [[cells[0], *map(float, cells[1:])] for cells in rows]
 
 
+@pytest.mark.timeout(900)
 @recorded_precision
 def test_demo_gives_the_recorded_figures(tmp_path):
     assert demo_rows(seqd(*FIGURES["demo"]["command"].split()[1:], folder=tmp_path)) == FIGURES["demo"]["tiles"]
