@@ -16,7 +16,8 @@ from seqd_client.errors import UnreachableError
 from seqd_client.status import Status
 
 SEQD = [sys.executable, "-m", "daemon.cli"]
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
+"""Seconds after which a process counts as hanging; below the time limit of a test."""
 
 
 @dataclass
