@@ -1,5 +1,9 @@
 """Quantisation after training, by NNCF: weights and activations of 8 bits, in OpenVINO's form of the graph."""
 
+from engines.openvinolibrary import openvino  # before NNCF and openvino.passes, so that neither reports its use
+
+# isort: split
+
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,10 +23,6 @@ from engines.bundles.bundle import INT8_GRAPH, NETWORK, Bundle
 from engines.bundles.onnxgraph import write_graph
 from engines.bundles.torchbundle import load_network
 from engines.network.deployed import Output
-from engines.openvinolibrary import openvino  # imported before NNCF, so that seqd's setting against usage reports holds
-
-# isort: split
-
 
 OUTPUTS = frozenset({Output.PROBABILITIES, Output.SUPERRESOLVED})
 """Positions are read outside of the graph, see :mod:`engines.backends.openvino`."""
