@@ -1,4 +1,7 @@
-"""Draws which frames and tile images have a fault, and makes the fault; only the seed decides, not sockets or time."""
+"""Chooses at random the frames and tile images that have a fault, and makes the faults.
+
+Only the seed decides the choice; sockets and time have no influence.
+"""
 
 from dataclasses import dataclass
 

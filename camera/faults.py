@@ -16,7 +16,7 @@ class FaultError(SeqdError):
 
 
 class Faults(BaseModel):
-    """What goes wrong at the controller, and how often; of these only ``resend_drop`` affects frames sent again."""
+    """What goes wrong at the controller, and how often. Only the fault ``resend_drop`` affects frames sent again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -41,7 +41,8 @@ class Faults(BaseModel):
     resend_drop: Share = 0
     """Share of answers to a resend request that are not sent, so that the frame has to be asked for again."""
     ring: Annotated[int, Field(ge=0)] | None = None
-    """Number of the newest frames kept to be sent again; by default all later than the last `kept`."""
+    """Number of the newest frames kept to be sent again; by default all after the last cycle that the daemon
+    has said it kept."""
     pause: Share = 0
     """Share of tile images before which the controller stops and answers nothing."""
     pause_s: Seconds = 1

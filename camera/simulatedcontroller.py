@@ -16,7 +16,7 @@ from camera.faultdraws import FaultDraws
 from camera.faults import Faults
 
 POLL_MS = 20
-LEAVE_S = 1.0
+LINGER_S = 1.0
 """Seconds in which the last messages can still be sent when the controller is closed."""
 
 
@@ -28,9 +28,9 @@ class Pace:
     """Seconds between tile images; 0 publishes them as fast as the daemon takes them."""
     wait_s: float = 60.0
     """Seconds to wait for a daemon to subscribe."""
-    stuck_s: float = 900.0
-    """Seconds to wait for a daemon that has subscribed and says nothing, but asked to hold or takes no frames; it may
-    be building an engine plan."""
+    no_progress_s: float = 900.0
+    """Seconds to wait for a daemon that has subscribed, if it sends nothing after a hold or takes no frames. The daemon
+    may be building an engine plan."""
     linger_s: float = 60.0
     """Seconds without a request of the daemon after which the controller ends, once it has published the run."""
 
@@ -89,7 +89,7 @@ class SimulatedController:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._publisher.close(linger_s=LEAVE_S)
+        self._publisher.close(linger_s=LINGER_S)
 
     def _start(self) -> None:
         """Wait for a daemon and start the run, from the cycle that was reached."""
@@ -120,18 +120,18 @@ class SimulatedController:
             t_ns = time.time_ns() + self._draws.clock_error_ns(frame)
             parts = self._archive.frame(frame, seq=self._publisher.next_seq(), t_ns=t_ns)
             if parts is not None:
-                self._publisher.ring.hold(self._archive.key(frame), partial(self._again, frame, t_ns))
+                self._publisher.ring.keep(self._archive.key(frame), partial(self._read_for_resend, frame, t_ns))
             for message in self._draws.sent(frame, parts):
                 self._send(message)
 
-    def _again(self, frame: int, t_ns: int) -> Parts | None:
+    def _read_for_resend(self, frame: int, t_ns: int) -> Parts | None:
         """Read a frame to be sent again; None when the answer is to be lost."""
         self._asked[frame] += 1
         lost = self._draws.resend_lost(frame, self._asked[frame] - 1)
         return None if lost else self._archive.frame(frame, seq=0, t_ns=t_ns)
 
     def _crash(self) -> None:
-        """Close the sockets without a word, forget everything but the place in the run, and start again."""
+        """Close the sockets without a message, forget everything except the place in the run, and start again."""
         self._publisher.close(linger_s=0)
         self._draws.take_held_back()
         time.sleep(self._faults.crash_s)
@@ -151,6 +151,6 @@ class SimulatedController:
         since_s = time.monotonic()
         self._publisher.serve(0)
         while not self._publisher.done and not ready():
-            timeout_s = self._pace.stuck_s if self._publisher.subscribed else self._pace.wait_s
+            timeout_s = self._pace.no_progress_s if self._publisher.subscribed else self._pace.wait_s
             self._publisher.check_daemon(since_s, timeout_s)
             self._publisher.serve(POLL_MS)

@@ -1,3 +1,3 @@
-"""The running instrument: frames in over ZeroMQ, calls out to files and streams."""
+"""The daemon: it receives frames over ZeroMQ and writes calls to files and streams."""
 
 __version__ = "0.1.0"

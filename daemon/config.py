@@ -40,8 +40,8 @@ class ControllerConfig(Section):
     resend_after_s: Annotated[float, Field(ge=0.05, le=600)] = 1.0
     """The daemon requests an overdue frame again after this time, and repeats the request at this interval."""
     missing_after_s: Annotated[float, Field(ge=0, le=86400)] = 0.0
-    """A frame is missing this long after it was first requested; 0 means twice the time that a cycle takes to image, at
-    least 10 s and at most 600 s."""
+    """A frame counts as missing when this time has passed since it was first requested. 0 means twice the time that a
+    cycle takes to image, at least 10 s and at most 600 s."""
     silent_after_s: Annotated[float, Field(ge=1, le=10 * 86400)] = 6 * 3600.0
     """The daemon gives a run up when the controller has sent nothing for this time."""
 
@@ -74,15 +74,16 @@ class SpoolConfig(Section):
     @model_validator(mode="after")
     def _ordered(self) -> "SpoolConfig":
         if not self.release_below < self.hold_above < self.limit:
-            raise ValueError("release_below must be less than hold_above, and that less than limit")
+            raise ValueError("release_below must be less than hold_above, and hold_above must be less than limit")
         return self
 
 
 class FaultsConfig(Section):
-    """Faults that the daemon waits out."""
+    """What the daemon does about faults that can pass."""
 
     retry_for_s: Annotated[float, Field(ge=0, le=30 * 86400)] = 3600.0
-    """The daemon retries for this time to write a file: disk full, permission lost, disk failing."""
+    """For this time the daemon tries again to write a file when the disk is full, a permission is lost or the disk
+    fails."""
     engine_restarts: Annotated[int, Field(ge=0, le=20)] = 5
     """Number of attempts to open an engine again after it failed."""
     engine_backoff_s: Annotated[float, Field(ge=0, le=600)] = 1.0
@@ -119,13 +120,15 @@ class CallingConfig(Section):
     """From images to calls."""
 
     template_cycles: Annotated[int, Field(ge=1, le=25)] = 10
-    """Number of cycles from which a tile's template is made. They are called when it is made."""
+    """Number of cycles from which a tile's template is made. Their calls are made after the template."""
     readout: Readout = Readout.FUSED
-    """Evidence for the calls: that of the ``network``, the joint ``fit`` of a tile's clusters, or both ``fused``."""
+    """What the calls are made from. ``network``: the network's evidence. ``fit``: the joint fit of a tile's clusters.
+    ``fused``: both."""
     chastity_failures: Annotated[int, Field(ge=0, le=25)] = 1
     """A cluster passes the filter if its chastity is below 0.6 in at most this many of its first 25 cycles."""
     binned_quality: bool = False
-    """Whether only the scores 2, 12, 24 and 40 are used. The phasing correction then weighs earlier calls by them."""
+    """Whether only the scores 2, 12, 24 and 40 are used. The phasing correction then weighs earlier calls by
+    these rounded scores."""
 
 
 def _absolute(path: Path) -> Path:
@@ -167,8 +170,8 @@ class StreamConfig(Section):
     calls: Endpoint = "ipc:///run/seqd/calls"
     """Address where the daemon publishes calls."""
     queue: Annotated[int, Field(ge=10**6, le=2**34)] = 2**28
-    """Bytes of messages that may wait for a slow consumer; as many may wait to be sent. A message that does not fit, or
-    is larger than 1/128 of this, is not streamed; consumers can ask for it."""
+    """Bytes of messages that may wait for one slow consumer. The same number of bytes may wait to be sent. A
+    message that does not fit, or is larger than 1/128 of this, is not streamed; consumers can ask for it."""
 
 
 class ControlConfig(Section):
@@ -193,9 +196,9 @@ class SecurityConfig(Section):
     """Public key of the imaging controller."""
 
     @model_validator(mode="after")
-    def _one_identity(self) -> "SecurityConfig":
+    def _certificate_for_keys(self) -> "SecurityConfig":
         if self.certificate is None and any((self.observers, self.operators, self.controller)):
-            raise ValueError("the keys of others need a certificate of the daemon; `seqd keys` makes one")
+            raise ValueError("observers, operators and controller need the setting certificate; `seqd keys` makes one")
         return self
 
 

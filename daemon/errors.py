@@ -1,4 +1,4 @@
-"""Errors of the running daemon. Those of the configuration and of the wire stand beside the code that raises them."""
+"""Errors of the running daemon. The errors of the configuration and of messages are in the modules that raise them."""
 
 import errno
 import sqlite3
@@ -55,7 +55,7 @@ _BY_SQLITE = {
     sqlite3.SQLITE_PERM: StopReason.PERMISSION_LOST,
     sqlite3.SQLITE_CANTOPEN: StopReason.PERMISSION_LOST,
 }
-"""Errors that are not listed have the reason ``OUTPUT_CHANGED``: the same action would fail again."""
+"""Any other error would come again if the action were repeated; its reason is ``OUTPUT_CHANGED``."""
 
 
 def storage_error(what: str, error: OSError | sqlite3.Error | MemoryError) -> OutputError:

@@ -171,7 +171,7 @@ class Pipeline:
             tick()
 
     def _wait_for(self, workers: Sequence[Worker], tick: Callable[[], None]) -> list[str]:
-        """Wait for workers as long as any work is finished; returns the names of the workers that are given up."""
+        """Wait until the workers have ended. Return the names of those that run after ``DRAIN_S`` without progress."""
         liveness = self._status.liveness
         activity, deadline = liveness.activity, time.monotonic() + DRAIN_S
         while alive := [worker for worker in workers if worker.alive]:

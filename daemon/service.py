@@ -139,7 +139,7 @@ class Service:
         return finished
 
     def _open(self, info: RunInfo, bundle: Bundle, stream: Stream, opened: ExitStack) -> tuple[RunRecord, TileReader]:
-        """Open a run: its record, then its engine, then the tile reader on both; the stack closes them."""
+        """Open a run's record, then its engine, then a tile reader that uses both; ``opened`` closes all of them."""
         calling, status = self._config.calling, self.status
         record = self._open_record(info, bundle, opened)
         engine = self._open_engine(bundle, record)
@@ -190,24 +190,24 @@ class Service:
         open_fallback = partial(choose_fallback, bundle, settings, info)
         engines = record.ledger.engines()
         last = engines[-1] if engines else None
-        fallen_back = last.reason if last else ""
+        fallback_reason = last.reason if last else ""
         self.status.troubles.begin("engine", Phase.OPENING, f"bundle {bundle.model.name}")
         try:
-            if fallen_back:
+            if fallback_reason:
                 chosen = open_fallback()
             else:
                 chosen = choose(bundle, settings, info, begun_with=last.facts if last else None)
         except (EngineError, EngineLostError) as error:
-            if fallen_back or faults.fallback == "none":
+            if fallback_reason or faults.fallback == "none":
                 raise
             log.error("engine not opened", error=str(error))
-            chosen, fallen_back = open_fallback(), str(error)
+            chosen, fallback_reason = open_fallback(), str(error)
         self.status.troubles.end("engine")
         return SupervisedEngine(
             chosen,
-            open_fallback if fallen_back else partial(choose, bundle, settings, info, begun_with=chosen.facts),
+            open_fallback if fallback_reason else partial(choose, bundle, settings, info, begun_with=chosen.facts),
             open_fallback,
-            fallen_back=fallen_back,
+            fallback_reason=fallback_reason,
             engine_changed=lambda engine: self._record_engine(engine, record),
             faults=faults,
             troubles=self.status.troubles,
@@ -242,12 +242,14 @@ class Service:
             golden_positions=chosen.selection.golden.positions,
             golden_difference=chosen.selection.golden.difference,
             restarts=engine.restarts,
-            fallback=engine.fallen_back,
+            fallback=engine.fallback_reason,
         )
         fit = FitStatus(place=chosen.fit_device.name, reason=chosen.fit_device.reason)
         self.status.set_engine(status, fit, lambda: engine.busy_s)
         since_ns = time.time_ns()
-        record.retry("ledger", lambda: ledger.use_engine(chosen.facts, reason=engine.fallen_back, since_ns=since_ns))
+        record.retry(
+            "ledger", lambda: ledger.use_engine(chosen.facts, reason=engine.fallback_reason, since_ns=since_ns)
+        )
         provenance = {
             "seqd": __version__,
             "hashes": provenance_of(ledger).hashes,
@@ -270,12 +272,12 @@ class Service:
         log.info("joint fit", **fit.model_dump())
         self._events(
             "info",
-            f"run {run} taken up with {in_use.backend} {in_use.precision} ({in_use.reason})"
+            f"run {run} is called with {in_use.backend} {in_use.precision} ({in_use.reason})"
             + "".join(f"; not {backend}: {why}" for backend, why in in_use.passed_over.items()),
         )
-        if engine.fallen_back:
-            log.warning("run is called with the fallback engine to its end", run=run, reason=engine.fallen_back)
-            self._events("warning", f"run {run} is called with the fallback engine: {engine.fallen_back}")
+        if engine.fallback_reason:
+            log.warning("run is called with the fallback engine to its end", run=run, reason=engine.fallback_reason)
+            self._events("warning", f"run {run} is called with the fallback engine: {engine.fallback_reason}")
         versions = [start.seqd for start in record.ledger.starts()][-2:]
         if len(set(versions)) > 1:
             log.warning("run continues with another seqd", run=run, before=versions[0], now=versions[1])
@@ -298,7 +300,7 @@ class Service:
 
 
 def _as_seqd_error(info: RunInfo, error: Exception) -> SeqdError:
-    """The error itself, or an error with a text for people in its place."""
+    """Return a :class:`SeqdError` as it is, and for any other error one that people can understand."""
     match error:
         case SeqdError():
             return error

@@ -1,4 +1,4 @@
-"""The controller that instrument software uses; a thread of it answers the daemon while the instrument images."""
+"""The controller that instrument software uses. Its thread answers the daemon while the instrument takes images."""
 
 import threading
 import time
@@ -24,8 +24,8 @@ WAITING_MESSAGES = 4
 RETRY_MS = 10
 """Milliseconds after which the thread tries again to send a message that the daemon did not take."""
 IDLE_MS = 1000
-"""Milliseconds that the thread waits for requests at once; a message to send ends the wait."""
-LEAVE_S = 1.0
+"""Milliseconds of one wait of the thread for requests. A message that is to be sent ends the wait."""
+LINGER_S = 1.0
 """Seconds in which the last messages can still be sent when the controller is closed."""
 
 
@@ -53,8 +53,8 @@ class Controller:
         (:func:`seqd_client.load_server_keys`).
     timeout_s : seconds that the daemon may be silent while a method waits for it. The daemon is silent for minutes
         while it builds an engine plan.
-    ring_bytes : bytes of the frames kept to be sent again, the newest. A daemon that was restarted asks for the frames
-        since its last ``kept``, mostly of three cycles.
+    ring_bytes : number of bytes of the newest frames, which are kept so that they can be sent again. A restarted daemon
+        asks for all frames after the last ``kept`` message that it sent; usually these are three cycles.
     on_hold, on_release : called when the daemon asks to stop imaging and keep the flow cell safe, and when imaging may
         continue. They run in the controller's thread, so they must return at once and call none of its methods.
 
@@ -83,11 +83,11 @@ class Controller:
         self._failure: BaseException | None = None
         self._closing = False
         self._publisher = Publisher(frames, recovery, keys=keys, ring_limit=ring_bytes)
-        # A message from one to the other ends the thread's wait for requests.
-        self._bell, self._ear = (self._publisher.context.socket(zmq.PAIR) for _ in range(2))
-        self._ear.bind("inproc://bell")
-        self._bell.connect("inproc://bell")
-        self._publisher.poller.register(self._ear, zmq.POLLIN)
+        # A message from one of these two sockets to the other ends the thread's wait for requests.
+        self._wake_sender, self._wake_receiver = (self._publisher.context.socket(zmq.PAIR) for _ in range(2))
+        self._wake_receiver.bind("inproc://wake")
+        self._wake_sender.connect("inproc://wake")
+        self._publisher.poller.register(self._wake_receiver, zmq.POLLIN)
         self._thread = threading.Thread(target=self._serve, name="seqd controller", daemon=True)
         self._thread.start()
 
@@ -106,7 +106,7 @@ class Controller:
 
         Parameters
         ----------
-        cycle : last cycle that was published wholly, by a controller that was restarted in the middle of the run.
+        cycle : after a restart of the controller in the middle of the run, the last cycle that was published wholly.
         timeout_s : seconds to wait for a daemon.
 
         Raises
@@ -199,14 +199,14 @@ class Controller:
             raise UnreachableError(f"controller: the daemon did not finish the run within {timeout_s:g} s; see its log")
 
     def close(self) -> None:
-        """End the thread and close the sockets; messages that were published leave for at most a second."""
+        """End the thread and close the sockets. Sending the messages that wait is tried for at most a second."""
         if self._closing:
             return
         with self._changed:
             self._closing = True
-            self._ring_bell()
+            self._wake_thread()
         self._thread.join()
-        self._publisher.close(linger_s=LEAVE_S)
+        self._publisher.close(linger_s=LINGER_S)
 
     def __enter__(self) -> "Controller":
         return self
@@ -225,7 +225,7 @@ class Controller:
         """Let the thread make a message and send it."""
         self._wait_until(lambda: len(self._waiting) < WAITING_MESSAGES)
         self._waiting.append(message)
-        self._ring_bell()
+        self._wake_thread()
 
     def _wait_until(self, ready: Callable[[], bool], timeout_s: float | None = None) -> None:
         """Wait for the thread; raises its error, and UnreachableError when the daemon was silent for too long."""
@@ -240,13 +240,13 @@ class Controller:
         if self._failure is not None:
             raise self._failure
 
-    def _ring_bell(self) -> None:
-        with suppress(zmq.Again):  # It rings already.
-            self._bell.send(b"", zmq.NOBLOCK)
+    def _wake_thread(self) -> None:
+        with suppress(zmq.Again):  # Enough such messages wait for the thread already.
+            self._wake_sender.send(b"", zmq.NOBLOCK)
 
     def _frame(self, key: FrameKey, frame: Frame, payload: bytes) -> Parts:
         parts = encoded(frame.model_copy(update={"seq": self._publisher.next_seq()}), payload)
-        self._publisher.ring.hold(key, lambda: parts, size=len(payload))
+        self._publisher.ring.keep(key, lambda: parts, size=len(payload))
         return parts
 
     def _serve(self) -> None:
@@ -261,8 +261,8 @@ class Controller:
                     parts = None
                     self._waiting.popleft()
                 self._publisher.serve(RETRY_MS if parts else 0 if self._waiting else IDLE_MS)
-                while self._ear.poll(0):
-                    self._ear.recv()
+                while self._wake_receiver.poll(0):
+                    self._wake_receiver.recv()
                 if self.holding != was_holding:
                     was_holding = not was_holding
                     if callback := self._on_hold if was_holding else self._on_release:

@@ -34,7 +34,7 @@ class KeysError(SeqdError):
 
 
 class ControllerError(SeqdError):
-    """A controller was given a frame that its run does not declare, or was called out of turn."""
+    """A controller was given a frame that its run does not declare, or its methods were called in a wrong order."""
 
 
 def validation_text(error: ValidationError, *, whole: str = "", shows_value: bool = False) -> str:
@@ -42,7 +42,8 @@ def validation_text(error: ValidationError, *, whole: str = "", shows_value: boo
 
     Parameters
     ----------
-    whole : the place of a finding about the whole; without it such a line is the message alone.
+    whole : the name that stands as the place of a finding about the whole document, not about one of its fields.
+        Without this name, the line for such a finding is the message alone.
     """
     first = error.errors(include_url=False)[0]
     place = ".".join(map(str, first["loc"])) or whole

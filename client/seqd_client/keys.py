@@ -144,7 +144,10 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
 
 @contextmanager
 def allow_clients(context: "zmq.Context[zmq.Socket[bytes]]", *lists: ServerKeys) -> Iterator[None]:
-    """Allow, within the block, the clients on these lists at the sockets of the context that have these keys."""
+    """Within a ``with`` block, allow connections only to the clients that the keys list.
+
+    Each of ``lists`` applies to the sockets of the context that use these server keys.
+    """
     authenticator = ThreadAuthenticator(context)
     for keys in lists:
         authenticator.certs[keys.name] = dict.fromkeys(keys.allowed, True)

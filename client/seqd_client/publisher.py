@@ -33,7 +33,7 @@ from seqd_client.wire.messages import (
 )
 
 QUEUE = 64
-"""Messages that ZeroMQ keeps for the daemon; with so many waiting, :meth:`Publisher.send` sends nothing."""
+"""Maximum number of messages that ZeroMQ keeps for the daemon. When they wait, :meth:`Publisher.send` sends nothing."""
 
 BATCH = 64
 """Requests answered in one call, so that a client that asks without end does not stop the imaging."""
@@ -83,15 +83,16 @@ class Ring:
 
     Parameters
     ----------
-    limit : the largest sum of the sizes of the frames; the oldest frames are dropped beyond it. None is no limit.
+    limit : the largest sum of the sizes of the frames; the oldest frames are dropped beyond it. With None there is no
+        limit.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit, self._size = limit, 0
         self._held: dict[FrameKey, tuple[int, Callable[[], Parts | None]]] = {}
 
-    def hold(self, key: FrameKey, source: Callable[[], Parts | None], *, size: int = 1) -> None:
-        """Take in the newest frame; ``source`` gives its message, or None if a request is left without an answer."""
+    def keep(self, key: FrameKey, source: Callable[[], Parts | None], *, size: int = 1) -> None:
+        """Keep the newest frame. ``source`` gives its message; when it gives None, a resend request is not answered."""
         self._drop(key)
         self._held[key] = size, source
         self._size += size
@@ -102,7 +103,7 @@ class Ring:
         """Where the message of a frame comes from; None when the ring does not hold the frame."""
         return self._held[key][1] if key in self._held else None
 
-    def release(self, cycle: int) -> None:
+    def forget(self, cycle: int) -> None:
         """Drop the frames of all cycles up to this one."""
         for key in [key for key in self._held if key.cycle <= cycle]:
             self._drop(key)
@@ -159,7 +160,7 @@ class Publisher:
         return self._held_run == self._run != ""
 
     def start(self, info: RunInfo, *, cycle: int = 0) -> Parts:
-        """Begin a run whose cycles up to this one were published before; gives the message to send, as the next do."""
+        """Begin a run of which the cycles up to ``cycle`` were published before; returns the message to send."""
         self._info, self._run, self._cycle, self._ended, self.done = info, info.run, cycle, False, False
         self.ring = Ring(self._ring_limit)
         return encoded(RunStart(run=info.run, seq=self.next_seq(), info=info))
@@ -198,7 +199,7 @@ class Publisher:
             try:
                 request, _payload = decode(parts)
             except WireError:
-                continue  # The protocol leaves what is no request without an answer.
+                continue  # The protocol says that a message that is no request gets no answer.
             for answer in self._answers(request):
                 # A client that has left, or does not read, gets no answer.
                 self._recovery.send_multipart([client, *answer])
@@ -244,7 +245,7 @@ class Publisher:
                 answer = encoded(Gone(**request.model_dump())) if source is None else source()
                 return [] if answer is None else [answer]
             case Kept() if request.run == self._run:
-                self.ring.release(request.cycle)
+                self.ring.forget(request.cycle)
             case Done() if request.run == self._run:
                 self.done, self.ring, self._held_run = True, Ring(), ""
             case _:

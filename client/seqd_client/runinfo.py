@@ -32,11 +32,13 @@ class Read(BaseModel):
 
 
 def parse_reads(structure: str) -> tuple[Read, ...]:
-    """Reads as Picard writes their structure: cycles and T for a read of the template or B for an index, 151T8B8B151T.
+    """Give the reads of a read structure in Picard's notation, such as 151T8B8B151T.
+
+    Each read is its number of cycles and a letter: T for a template read, B for an index read.
 
     Raises
     ------
-    ValueError : it is not of this form, or has a read of no cycles or more than a run may have.
+    ValueError : the structure is not of this form, or has too many reads, or a read has 0 cycles or too many.
     """
     parts = re.findall(r"([0-9]{1,4})([TB])", structure)
     if "".join(cycles + kind for cycles, kind in parts) != structure or not parts:
@@ -88,7 +90,7 @@ class RunInfo(BaseModel):
         return self
 
     def label(self, read: Read) -> str:
-        """``R1``, ``R2``, ... of reads of the template, ``I1``, ``I2``, ... of index reads, each counted for itself."""
+        """``R1``, ``R2``, ... for template reads, ``I1``, ``I2``, ... for index reads, counted separately."""
         alike = [other for other in self.reads if other.index == read.index]
         return f"{'I' if read.index else 'R'}{1 + alike.index(read)}"
 

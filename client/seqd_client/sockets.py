@@ -24,7 +24,7 @@ LARGEST_PART = 16384 * 16384 * 2
 """Bytes of the largest part of a message, the pixels of a frame."""
 
 HANDSHAKE_MS = 10_000
-"""Milliseconds after which a connection is closed that has not proved its key."""
+"""Milliseconds in which a connection must prove its key; otherwise it is closed."""
 
 QUEUE = 128
 """Messages kept for one peer, each way."""

@@ -45,7 +45,7 @@ class Phase(StrEnum):
     """What a running run does or waits for; where several apply, the status shows the one listed first here."""
 
     STALLED = "stalled"
-    """There is work and none gets done. The daemon stops its signs of life to systemd, which restarts it."""
+    """There is work and none gets done. The daemon no longer reports to systemd, which restarts it therefore."""
     DISK_FULL = "disk_full"
     """A file cannot grow; the daemon tries again until there is room."""
     PERMISSION_LOST = "permission_lost"
@@ -81,7 +81,8 @@ class StopReason(StrEnum):
     DISK_FULL = "disk_full"
     PERMISSION_LOST = "permission_lost"
     STORAGE_FAILED = "storage_failed"
-    """Each of these three lasted longer than ``faults.retry_for_s``, or the daemon was asked to stop meanwhile."""
+    """``disk_full``, ``permission_lost`` or ``storage_failed`` lasted longer than ``faults.retry_for_s``, or the daemon
+    was asked to stop meanwhile."""
     OUTPUT_CHANGED = "output_changed"
     """A file does not have the content that the ledger records; another program changed it."""
     ENGINE_FAILED = "engine_failed"
@@ -121,8 +122,8 @@ class TileCycles(_Part):
     missing: int = 0
     failed: int = 0
     pending: int = 0
-    """Tile-cycles received and not committed yet. Template cycles wait for the template, and the two newest cycles of a
-    tile for the cycles after them."""
+    """Tile-cycles received and not committed yet. Template cycles wait for the template. The two newest cycles of a
+    tile wait for the two cycles after each of them."""
     balanced: bool = True
     """Whether called, missing, failed and pending, which are counted separately, add up to received."""
 
@@ -131,7 +132,8 @@ class Frames(_Part):
     """Frames: received = accepted + duplicate + late + refused, and accepted + restored = committed + pending."""
 
     received: int = 0
-    """Frames that came since the run was taken up, with messages that could not be read; all counts here begin then."""
+    """Frames that came, and messages that could not be read, since the daemon started or continued the run. All counts
+    here begin at that time."""
     accepted: int = 0
     duplicate: int = 0
     late: int = 0
@@ -139,7 +141,7 @@ class Frames(_Part):
     refused: dict[str, int] = {}
     """Frames that were refused, by reason."""
     restored: int = 0
-    """Frames found in the spool when the run was taken up."""
+    """Frames that the daemon found in the spool when it continued the run."""
     committed: int = 0
     """Frames of tile-cycles that are committed."""
     pending: int = 0
@@ -200,7 +202,7 @@ class SinkStatus(_Part):
 
 
 class Trouble(_Part):
-    """A hindrance of the run that the daemon waits to pass."""
+    """A fault that hinders the run; the daemon waits until it is over."""
 
     what: str
     phase: Phase
@@ -231,11 +233,11 @@ class EngineStatus(_Part):
     golden_difference: float
     """Root mean square of the difference between its evidence and the bundle's at these positions."""
     restarts: int = 0
-    """How often an engine that failed was replaced since the run was taken up."""
+    """How often an engine was opened after one had failed, since the daemon started or continued the run."""
     fallback: str = ""
     """Why this engine took over from the configured engine; empty for the configured engine."""
     busy: float = 0
-    """Share of the time since the run was taken up in which it had a tile to compute."""
+    """Share of the time in which the engine had a tile to compute, since the daemon started or continued the run."""
 
 
 class FitStatus(_Part):
@@ -250,6 +252,7 @@ class Status(_Part):
     """The daemon's status."""
 
     v: Literal[1] = 1
+    """Version of this format."""
     state: RunState = RunState.WAITING
     """The state; ``finished`` implies that every tile-cycle is committed and written."""
     phase: Phase | None = None
@@ -257,9 +260,9 @@ class Status(_Part):
     stop_reason: StopReason | None = None
     """Why the run ended; None before."""
     reason: str = ""
-    """The same as a sentence with names and values."""
+    """Why the run ended, as a sentence with names and values."""
     troubles: list[Trouble] = []
-    """Hindrances that the daemon waits to pass."""
+    """Faults that hinder the run; the daemon waits until they are over."""
     stalled_s: float = 0
     """Seconds in which nothing got done although there is work."""
     run: str = ""
@@ -289,6 +292,6 @@ class Status(_Part):
     stream_dropped: int = 0
     """Messages that were not streamed; consumers can ask for them again."""
     tile_cycles_per_s: float = 0
-    """Tile-cycles committed in a second, on average since the run was taken up."""
+    """Tile-cycles committed in a second, on average since the daemon started or continued the run."""
     version: str = ""
     """Version of seqd."""

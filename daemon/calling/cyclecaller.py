@@ -1,4 +1,4 @@
-"""The cycle caller: signals in, committed calls out; a cycle is called when the cycles that correct it are read."""
+"""The cycle caller makes calls from signals and commits them. It waits for the two next cycles of the same read."""
 
 from collections import deque
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Observer = Callable[[CommittedTemplate | CommittedCycle], None]
 @dataclass
 class _TileProgress:
     neighbours: dict[int, NeighbourLight]
-    """Light of strands that are out of step, by cycle of the run, as far as it could be measured."""
+    """Light from phasing and prephasing, by cycle of the run, for the cycles in which it could be measured."""
     waiting: deque[ReadOutcome] = field(default_factory=deque)
     """Cycles that are read and not committed."""
 
@@ -31,8 +31,9 @@ class _TileProgress:
 class CycleCaller:
     """Makes the calls of cycles and commits them.
 
-    The signals of a cycle wait until the next ``AHEAD`` cycles of its read have signals too. The calls before, and the
-    light of strands that are out of step, come from the record, where a restart finds them.
+    The signals of a cycle wait until the next ``AHEAD`` cycles of its read have signals too. The calls of
+    earlier cycles, and the light from phasing and prephasing, are read from the record, so that a restarted daemon
+    has them too.
     """
 
     def __init__(self, record: RunRecord, quality: QualityTable, observer: Observer) -> None:
@@ -70,21 +71,21 @@ class CycleCaller:
             self._observer(committed)
             self._signals.drop(tile, progress.waiting.popleft().cycle)
 
-    def _cycles_of_read_with(self, cycle: int) -> range:
+    def _cycles_of_same_read(self, cycle: int) -> range:
         """The 1-based cycles of the read that contains a cycle."""
         info = self._record.info
         return next(cycles for cycles in map(info.cycles_of, info.reads) if cycle in cycles)
 
     def _last_needed(self, cycle: int) -> int:
         """The last cycle that has to be read before a cycle is called."""
-        return min(cycle + AHEAD, self._cycles_of_read_with(cycle)[-1])
+        return min(cycle + AHEAD, self._cycles_of_same_read(cycle)[-1])
 
     def _called(self, tile: TileId, progress: _TileProgress) -> CalledCycle | None:
         """Call the cycle that has waited longest; None where it is missing or failed."""
         outcome, *later = progress.waiting
         if outcome.status is not CycleStatus.CALLED:
             return None
-        cycles = self._cycles_of_read_with(outcome.cycle)
+        cycles = self._cycles_of_same_read(outcome.cycle)
         seen = {cycle - cycles.start + 1: light for cycle, light in progress.neighbours.items() if cycle in cycles}
         called = call_cycle(
             self._signals.get(tile, outcome.cycle),

@@ -1,4 +1,7 @@
-"""The choice of a run's engine and fit device: as configured, as the run was begun, or the fallback."""
+"""Chooses a run's engine and the device of the joint fit.
+
+They are those of the configuration, those with which the run was begun, or the fallback.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -15,19 +18,19 @@ from engines.engineselection import Selection, select_engine
 ON_GPU = {"auto": None, "cpu": False, "gpu": True}
 """The engine's option ``gpu`` for each value of the setting `[engine] device`."""
 
-BEGUN_WITH = "the run was begun with it"
+BEGUN_WITH = "the same as when the run was begun"
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """An open engine and the device that fits cycles."""
+class EngineChoice:
+    """An open engine and the device on which the joint fit runs."""
 
     selection: Selection
     fit_device: FitDevice
 
     @property
     def facts(self) -> dict[str, object]:
-        """Facts that must be the same for the same images to give the same calls."""
+        """The properties that decide the calls: with equal properties, the same images give the same calls."""
         info = self.selection.engine.info
         return {
             "backend": info.backend,
@@ -41,12 +44,13 @@ class Chosen:
 
 def choose(
     bundle: Bundle, config: EngineConfig, info: RunInfo, *, begun_with: Mapping[str, object] | None = None
-) -> Chosen:
+) -> EngineChoice:
     """Open the engine of a configuration and choose the fit device.
 
     Parameters
     ----------
-    begun_with : facts of the engine that the run was begun with; ``auto`` and the fit device follow them.
+    begun_with : facts of the engine with which the run was begun. They decide the fit device and, if the configured
+        backend is ``auto``, the engine.
 
     Raises
     ------
@@ -54,17 +58,17 @@ def choose(
     """
     if begun_with is None:
         refusal = read_qualified(bundle.hash).cupy.refusal
-        return Chosen(select_configured(bundle, config, info), choose_fit_device(refusal=refusal))
+        return EngineChoice(select_configured(bundle, config, info), choose_fit_device(refusal=refusal))
     if config.backend == "auto":
         begun = {"backend": begun_with["backend"], "device": "gpu" if begun_with["gpu"] else "cpu"}
         selection = select_configured(bundle, config.model_copy(update=begun), info)
         selection = replace(selection, reason=BEGUN_WITH)
     else:
         selection = select_configured(bundle, config, info)
-    return Chosen(selection, choose_fit_device(refusal="" if begun_with.get("fit") == "gpu" else BEGUN_WITH))
+    return EngineChoice(selection, choose_fit_device(refusal="" if begun_with.get("fit") == "gpu" else BEGUN_WITH))
 
 
-def choose_fallback(bundle: Bundle, config: EngineConfig, info: RunInfo) -> Chosen:
+def choose_fallback(bundle: Bundle, config: EngineConfig, info: RunInfo) -> EngineChoice:
     """Open the embedded engine, with the joint fit on the CPU too; threads, slots and strips are as configured.
 
     Raises
@@ -73,11 +77,11 @@ def choose_fallback(bundle: Bundle, config: EngineConfig, info: RunInfo) -> Chos
     """
     embedded = config.model_copy(update={"backend": "openvino", "device": "cpu", "precision": "auto"})
     selection = replace(select_configured(bundle, embedded, info), reason="fallback")
-    return Chosen(selection, cpu_device("the fallback engine runs on the CPU"))
+    return EngineChoice(selection, cpu_device("the fallback engine runs on the CPU"))
 
 
 def select_configured(bundle: Bundle, config: EngineConfig, info: RunInfo) -> Selection:
-    """Open the engine for tiles of a run; its options are settings of the same names."""
+    """Open the engine for tiles of a run. Each of its options has the value of the setting with the same name."""
     settings = config.model_dump(include={field.name for field in fields(EngineOptions)})
     return select_engine(
         bundle,

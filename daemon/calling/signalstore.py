@@ -8,7 +8,8 @@ from daemon.record.runfiles import RunFiles
 from daemon.record.storageretry import StorageRetry
 
 MEMORY_BYTES = 2**28
-"""Signals beyond this bound go to the spool folder. They take 28 bytes a cluster and cycle, three cycles a tile."""
+"""Signals beyond this bound go to the spool folder. They take 28 bytes for each cluster and cycle, and
+three cycles of each tile are kept."""
 
 
 class SignalStore:

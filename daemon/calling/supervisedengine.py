@@ -8,7 +8,7 @@ from seqd_client.errors import SeqdError, first_line
 from seqd_client.status import Phase
 
 from calib.jointfit.fitdevice import FitDevice
-from daemon.calling.enginechoice import Chosen
+from daemon.calling.enginechoice import EngineChoice
 from daemon.config import FaultsConfig
 from daemon.watching.liveness import SLICE_S, Liveness
 from daemon.watching.troubles import Troubles
@@ -20,10 +20,11 @@ FAULTS = (EngineError, EngineLostError, MemoryError)
 """The engine is opened again after these errors."""
 
 CLOSE_S = 5.0
-"""An engine that needs longer to close hangs; its threads are left running."""
+"""Longest time to close an engine. After it the engine counts as hanging, and its threads are left running."""
 
 OPEN_S = 1800.0
-"""An engine that needs longer to open hangs; opening and the golden tile have shorter limits of their own."""
+"""Longest time to open an engine. After it the engine counts as hanging. The steps of opening, such as the check with
+the bundle's golden tile, have shorter limits of their own."""
 
 MAX_BACKOFF_S = 600.0
 """Longest pause between two attempts to open the engine."""
@@ -39,7 +40,8 @@ class SupervisedEngine:
     chosen : the open engine; :meth:`close` closes it.
     open_again : opens the same engine again.
     open_fallback : opens the fallback engine.
-    fallen_back : why ``chosen`` is the fallback already, so that no other engine can replace it; else empty.
+    fallback_reason : why ``chosen`` is the fallback engine; empty if it is the configured engine. No other engine can
+        replace the fallback.
     engine_changed : is called with this object after another engine was opened, before that engine computes a tile.
     announce : takes the level and the text of an event.
     stopping : whether the daemon was asked to stop; then no engine is opened any more.
@@ -47,11 +49,11 @@ class SupervisedEngine:
 
     def __init__(
         self,
-        chosen: Chosen,
-        open_again: Callable[[], Chosen],
-        open_fallback: Callable[[], Chosen],
+        chosen: EngineChoice,
+        open_again: Callable[[], EngineChoice],
+        open_fallback: Callable[[], EngineChoice],
         *,
-        fallen_back: str,
+        fallback_reason: str,
         engine_changed: Callable[["SupervisedEngine"], None],
         faults: FaultsConfig,
         troubles: Troubles,
@@ -59,9 +61,9 @@ class SupervisedEngine:
         announce: Callable[[str, str], None],
         stopping: Callable[[], bool],
     ) -> None:
-        self.chosen, self.fallen_back, self.restarts = chosen, fallen_back, 0
+        self.chosen, self.fallback_reason, self.restarts = chosen, fallback_reason, 0
         self._open_again, self._open_fallback, self._engine_changed = open_again, open_fallback, engine_changed
-        self._may_fall_back = faults.fallback != "none" and not fallen_back
+        self._may_fall_back = faults.fallback != "none" and not fallback_reason
         self._faults, self._announce, self._stopping = faults, announce, stopping
         self._troubles, self._liveness = troubles, liveness
         self._open = True
@@ -88,8 +90,9 @@ class SupervisedEngine:
 
         Raises
         ------
-        EngineLostError : no engine can be opened, or the daemon is stopping, and ``error`` is an EngineLostError.
-        EngineError : the same after any other error.
+        EngineLostError : no engine was opened, because none can be or the daemon is stopping; ``error`` is an
+            EngineLostError.
+        EngineError : no engine was opened for the same reasons; ``error`` is another error.
         """
         self._report_failure(f"engine failed: {error_text(error)}", "it is opened again")
         self.close()
@@ -116,8 +119,9 @@ class SupervisedEngine:
 
         Raises
         ------
-        EngineLostError : no fallback is allowed, or it cannot be opened, and ``error`` is an EngineLostError.
-        EngineError : the same after any other error.
+        EngineLostError : the fallback was not opened, because it is not allowed or cannot be; ``error`` is an
+            EngineLostError.
+        EngineError : the fallback was not opened for the same reasons; ``error`` is another error.
         """
         self._report_failure(f"engine is useless: {error_text(error)}", "the fallback replaces it if that is allowed")
         self.close()
@@ -138,35 +142,37 @@ class SupervisedEngine:
         """Open the fallback; ``text`` says why the engine cannot be used."""
         if not self._may_fall_back:
             self._troubles.end("engine")
-            raise _like(error, text)
+            raise _error_of_same_kind(error, text)
         self._may_fall_back = False
         try:
             chosen = self._open_in_time(self._open_fallback, error)
         except (SeqdError, OSError, MemoryError) as failure:
             self._troubles.end("engine")
-            raise _like(error, f"{text}; the fallback does not open either: {error_text(failure)}") from failure
+            raise _error_of_same_kind(
+                error, f"{text}; the fallback does not open either: {error_text(failure)}"
+            ) from failure
         self._open_again = self._open_fallback
         if chosen.facts != self.chosen.facts:
-            self.fallen_back = text
+            self.fallback_reason = text
         self._switch_to(chosen)
 
-    def _open_the_same(self) -> Chosen:
+    def _open_the_same(self) -> EngineChoice:
         chosen, facts = self._open_again(), self.chosen.facts
         if other := {name: value for name, value in chosen.facts.items() if value != facts[name]}:
             chosen.selection.engine.close()
             raise EngineError(f"engine {self.current.info.backend}: it differs from before, it has {other}")
         return chosen
 
-    def _open_in_time(self, opens: Callable[[], Chosen], error: BaseException) -> Chosen:
-        opened: list[Chosen] = []
+    def _open_in_time(self, opens: Callable[[], EngineChoice], error: BaseException) -> EngineChoice:
+        opened: list[EngineChoice] = []
         # The worker is a daemon thread, so a daemon that stops does not wait for an engine to open.
         opening = Worker("engine-opening", lambda: opened.append(opens()))
         if not self._ends_in_time(opening, OPEN_S, unless=self._stopping):
-            raise _like(error, f"not open after {OPEN_S:g} s")
+            raise _error_of_same_kind(error, f"not open after {OPEN_S:g} s")
         opening.check()
         return opened[0]
 
-    def _switch_to(self, chosen: Chosen) -> None:
+    def _switch_to(self, chosen: EngineChoice) -> None:
         """Compute tiles with an engine that was just opened."""
         engine = chosen.selection.engine
         self._busy_before = (self.busy_s - engine.busy_s, engine)
@@ -174,7 +180,7 @@ class SupervisedEngine:
         self.restarts += 1
         self._engine_changed(self)
         self._troubles.end("engine")
-        info, fallback = engine.info, bool(self.fallen_back)
+        info, fallback = engine.info, bool(self.fallback_reason)
         log.info(
             "engine open", backend=info.backend, precision=info.precision, restarts=self.restarts, fallback=fallback
         )
@@ -189,7 +195,7 @@ class SupervisedEngine:
     def _raise_if_stopping(self, error: BaseException, text: str) -> None:
         if self._stopping():
             self._troubles.end("engine")
-            raise _like(error, f"{text}; asked to stop meanwhile")
+            raise _error_of_same_kind(error, f"{text}; asked to stop meanwhile")
 
     def _ends_in_time(self, worker: Worker, limit_s: float, unless: Callable[[], bool] = lambda: False) -> bool:
         """Wait for the end of a worker, at most for a time, and only while ``unless`` is false."""
@@ -201,7 +207,7 @@ class SupervisedEngine:
         return True
 
 
-def _like(error: BaseException, text: str) -> EngineError | EngineLostError:
+def _error_of_same_kind(error: BaseException, text: str) -> EngineError | EngineLostError:
     """An error with another text: an EngineLostError if the given error is one, else an EngineError."""
     return EngineLostError(text) if isinstance(error, EngineLostError) else EngineError(text)
 

@@ -28,8 +28,8 @@ from engines.errors import EngineError
 log = structlog.get_logger()
 
 ATTEMPTS = 3
-"""A tile-cycle is given up when the engine has failed at it this many times, each time just opened and with no other
-tile-cycle in flight; the making of a template is given up after as many failures."""
+"""A tile-cycle is given up after this many failures of the engine. In each attempt the engine was opened anew, and no
+other tile-cycle was in flight. The making of a template is given up after the same number of failures."""
 
 
 @dataclass
@@ -54,8 +54,9 @@ class TileReader:
     stays in the spool until its calls are committed, so that a restart finds it.
 
     When the engine fails it is opened again, and the tile-cycles in flight are read again from their images, one after
-    the other. If the engine then fails ``ATTEMPTS`` times at the same tile-cycle, it is tried on a dark image. If it
-    can read that, the tile-cycle is committed as failed; otherwise the engine is replaced.
+    the other. If the engine then fails ``ATTEMPTS`` times at the same tile-cycle, the engine is tried on a dark
+    image. If the engine can read the dark image, the tile-cycle is committed as failed; otherwise the engine is
+    replaced.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class TileReader:
         images: NDArray[np.float32],
         drift_px: NDArray[np.float32],
     ) -> tuple[Slot | None, FittedCycle | None]:
-        """Submit an image to the engine and fit it, each where the readout needs it."""
+        """Submit an image to the engine if the readout needs evidence; fit the image if the readout needs the fit."""
         slot = fitted = None
         if self._readout is not Readout.FIT or template.scene is None:
             slot = self._submit_image(pixels, template.normalisation, positions=template.positions_in(drift_px))
@@ -198,7 +199,7 @@ class TileReader:
             self._caller.add(item.tile, outcome, signals)
 
     def _read_alone(self, item: Item) -> tuple[ReadOutcome, Signals | None]:
-        """Read a tile-cycle with no other one in flight, until it is known whether it or the engine fails."""
+        """Read a tile-cycle with no other one in flight. If that fails, find out whether the engine can read a tile."""
         while True:
             for _ in range(ATTEMPTS):
                 flight = _InFlight(item)
@@ -213,7 +214,7 @@ class TileReader:
             except FAULTS as error:
                 self._engine.replace(error)
             else:
-                reason = f"{ATTEMPTS} times: {error_text(failure)}"
+                reason = f"the engine failed {ATTEMPTS} times: {error_text(failure)}"
                 return _not_called(item, CycleStatus.FAILED, len(CHANNELS), reason), None
 
     def _read_dark_image(self, failed: TileId) -> None:
@@ -267,7 +268,9 @@ class TileReader:
                 engine_s=round(self._engine.busy_s - busy_before, 3),
             )
             return template
-        raise EngineError(f"tile {tile}: no template, {ATTEMPTS} times: {error_text(failure)}") from failure
+        raise EngineError(
+            f"tile {tile}: the template could not be made in {ATTEMPTS} attempts: {error_text(failure)}"
+        ) from failure
 
     def _probability_maps(self) -> MapOf:
         """A function that computes the network's maps; once the engine has failed, it only repeats the error."""

@@ -20,7 +20,9 @@ def build(
         Path | None, typer.Option(help="Configuration file; its bundle, strips and precision are used.")
     ] = None,
     bundle: Annotated[Path | None, typer.Option(help="Folder of another bundle.")] = None,
-    superresolved: Annotated[bool, typer.Option("--superresolved", help="Super-resolved images too.")] = False,
+    superresolved: Annotated[
+        bool, typer.Option("--superresolved", help="Also build the plan that makes super-resolved images.")
+    ] = False,
 ) -> None:
     """Build the TensorRT plan that a run on this GPU needs; it is kept until GPU, driver, TensorRT or bundle change."""
     settings = (load_config(config) if config else Config()).engine
@@ -40,7 +42,7 @@ def build_one(plans: Plans, *, superresolved: bool) -> None:
 
     Raises
     ------
-    EngineError : it cannot be built, or what is there is not trusted or was altered.
+    EngineError : the plan cannot be built, or the stored plan is not trusted or was altered.
     """
     if (kept := plans.kept(superresolved=superresolved)) is not None:
         typer.echo(f"in the cache: {_facts(kept)}")

@@ -31,7 +31,7 @@ POLL_S = 0.25
 ANSWER_S = 0.5
 """Seconds to wait for an answer. The daemon needs less, but does not answer any more when it is about to end."""
 MAX_SOCKET_FOLDER = 64
-"""Most characters in the path of a temporary folder, for sockets in it to have paths that are short enough."""
+"""Maximum number of characters in the path of a temporary folder. In a longer path, sockets could not be made."""
 STOP_S = 90.0
 """Seconds that the processes get to end."""
 
@@ -119,7 +119,7 @@ def _local(settings: Config, scratch: Path, output: Path) -> Config:
 
 @contextmanager
 def _process(arguments: list[str], log: Path) -> Iterator[Process]:
-    """A ``seqd`` process that writes to a log, and is ended with the block."""
+    """Run a ``seqd`` process that writes to a log; it is ended when the ``with`` block is left."""
     with log.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "daemon.cli", *arguments], stdin=subprocess.DEVNULL, stdout=file, stderr=file
@@ -137,7 +137,7 @@ def _process(arguments: list[str], log: Path) -> Iterator[Process]:
 
 
 def _watch(daemon: Process, controller: Process, config: Config, info: RunInfo, run_folder: Path) -> Status | None:
-    """Show progress until the daemon ends; return its last status, None if it ended before it was asked.
+    """Show progress until the daemon ends; return its last status, or None if the daemon ended before it gave one.
 
     Raises
     ------

@@ -36,11 +36,15 @@ SamplesFile = Annotated[
 ]
 Mismatches = Annotated[
     int | None,
-    typer.Option(min=0, help="Mismatches allowed in barcodes: with a sheet, in each index read; with a list, in all."),
+    typer.Option(
+        min=0, help="Mismatches allowed: in each index read with a sample sheet, in all of them together with a list."
+    ),
 ]
 OtherStrand = Annotated[
     bool,
-    typer.Option("--reverse-complement-index2", help="The samples file has the second barcode as the other strand."),
+    typer.Option(
+        "--reverse-complement-index2", help="The samples file gives the second barcode as its reverse complement."
+    ),
 ]
 ControlFasta = Annotated[Path | None, typer.Option(help="FASTA of a spike-in (control), for error rates.")]
 
@@ -53,7 +57,7 @@ app = typer.Typer(
 
 @app.command()
 def sinks(folder: RunFolder) -> None:
-    """Write again the files that the daemon writes by itself, in the same place; only when it is not writing."""
+    """Write the daemon's own files again, in the same place. No daemon may be writing to the run."""
     with open_run(folder) as run:
         config = run.facts["sinks"]
         root = root_of(config, folder, run.info.run)

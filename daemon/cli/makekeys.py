@@ -39,4 +39,4 @@ To allow {name}, copy {public.name} to the daemon's machine and start the daemon
   into the folder [security] observers   to read status and calls
   into the folder [security] operators   to drain
   to the file [security] controller      if it is the imaging controller
-If {name} is the daemon: {secret.name} is [security] certificate, {public.name} its clients' --server-key.""")
+If {name} is the daemon: {secret.name} is [security] certificate, its clients need {public.name} as --server-key.""")

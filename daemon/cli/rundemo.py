@@ -22,7 +22,7 @@ def demo(
     images, runs = output / "images", output / "runs"
     simulate = ["calib", "simulate", str(images), "--run", "DEMO", "--tiles", str(tiles), "--cycles", str(cycles)]
     _step([*simulate, "--size", str(size), "--density", str(density), "--overwrite"])
-    # The daemon would continue the run of an earlier demo.
+    # Without this, the daemon would continue the run of an earlier demo.
     shutil.rmtree(runs / "DEMO", ignore_errors=True)
     _step(["call", str(images), "--output", str(runs)])
     _step(["calib", "evaluate", str(images), str(runs / "DEMO" / "fastq")])

@@ -37,7 +37,7 @@ def show_summary(console: Console, run: CommittedRun, last: Status | None) -> No
 
     Parameters
     ----------
-    last : last status of the daemon; None if it ended before it was asked.
+    last : last status of the daemon; None if the daemon ended before it gave one.
     """
     info, files = run.info, run.files
     table = Table("tile", "reads", "%Q30", "% no-call", title=f"run {info.run}", title_justify="left")
@@ -86,6 +86,6 @@ def show_figures(console: Console, summary: Summary) -> None:
 
 
 def _cells(figures: BaseModel, fields: Mapping[str, int]) -> list[str]:
-    """Values of fields with so many digits; a dash for what is not known."""
+    """The values of fields, each with its given number of decimals; a dash stands for an unknown value."""
     values = ((getattr(figures, name), digits) for name, digits in fields.items())
     return ["–" if value is None else f"{value:.{digits}f}" for value, digits in values]

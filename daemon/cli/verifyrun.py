@@ -17,7 +17,8 @@ DIFFERENT = 10
 def verify(folder: RunFolder, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Compare tile files, templates, FASTQ and spool of a run with its ledger; exit code 10 if anything differs.
 
-    A run may still be written: it is checked up to what was committed at the start, and the daemon is not disturbed.
+    The command also works while a daemon writes the run, which is not disturbed. Then it checks what had been committed
+    when it began.
     """
     progress = progress_bar()
     with ExitStack() as shown:

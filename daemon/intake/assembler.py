@@ -23,7 +23,7 @@ SILENT_FACTOR = 4
 """The wait for a frame is this many times longer while the request cannot be sent, or the controller is silent."""
 
 OLDEST_RESERVE = 4
-"""Tile images beyond the memory bound that are accepted of the cycle that is needed next, so that calling continues."""
+"""This many tile images of the next needed cycle are accepted beyond the memory bound, so that calling continues."""
 
 
 class Outcome(StrEnum):
@@ -48,7 +48,7 @@ class ChannelKey:
 
 @dataclass
 class _Assembly:
-    """The frames of one tile-cycle that have come; an assembly without pixels is complete and in the spool."""
+    """The frames of one tile-cycle that have come. When ``pixels`` is None, all four have come and are in the spool."""
 
     pixels: NDArray[np.uint16] | None
     present: set[Channel] = field(default_factory=set)
@@ -91,12 +91,12 @@ class Assembler:
         """
         Parameters
         ----------
-        next_cycle : first cycle of each tile that is not committed; 1 for a tile that is not listed.
+        next_cycle : for each tile, the first cycle that is not committed; 1 for a tile that is not listed.
         spooled : tile-cycles whose images are in the spool already.
         refuse_above : largest number of bytes of frames in memory.
-        resend_after_s : a frame is requested this long after its cycle became due, and again each time this passes.
-        missing_after_s : a frame is missing this long after its first request; 0 stands for the time that
-            :class:`CycleTime` gives.
+        resend_after_s : a frame is requested when its cycle has been due for this time, and then at this interval.
+        missing_after_s : a frame counts as missing when this time has passed since its first request; 0 means the time
+            that :class:`CycleTime` gives.
         """
         self.info = info
         self.cycle_time = CycleTime()
@@ -107,7 +107,7 @@ class Assembler:
         self._in_memory = 0
         """Number of assemblies with pixels."""
         self._incomplete: dict[int, dict[TileId, None]] = {}
-        """The tiles that lack frames of a due cycle, in the order of the run; the oldest cycle first."""
+        """For each due cycle, oldest first: the tiles that lack frames, in the order in which the run lists them."""
         self._requests: dict[ChannelKey, _Request] = {}
         self._refuse_above = refuse_above
         self._resend_after_s = resend_after_s
@@ -189,7 +189,7 @@ class Assembler:
         assembly.pixels[CHANNELS.index(frame.channel)] = pixels
         assembly.present.add(frame.channel)
         if assembly.complete:
-            self._no_longer_incomplete(key.tile, frame.cycle)
+            self._remove_from_incomplete(key.tile, frame.cycle)
         return Outcome.ACCEPTED
 
     def mark_due(self, cycle: int, now_s: float) -> None:
@@ -250,17 +250,17 @@ class Assembler:
                 self._next[tile] = cycle + 1
                 left = self._assemblies.pop((tile, cycle), None)
                 self._in_memory -= left is not None and left.pixels is not None
-                self._no_longer_incomplete(tile, cycle)
+                self._remove_from_incomplete(tile, cycle)
                 for channel in CHANNELS:
                     self._requests.pop(ChannelKey(tile, cycle, channel), None)
                 yield item
 
     @property
     def _oldest(self) -> int:
-        """Lowest cycle that has not left for every tile."""
+        """The lowest cycle of which some tile has not been handed on."""
         return min(self._next.values())
 
-    def _no_longer_incomplete(self, tile: TileId, cycle: int) -> None:
+    def _remove_from_incomplete(self, tile: TileId, cycle: int) -> None:
         incomplete = self._incomplete.get(cycle)
         if incomplete is not None:
             incomplete.pop(tile, None)

@@ -20,10 +20,10 @@ WATCH_S = 0.2
 """Time between two checks."""
 
 HOLD_AGAIN_S = 5.0
-"""Hold or release is sent again at this interval, for a controller that was restarted and does not know it."""
+"""Hold or release is sent again at this interval, because a restarted controller does not know whether to hold."""
 
 SILENT_CYCLES, SILENT_S = 3, 30.0
-"""The status shows that a controller is silent after the time of this many cycles, and not before this time."""
+"""The status shows that a controller is silent after the time of ``SILENT_CYCLES`` cycles, at least ``SILENT_S``."""
 
 log = structlog.get_logger()
 
@@ -74,7 +74,7 @@ class ControllerWatch:
         )
         self._status.set_lag(newest_cycle=assembler.newest_cycle, lag=lag, spool=spool, disk=self._disk_status(now))
         self._check_silence()
-        self._send_kept()
+        self._announce_kept_cycle()
         self._log_cycle()
 
     def _spool_status(self, now_s: float) -> SpoolStatus:
@@ -121,8 +121,8 @@ class ControllerWatch:
         else:
             self._status.troubles.end("controller")
 
-    def _send_kept(self) -> None:
-        """Tell the controller up to which cycle it may forget the frames: they are committed or in the spool."""
+    def _announce_kept_cycle(self) -> None:
+        """Tell the controller that it may forget the frames up to a cycle, because all are on the disk."""
         committed, spool = self._record.committed, self._record.spool
         kept = min(spool.kept_up_to(tile, committed.get(tile, 0)) for tile in self._info.tiles)
         if kept > self._kept and self._ingest.send(Kept(run=self._info.run, cycle=kept)):

@@ -4,13 +4,13 @@ from collections import deque
 from statistics import median
 
 REMEMBERED = 8
-"""The time of a cycle is the median of this many cycles, so that one that contains a hold does not change it."""
+"""The time of a cycle is the median of this many cycles, so that one cycle with a hold does not change the median."""
 
 UNKNOWN_S = 30.0
 """The daemon waits this long for a frame while it does not know the time of a cycle."""
 
 CYCLES = 2
-"""Otherwise it waits as long as this many cycles take."""
+"""The daemon waits for a frame as long as this many cycles take, once it knows the time of a cycle."""
 
 MIN_S, MAX_S = 10.0, 600.0
 """Bounds of this wait."""
@@ -24,7 +24,7 @@ class CycleTime:
         self._took_s: deque[float] = deque(maxlen=REMEMBERED)
 
     def finished(self, cycle: int, now_s: float) -> None:
-        """Note that the controller has finished a cycle; the time since the last one is shared by skipped cycles."""
+        """Note that the controller has finished a cycle; any skipped cycles get equal parts of the time."""
         if self._last is not None and cycle > self._last[0]:
             self._took_s.append((now_s - self._last[1]) / (cycle - self._last[0]))
         self._last = cycle, now_s

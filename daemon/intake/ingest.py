@@ -33,7 +33,7 @@ SYNC_EVERY_S = 2.0
 an unknown run, it asks at this interval."""
 
 BATCH = 64
-"""Most messages of one socket that one call of :meth:`Ingest.receive` takes."""
+"""Maximum number of messages that one call of :meth:`Ingest.receive` takes from one socket."""
 
 PUBLISHED = (RunStart, Frame, CycleEnd, RunEnd)
 ANSWERS = (RunStart, Frame, Gone, Position, Idle)

@@ -35,7 +35,7 @@ class Backpressure:
 
 
 WINDOW_S = 300.0
-"""A forecast is made from the growth of this time."""
+"""A forecast is made from the growth during this time."""
 
 MIN_WINDOW_S = 2.0
 """No forecast is made from a shorter time."""

@@ -1,4 +1,4 @@
-"""The items that leave the assembler: tile images, or the word that one is missing."""
+"""The items that the assembler hands on: tile images, and notices that a tile image is missing."""
 
 from dataclasses import dataclass
 

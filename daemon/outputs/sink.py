@@ -16,7 +16,7 @@ from daemon.record.committed import CommittedRun
 from daemon.record.durable import make_folder, stream_durably
 
 GZIP_LEVEL = 1
-"""ISA-L's; it makes FASTQ 3.3 times smaller, at four times the speed of zlib's level 1."""
+"""Level of ISA-L. It makes FASTQ 3.3 times smaller, at four times the speed of zlib's level 1."""
 
 
 class Encoding(StrEnum):
@@ -93,7 +93,7 @@ class Sink:
 
     name: str
     """For status and log."""
-    due: Callable[[CommittedRun, Path, TileId, int], Iterable[SinkFile]]
+    files_due: Callable[[CommittedRun, Path, TileId, int], Iterable[SinkFile]]
     """Gives the files that become possible when a cycle of a tile is committed.
 
     It is called with the run, the folder of the run's outputs, the tile and the 1-based cycle.
@@ -102,12 +102,12 @@ class Sink:
 
 @dataclass(frozen=True)
 class View:
-    """Makes files that are written again whenever the run has advanced."""
+    """An output that is written again as a whole when the run has grown."""
 
     name: str
     """For the log."""
     files: Callable[[Path], Iterable[SinkFile]]
-    """Gives every file, of what is committed now, below the folder of the run's outputs."""
+    """Takes the folder of the run's outputs and gives every file below it, made from what is committed now."""
 
 
 def encoded(content: Iterable[bytes], encoding: Encoding) -> Iterator[bytes]:

@@ -29,19 +29,20 @@ from engines.devices import open_cuda
 from engines.devices.probe import probe
 from engines.errors import EngineError, WrongAnswerError
 
-ODD = (61, 83)
+SMALL_SIZE = (61, 83)
 """Height and width of the small tiles, pixels; no vector or block size divides them."""
 
 TIMEOUT_S = 300.0
 """Limit of one tile."""
 
 SUBMITS, SETTLED_AFTER = 200, 50
-"""Small tiles that are computed one after the other; memory and threads are compared from the second number on."""
+"""Number of small tiles that are computed one after the other. Memory and threads at the end are compared with those
+after ``SETTLED_AFTER`` tiles."""
 
 FITS, FITS_SETTLED_AFTER = 40, 10
 
 MAX_GROWTH_BYTES = 12e6
-"""Memory that may be added while small tiles are computed; a leak of one map of probabilities a tile is larger."""
+"""Memory that may be added while small tiles are computed. A leak of one probability map for each tile is larger."""
 
 CLUSTERS_PER_PX = 0.04
 """Clusters of a crowded tile."""
@@ -82,7 +83,7 @@ class Reports:
         self._file.flush()
 
 
-OPENING = "opening it"
+OPENING = "the opening"
 
 
 def try_engine(trial: Trial, reports: Reports) -> Measured:
@@ -90,7 +91,7 @@ def try_engine(trial: Trial, reports: Reports) -> Measured:
 
     Raises
     ------
-    WrongAnswerError : an answer is not the network's, or the same tile has two answers.
+    WrongAnswerError : an answer differs from what the network gives, or two answers for the same tile differ.
     EngineError, EngineLostError : the engine cannot be opened, or it fails.
     """
     bundle = load_bundle(trial.bundle)
@@ -105,7 +106,7 @@ def try_engine(trial: Trial, reports: Reports) -> Measured:
             check_golden(engine, bundle)
             yield engine
 
-    with opened(ODD) as engine:
+    with opened(SMALL_SIZE) as engine:
         reports.begin(f"{SUBMITS} small tiles")
         expected = _compute_many(engine, bundle)
         reports.begin("the golden tile after errors")
@@ -130,15 +131,15 @@ def try_fit(trial: Trial, reports: Reports) -> Measured:
 
     Raises
     ------
-    WrongAnswerError : the light is not NumPy's, or differs between two fits of the same images.
+    WrongAnswerError : the fitted light differs from what NumPy computes, or between two fits of the same images.
     EngineError, EngineLostError : the device cannot be used, or it fails.
     """
     reports.begin(OPENING)
     device = open_gpu() if trial.gpu else cpu_device("")
-    for shape in (ODD, trial.size):
+    for shape in (SMALL_SIZE, trial.size):
         reports.begin(f"the trial tile of {shape[0]}×{shape[1]} px")
         check_trial(device, shape)
-    images, scene = crowded_tile(max(ODD), TRIAL_DENSITY_K_MM2)
+    images, scene = crowded_tile(max(SMALL_SIZE), TRIAL_DENSITY_K_MM2)
     reports.begin(f"{FITS} small fits")
     growth = Growth(FITS_SETTLED_AFTER)
     for _ in range(FITS):
@@ -158,7 +159,7 @@ def try_fit(trial: Trial, reports: Reports) -> Measured:
 
 
 class Growth:
-    """Memory and threads of this process from a number of tiles on."""
+    """Measures how memory and threads of this process grow after the first ``settled_after`` tiles."""
 
     def __init__(self, settled_after: int) -> None:
         self._settled_after, self._tiles = settled_after, 0
@@ -209,7 +210,7 @@ def _collected(engine: Engine, slot: Slot) -> NDArray[np.float32]:
 
 
 def _compute_many(engine: Engine, bundle: Bundle) -> NDArray[np.float32]:
-    """Compute the same tile often; its (n, 4) evidence."""
+    """Compute the same tile often and return its (n, 4) evidence."""
     expected = _collected(engine, _submitted(engine, bundle))
     growth, in_flight = Growth(SETTLED_AFTER), deque[Slot]()
     for _ in range(SUBMITS):
@@ -225,7 +226,7 @@ def _compute_many(engine: Engine, bundle: Bundle) -> NDArray[np.float32]:
 
 
 def _provoke_errors(engine: Engine, bundle: Bundle) -> None:
-    """Requests that fail, a request that is not a number and one that nobody waits for.
+    """Submit requests that must fail, requests with values such as NaN, and one request whose answer is not awaited.
 
     Raises
     ------
@@ -239,7 +240,7 @@ def _provoke_errors(engine: Engine, bundle: Bundle) -> None:
     except EngineError:
         pass
     else:
-        raise EngineError("positions of a wrong shape are answered")
+        raise EngineError("a request with positions of a wrong shape was answered; it must be refused")
     for gain, position in ((np.nan, 0.0), (1.0, 1e9), (1.0, np.nan)):
         slot = engine.lease(TIMEOUT_S)
         positions = np.full((4, 5, 2), position, np.float32)

@@ -70,7 +70,7 @@ class TrialResult(_Model):
 
     @property
     def verdict(self) -> Verdict:
-        """The result as the choice of an engine uses it."""
+        """The result, in the form in which :mod:`engines.engineselection` uses it to choose an engine."""
         if self.measured is not None:
             return Verdict(tile_cycles_per_s=self.measured.tile_cycles_per_s)
         return Verdict(f"qualification: {self.reason}")
@@ -154,7 +154,7 @@ def _valid_record(model_hash: str) -> QualificationRecord | None:
 
     Raises
     ------
-    EngineError : the file is not trusted, is no record, or is of another state of the machine.
+    EngineError : the file is not trusted or is no record, or the machine has changed since it was written.
     """
     path = record_path()
     content = read_trusted(path)
@@ -164,7 +164,7 @@ def _valid_record(model_hash: str) -> QualificationRecord | None:
         record = QualificationRecord.model_validate_json(content)
     except ValidationError as error:
         raise EngineError(f"{path} is not a qualification's record: {error.errors()[0]['msg']}") from error
-    # A GPU is only asked where a process has used it without harm before.
+    # The GPU is only probed if a trial has already used it with success.
     on_gpu = any(trial.measured and trial.candidate.endswith("a GPU") for trial in record.engines + record.fit_devices)
     now = this_machine(model_hash, probe() if on_gpu else None).model_dump()
     then = record.machine.model_dump()

@@ -97,7 +97,7 @@ class CommittedRun:
 
 @contextmanager
 def open_run(folder: Path) -> Iterator[CommittedRun]:
-    """A run folder at this moment; a daemon that writes to it is not disturbed, and nothing else is written.
+    """Open a run folder as it is at this moment. Nothing is written, and a daemon that writes to it is not disturbed.
 
     Raises
     ------

@@ -91,7 +91,7 @@ def stream_durably(path: Path, content: Iterable[bytes | memoryview]) -> None:
 
     Raises
     ------
-    OSError : as by :func:`write_durably`; an error of the iterable leaves the former file, too.
+    OSError : as by :func:`write_durably`. The former file also remains when the iterable raises an error.
     """
     descriptor = open_temporary(path)
     try:

@@ -65,7 +65,9 @@ class Ledger(LedgerReader):
                 raise
 
     def begin(self, facts: Mapping[str, object]) -> None:
-        """Record the facts that decide the bytes of the run; a run that continues must have the same.
+        """Record the settings and properties that the contents of the run's files depend on.
+
+        A run that continues must have the same.
 
         Raises
         ------
@@ -83,18 +85,18 @@ class Ledger(LedgerReader):
     def use_engine(self, facts: Mapping[str, object], *, reason: str, since_ns: int) -> None:
         """Record the engine that reads the cycles committed from now on.
 
-        A cycle is called after the later cycles that correct it were read, so the engine in its row is the one that
-        read the last of these.
+        A cycle is called when the two next cycles of its read have been read as well. The row of a cycle names the
+        engine that was in use then.
 
         Parameters
         ----------
         facts : the properties of the engine that decide the calls.
-        reason : why the engine replaced another one; empty where it must be the same as before.
+        reason : why the engine replaced another one; empty if the engine must be the same as before.
         since_ns : time, nanoseconds since the epoch.
 
         Raises
         ------
-        RunError : the engine differs from the one before, and ``reason`` is empty or that of the one before.
+        RunError : the engine differs from the previous one, and ``reason`` is empty or the reason of the previous one.
         """
         engines = self.engines()
         if engines and reason in ("", engines[-1].reason):

@@ -95,7 +95,9 @@ class LedgerReader:
         self._database = database
 
     def facts(self) -> dict[str, Any]:
-        """The facts that decide the bytes of the run; ``info`` and ``sinks`` are models.
+        """The settings and properties that the contents of the run's files depend on.
+
+        ``info`` and ``sinks`` are pydantic models.
 
         Raises
         ------

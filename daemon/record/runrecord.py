@@ -128,7 +128,7 @@ class RunRecord:
         return self.retry("tile files", lambda: read_cycles(self.files.calls_of(tile), cycles))
 
     def chastity(self, tile: TileId, cycles: int) -> NDArray[np.uint8]:
-        """(k, n) chastity of a tile's first ``cycles`` cycles, percent; at most of those that decide the filter."""
+        """(k, n) chastity, percent, of a tile's first ``cycles`` cycles, as far as these decide the filter."""
         first = range(1, 1 + min(cycles, self._filter_cycles))
         return self.retry("tile files", lambda: read_cycles(self.files.chastity_of(tile), first))
 
@@ -163,7 +163,8 @@ class RunRecord:
         self.retry("tile files", partial(file.put, cycle, calls))
         row = _cycle_row(tile, outcome, called, calls, chastity)
         self.retry("ledger", lambda: self.ledger.commit(row, _image_rows(tile, outcome)))
-        # This comes before the image is dropped: a thread that spools the image late sees that it is not needed.
+        # This line has to come before the image is dropped. A thread that is late to spool the image then sees that the
+        # image is not needed.
         self.committed[tile] = cycle
         self.retry("spool", lambda: self.spool.drop(tile, cycle))
         return CommittedCycle(tile, outcome, calls, self._passing(tile) if cycle == self._filter_cycles else 0)

@@ -26,7 +26,7 @@ NAME = re.compile(r"s_(\d+)_(\d+)_C(\d+)\.image")
 
 
 class Spool:
-    """The spooled images of one run. Any thread may use it, but not two threads the same image at the same time."""
+    """The spooled images of one run. Any thread may use it, but two threads must not use one image at the same time."""
 
     def __init__(self, files: RunFiles, info: RunInfo) -> None:
         self._files = files

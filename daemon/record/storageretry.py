@@ -12,7 +12,7 @@ from daemon.watching.liveness import Liveness
 from daemon.watching.troubles import Troubles
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0
-"""The first pause between two attempts; each one is twice as long as the one before, up to the second value."""
+"""First and longest pause between two attempts. Each pause is twice as long as the one before."""
 
 PHASES = {
     StopReason.DISK_FULL: Phase.DISK_FULL,

@@ -53,7 +53,7 @@ class TileFile:
 
 
 def open_tile_file(path: Path, *, clusters: int, cycles: int) -> TileFile:
-    """Create a tile file, or open it after its first ``cycles`` cycles and cut off what follows.
+    """Create a tile file, or open one, keep its first ``cycles`` cycles and cut off what follows.
 
     Raises
     ------

@@ -35,16 +35,18 @@ from daemon.watching.runstatus import RunStatus
 POLL_MS = 200
 
 QUEUE = 16
-"""Most requests of one client that wait, and most answers that it has not received."""
+"""Maximum number of requests of one client that wait, and of answers that the client has not received."""
 
 MAX_PART = 4096
 """Bytes that the largest part of a request may have."""
 
 SHARE = 0.1
-"""Share of one processor core that answering takes in the long run: in a flood, requests wait and calling does not."""
+"""Share of one processor core that answering takes in the long run. With too many requests, the requests wait, and
+calling does not wait."""
 
 BURST_S = 0.5
-"""Seconds of a core that answering may take without a pause after it was idle, so that short bursts do not wait."""
+"""Processor time, in seconds, that answering may take without a pause after a time without requests, so that short
+bursts of requests do not wait."""
 
 MAX_REST_S = 1.0
 

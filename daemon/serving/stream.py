@@ -21,7 +21,8 @@ MAX_SUBSCRIPTION = 64
 """Bytes that the subscription of a consumer may have."""
 
 OVERHEAD = 1024
-"""Most bytes that Python and ZeroMQ need for a message in addition to its content; they bound a queue of events."""
+"""Maximum number of bytes that Python and ZeroMQ need for a message in addition to its content. They are counted, so
+that many small messages, such as events, do not take unlimited memory."""
 
 
 class Stream:
@@ -31,9 +32,9 @@ class Stream:
 
     Parameters
     ----------
-    queue_bytes : most bytes of messages that wait for the publishing thread; as many may wait for each consumer. A
-        message is dropped when it does not fit, or when it alone needs more than ``queue_bytes / MAX_MESSAGES``. It
-        leaves a gap in the sequence numbers, and a consumer can ask for a replay.
+    queue_bytes : maximum number of bytes of messages that wait for the publishing thread. The same number of bytes may
+        wait for each consumer. A message is dropped when it does not fit, or when it alone needs more than
+        ``queue_bytes / MAX_MESSAGES``. It leaves a gap in the sequence numbers, and a consumer can ask for a replay.
     """
 
     def __init__(

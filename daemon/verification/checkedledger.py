@@ -65,7 +65,9 @@ class CheckedLedger(LedgerReader):
                 findings.differs(self.path, "a whole database", str(text))
         unknown = "SELECT count(*) FROM tile_cycle WHERE engine NOT IN (SELECT id FROM engine)"
         if (number := self._database.execute(unknown).fetchone()[0]) > 0:
-            findings.differs(self.path, "an engine for every tile-cycle", f"{number} of an engine that is not listed")
+            findings.differs(
+                self.path, "a listed engine for every tile-cycle", f"tile-cycles with another engine: {number}"
+            )
         declared = {(tile.lane, tile.tile) for tile in self.info.tiles}
         for table in ("tile", "tile_cycle", "image"):
             for lane, tile in self._database.execute(f"SELECT DISTINCT lane, tile FROM {table}"):
@@ -105,7 +107,7 @@ class CheckedLedger(LedgerReader):
                 for expected, found in self._contradictions(row):
                     findings.differs(self.path, expected, found, tile=tile, cycle=row.cycle)
         for cycle in sorted(set(range(1, max(rows, default=0))) - rows.keys()):
-            findings.differs(self.path, "a row, later cycles have one", "none", tile=tile, cycle=cycle)
+            findings.differs(self.path, "a row, because later cycles have a row", "none", tile=tile, cycle=cycle)
         return rows
 
     def _contradictions(self, row: Row) -> Iterator[tuple[str, str]]:

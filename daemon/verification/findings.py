@@ -83,7 +83,10 @@ class Verification(BaseModel):
     folder: Path
     run: str
     finished: bool
-    """Whether every tile-cycle is committed, and either the sinks' files all exist or no daemon writes any more."""
+    """Whether every tile-cycle is committed and the run's files are done.
+
+    They are done when all files of the sinks exist, or when no daemon writes any more.
+    """
     tiles: int
     """Tiles of the run."""
     templates: int

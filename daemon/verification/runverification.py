@@ -47,8 +47,8 @@ def verify_run(folder: Path, *, progress: Callable[[int, int], None]) -> Verific
     if not files.ledger.is_file():
         raise RunFolderError(f"run folder {folder}: there is no {files.ledger.name}; seqd did not write a run to it")
     findings = Findings(folder)
-    # Both before the ledger is read: if it is closed now, all files are written, and the files that exist now contain
-    # committed cycles only.
+    # These two lines come before the ledger is read. If the ledger is closed now, all files are written. The files that
+    # exist now contain only cycles that are committed.
     closed = not is_open(files.ledger)
     existing = set(folder.rglob("*"))
     with copied(files.ledger) as database:
@@ -70,7 +70,7 @@ def verify_run(folder: Path, *, progress: Callable[[int, int], None]) -> Verific
     finished = complete and (closed or all(file.path.exists() for file in made))
     for done, file in enumerate(made, len(tiles) + 1):
         assert file.tile is not None
-        _check_made(file, tiles[file.tile], findings, existed=file.path in existing, finished=finished)
+        _check_expected(file, tiles[file.tile], findings, existed=file.path in existing, finished=finished)
         progress(done, steps)
     _check_unexpected(files, info, made, existing, findings)
     _check_spool(files, info, existing, findings)
@@ -127,7 +127,7 @@ def _check_tile(files: RunFiles, ledger: CheckedLedger, tile: TileId, findings: 
     )
 
 
-def _check_made(file: SinkFile, tile: _Tile, findings: Findings, *, existed: bool, finished: bool) -> None:
+def _check_expected(file: SinkFile, tile: _Tile, findings: Findings, *, existed: bool, finished: bool) -> None:
     if existed and tile.committed < file.cycle:
         findings.differs(file.path, f"no file before cycle {file.cycle} is committed", "one", tile=file.tile)
     elif existed:

@@ -20,7 +20,7 @@ HEADER = b"".join(encoded((), Encoding.GZIP))[:10]
 """Header of every gzip file that seqd writes (RFC 1952, 2.3)."""
 
 EXCERPT = 16
-"""Most bytes of a difference that are shown."""
+"""Maximum number of bytes that are shown of a difference."""
 
 
 def check_sink_file(sink_file: SinkFile, findings: Findings, *, compared: bool) -> None:

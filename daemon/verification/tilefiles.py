@@ -67,7 +67,7 @@ def _check_appended(
     constant: int,
     findings: Findings,
 ) -> None:
-    """Compare a file that gets a cycle at a time.
+    """Compare a file that grows by one cycle at a time with the ledger.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ class Counters:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counted = Status()
-        """Holds the numbers that the status shows unchanged."""
+        """Contains the numbers that go into the status as they are."""
         self._refused: Counter[str] = Counter()
         self._shut_out: Counter[str] = Counter()
         self._requests_refused: Counter[str] = Counter()
@@ -25,7 +25,7 @@ class Counters:
         """When the run was started or continued, on the monotonic clock."""
         self._pending: set[tuple[TileId, int]] = set()
         self._frames: Counter[tuple[TileId, int]] = Counter()
-        """Frames by tile-cycle, of those that are not committed."""
+        """Number of frames of each tile-cycle that is not committed."""
 
     def reset(self) -> None:
         """Begin at zero for another run; refused connections and requests count for the daemon's whole life."""
@@ -165,7 +165,7 @@ class Counters:
             return min(self._committed.values(), default=0)
 
     def put_into(self, status: Status) -> None:
-        """Put all numbers into a status, with the word whether they balance."""
+        """Put all numbers into a status, and whether they balance."""
         with self._lock:
             counted = self._counted.model_copy(deep=True)
             for name in ("cycles", "tile_cycles", "frames", "clusters", "passing_filter", "sinks", "stream_dropped"):

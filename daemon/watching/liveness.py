@@ -31,14 +31,14 @@ class Liveness:
             self._progress_s = time.monotonic()
 
     def note_wait(self) -> None:
-        """Note that a thread waits for a known reason. If it is the thread that does the work, it has not stalled."""
+        """Note that this thread waits for a known reason. If it is the worker, the run does not count as stalled."""
         with self._lock:
             self._activity += 1
             if threading.get_ident() == self._worker:
                 self._progress_s = time.monotonic()
 
     def wait(self, pause_s: float, stopping: Callable[[], bool]) -> None:
-        """Wait for a known reason, until the pause has passed or the daemon is asked to stop."""
+        """Wait until the pause has passed or the daemon is asked to stop; this does not count as a stall."""
         until = time.monotonic() + pause_s
         while not stopping() and (left := until - time.monotonic()) > 0:
             time.sleep(min(SLICE_S, left))

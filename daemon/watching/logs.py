@@ -32,7 +32,7 @@ def configure_logs(config: LogConfig) -> None:
 
 
 MAX_LINES, PERIOD_S = 20, 60.0
-"""At most this many warnings are written in this time."""
+"""At most ``MAX_LINES`` warnings are written in ``PERIOD_S`` seconds."""
 
 log = structlog.get_logger()
 

@@ -520,7 +520,7 @@ def test_daemon_that_holds_and_leaves_is_an_error(archive, tmp_path):
 
 
 def test_daemon_that_holds_and_falls_silent_is_an_error(archive, tmp_path, host):
-    with controlling(archive, tmp_path, tile_s=0.1, stuck_s=0.5) as failures:
+    with controlling(archive, tmp_path, tile_s=0.1, no_progress_s=0.5) as failures:
         host.published(until=Frame)
         host.tell(Hold(run="R1"))
     assert "asked to hold and said nothing for 0.5 s" in str(failures[0])
@@ -532,7 +532,7 @@ def test_daemon_that_takes_no_frames_is_answered_and_then_given_up(tmp_path):
     archive = write_archive(tmp_path / "large", info, lambda number: np.full((256, 256), number, np.uint16))
     host = Host(tmp_path, queue=1)
     try:
-        with controlling(archive, tmp_path, info=info, stuck_s=2) as failures:
+        with controlling(archive, tmp_path, info=info, no_progress_s=2) as failures:
             seen = None
             while isinstance(seen, Idle | None) or seen != where(host):
                 time.sleep(0.3)

@@ -629,7 +629,7 @@ def test_daemon_that_goes_on_before_all_was_delivered_is_an_error(follow, instru
     instrument.commit(2, stream=False)
     instrument.begin("R2")
     go_on.set()
-    with pytest.raises(MissedError, match=r"run R1: the daemon went on to run R2 before all calls were delivered"):
+    with pytest.raises(MissedError, match=r"run R1: the daemon began run R2 before all calls were delivered"):
         end()
 
 

@@ -190,11 +190,11 @@ def test_ring_counts_a_frame_that_comes_twice_once():
     ring, key = Ring(2), FrameKey(ONE, 1, "A")
     other, third = key._replace(channel="C"), key._replace(cycle=2)
     for each in (key, other, key):
-        ring.hold(each, lambda: [b"parts"])
+        ring.keep(each, lambda: [b"parts"])
     assert ring.source(other)() == [b"parts"]
-    ring.hold(third, lambda: None)
+    ring.keep(third, lambda: None)
     assert ring.source(other) is None
-    ring.release(1)
+    ring.forget(1)
     assert ring.source(key) is None
     assert ring.source(third)() is None
 

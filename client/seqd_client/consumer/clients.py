@@ -1,4 +1,4 @@
-"""The faces of a consumer: blocking, each for one thread, and for asyncio, each for one event loop."""
+"""The classes that a consumer uses: blocking ones, each for one thread, and asyncio ones, each for one event loop."""
 
 import asyncio
 import time
@@ -38,7 +38,7 @@ class _Connection(Generic[AnySocket]):
         connect(self._socket, self.endpoint, keys=self._keys)
 
     def _reopen(self) -> None:
-        """Open another socket, on which an answer that comes too late is not taken for the next one."""
+        """Open another socket, so that a late answer is not mistaken for the answer to the next request."""
         self._socket.close()
         self._open()
 
@@ -101,7 +101,7 @@ class ControlClient(_Connection["zmq.Socket[bytes]"]):
 class CallsStream(_Connection["zmq.Socket[bytes]"]):
     """The committed calls of a daemon: for every tile the template, then all its cycles in order.
 
-    The stream fetches with control requests what was published before the consumer came, or was dropped on the way.
+    With control requests the stream fetches messages that were published before the consumer connected, or were lost.
 
     Parameters
     ----------
@@ -121,12 +121,12 @@ class CallsStream(_Connection["zmq.Socket[bytes]"]):
 
         Parameters
         ----------
-        timeout_s : seconds that the daemon may be away. A daemon that is restarted within them is followed further;
-            one that answers may publish nothing for as long as it likes.
+        timeout_s : seconds for which the daemon may neither publish nor answer. If it is restarted within this time,
+            the stream continues. There is no limit while the daemon answers requests but publishes nothing.
 
         Raises
         ------
-        UnreachableError : the daemon was away for longer, or refused for so long to replay committed calls.
+        UnreachableError : for this time the daemon did not answer, or refused to replay committed calls.
         MissedError : the daemon began another run before all calls of this one were delivered.
         """
         for step in self._session.steps(timeout_s):

@@ -41,9 +41,9 @@ class RunFollower:
         self._cycles = 0
         self._tiles_known = False
         self._next: dict[TileId, int] = {}
-        """Cycle of each tile that is delivered next; 0 is the template."""
+        """For each tile, the cycle that is delivered next; 0 means the template."""
         self._missing: dict[TileId, int] = {}
-        """Last committed cycle of each tile of which a cycle has to be replayed."""
+        """The last committed cycle of each tile that needs a replay."""
         self._seq: int | None = None
         self._state = ""
         self._passed = False
@@ -139,7 +139,7 @@ class RunFollower:
         return known and all(cycle > self._cycles for cycle in self._next.values())
 
     def _is_followed(self, run: str) -> bool:
-        """Whether an answer about this run counts; when the followed run was delivered, the next run is followed."""
+        """Whether to use an answer about ``run``. A run is followed until all its calls were delivered."""
         if run in ("", self.run):
             return True
         if self.run and not self._passed:
@@ -148,7 +148,7 @@ class RunFollower:
                 return False
             self._passed = True
             raise MissedError(
-                f"run {self.run}: the daemon went on to run {run} before all calls were delivered; "
+                f"run {self.run}: the daemon began run {run} before all calls were delivered; "
                 "the missing calls are in the tile files"
             )
         self._previous_run, self.run = self.run, run
@@ -159,7 +159,7 @@ class RunFollower:
         return True
 
     def _set_state(self, state: str) -> None:
-        """Take the state of the run; a run that was followed to its end does not end a second time."""
+        """Set the state of the run. After a run was followed to its end, a repeated state of its end is ignored."""
         if self._passed and state in ENDED:
             return
         self._state, self._passed = state, False

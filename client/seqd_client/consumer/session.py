@@ -1,4 +1,4 @@
-"""One session of a consumer as steps, which a blocking program and an asyncio program carry out alike."""
+"""One session of a consumer, as a series of steps. Blocking and asyncio programs do the same steps."""
 
 import time
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from seqd_client.wire.codec import WireError, decode
 from seqd_client.wire.messages import Message, Refused, StatusAnswer
 
 POLL_S = 0.1
-"""Seconds that a session waits for the stream at once, and before it repeats a request."""
+"""Seconds of one wait for the stream, and of the pause before a request is repeated."""
 
 REPEAT_S = 3.0
 """Seconds after which a session repeats a request; the request is lost when the daemon was killed meanwhile."""
@@ -91,7 +91,7 @@ class Session:
             if is_delivered:
                 yield Delivery(message, payload)
             if is_alive:
-                # The program may have taken long over the message; that is not the daemon's silence.
+                # The program may have needed long to use the message. That time is not silence of the daemon.
                 alive_s = time.monotonic()
 
     def _answer(self, ask: Ask) -> tuple[Message, bytes]:

@@ -93,7 +93,8 @@ def _unpack(header: bytes, kind: type[Message]) -> dict[str, Any]:
     if len(header) > kind.header_limit:
         raise WireError(Refusal.GARBAGE, f"header of {len(header)} bytes, at most {kind.header_limit} are allowed")
     try:
-        # msgpack takes the memory of an array when it has read its length; an item takes a byte at least.
+        # msgpack allocates an array as soon as it has read the length, which may be false. An item has at least one
+        # byte, so the length of the header limits the number of items.
         fields = msgpack.unpackb(
             header, max_array_len=min(kind.items_limit, len(header)), max_map_len=FIELDS_LIMIT, max_ext_len=0
         )

@@ -9,8 +9,8 @@ from seqd_client.runinfo import Channel, Cycle, Lane, Name, Pixels, RunInfo, Til
 VERSION = 1
 """Protocol version, the ``v`` of every header."""
 
-LONG = 8 * 2**20
-"""Bytes of a header that lists the tiles of a run; 100,000 of them take about 2 MB."""
+TILES_HEADER_BYTES = 8 * 2**20
+"""Maximum number of bytes of a header that lists the tiles of a run; 100,000 tiles take about 2 MB."""
 
 TILES = 100_000
 
@@ -32,10 +32,10 @@ class Message(BaseModel):
 
 
 class RunStart(Message):
-    """A run begins, or is under way when it answers a ``sync``."""
+    """Says that a run begins or, as the answer to a ``sync``, that a run is under way."""
 
     topic = "run_start"
-    header_limit = LONG
+    header_limit = TILES_HEADER_BYTES
     items_limit = TILES
     run: Name
     seq: Sequence
@@ -238,10 +238,10 @@ class TileProgress(BaseModel):
 
 
 class TilesAnswer(Message):
-    """The tiles of the run that the daemon took up last; before its first run, no tiles."""
+    """The tiles of the run that the daemon started or continued last; no tiles before the daemon's first run."""
 
     topic = "tiles_answer"
-    header_limit = LONG
+    header_limit = TILES_HEADER_BYTES
     items_limit = TILES
     run: Annotated[str, Field(max_length=128)]
     tiles: Annotated[tuple[TileProgress, ...], Field(strict=False, max_length=TILES)]

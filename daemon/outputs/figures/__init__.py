@@ -1,1 +1,1 @@
-"""Figures of a run, from which InterOp files, summary and report are made; and its errors against a spike-in."""
+"""Computes the numbers of a run for the InterOp files, the summary and the report, with its error rates by spike-in."""

@@ -37,9 +37,9 @@ class RunMetrics:
         self.passing = np.zeros(shape[0], np.int64)
         """(tiles,) clusters that pass the filter; 0 until the filter is known."""
         self.known = np.zeros(shape[0], np.int64)
-        """(tiles,) first cycles whose figures from the ledger are included."""
+        """(tiles,) number of cycles, from the first, whose figures from the ledger are included."""
         self.counted = np.zeros(shape[0], np.int64)
-        """(tiles,) first cycles whose quality and bases are included."""
+        """(tiles,) number of cycles, from the first, whose quality and bases are included."""
         self.quality = np.zeros((*shape, SCORES), np.uint32)
         """Calls by Phred score; no-calls are at 0."""
         self.bases = np.zeros((*shape, 5), np.uint32)
@@ -47,7 +47,7 @@ class RunMetrics:
         self.status = np.zeros(shape, np.uint8)
         """Index into :data:`STATUSES`."""
         self.drift_px = np.full((*shape, 2), np.nan, np.float32)
-        """y and x. This and the next five arrays are NaN where a cycle was not called."""
+        """Drift in y and x. This and the next five arrays are NaN where a cycle was not called."""
         self.intensity = np.full((*shape, 4), np.nan, np.float32)
         self.called_intensity = np.full((*shape, 4), np.nan, np.float32)
         self.average_intensity = np.full((*shape, 4), np.nan, np.float32)
@@ -59,7 +59,7 @@ class RunMetrics:
         self.update(heartbeat)
 
     def update(self, heartbeat: Callable[[], None] = lambda: None) -> None:
-        """Add the cycles that the run was last refreshed with.
+        """Add the cycles that the last refresh of the run found committed.
 
         Parameters
         ----------

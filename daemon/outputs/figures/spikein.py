@@ -23,24 +23,26 @@ from daemon.outputs.figures.runmetrics import RunMetrics
 LENGTHS = (25, 50, 100, 150, 200, 300)
 """Number of a read's first cycles that decide where it is placed.
 
-It is the highest of these that is committed and not longer than the longest sequence. A read that is shorter than the
-second of them is placed again with all its cycles when they are committed.
+The number is the highest one of this tuple that is committed and not longer than the longest sequence. A read that is
+shorter than the second one is placed again with all its cycles, as soon as all are committed.
 """
 
 MAX_CLUSTERS = 50_000
 """Clusters of a tile and read that are tried; they are spread evenly over those that pass the filter."""
 
 MAX_WRONG = 0.3
-"""Largest share of wrong bases, among those that a read is placed by, with which it counts as the spike-in's.
+"""Largest share of wrong bases with which a read counts as one of the spike-in.
 
-It is high, so that reads of mixed clusters are included: their errors are errors of the run.
+The share is taken of the bases that are used to place the read.
+
+The limit is high, so that reads of mixed clusters are included: their errors are errors of the run.
 """
 
 MAX_FALSE_RATE = 1e-5
 """Largest probability that a read of other DNA is placed; it allows short reads fewer errors than :data:`MAX_WRONG`."""
 
 SHORT_READ = 50
-"""Up to this many bases, a read with errors is only found with shorter seeds."""
+"""A read of at most this many bases is searched with shorter seeds (exact matches), or its errors would hide it."""
 
 
 class SpikeInError(SeqdError):
@@ -85,9 +87,7 @@ class SpikeInReference:
         self.longest = max(map(len, strands))
         """Bases of the longest sequence."""
         if self.longest < LENGTHS[0]:
-            raise SpikeInError(
-                f"control {path}: no sequence has {LENGTHS[0]} bases, the fewest that a read is placed by"
-            )
+            raise SpikeInError(f"control {path}: no sequence has {LENGTHS[0]} bases, the minimum to place a read")
         self.bases = np.concatenate(strands)
         """(n,) 0-3 or :data:`UNKNOWN`: each sequence, then its other strand in the order in which it is read."""
         self._stops = np.cumsum([len(strand) for strand in strands])
@@ -133,7 +133,7 @@ class _PlacedReads:
     """The reads of a tile that come from the spike-in; arrays are (n,)."""
 
     length: int
-    """Number of cycles that placed them."""
+    """Number of cycles that were used to place them."""
     clusters: NDArray[np.intp]
     places: NDArray[np.intp]
     stops: NDArray[np.intp]
@@ -179,7 +179,7 @@ class SpikeInErrors:
         return _percent(self.wrong, self.compared)
 
     def update(self, heartbeat: Callable[[], None] = lambda: None) -> None:
-        """Add the cycles that the metrics were last updated with.
+        """Add the cycles that the last update of the metrics added.
 
         Parameters
         ----------
@@ -229,13 +229,13 @@ class SpikeInErrors:
 
 @cache
 def allowed_errors(length: int, *, places: int) -> int:
-    """Most errors with which a read is placed, from :data:`MAX_WRONG` and :data:`MAX_FALSE_RATE`.
+    """Maximum number of errors with which a read is placed, from :data:`MAX_WRONG` and :data:`MAX_FALSE_RATE`.
 
     Unrelated bases differ in three of four cases, so the number of errors at one place is binomial.
 
     Parameters
     ----------
-    length : bases that the read is placed by.
+    length : number of bases that are used to place the read.
     places : indices at which it could be placed.
     """
     chance, allowed = 0.0, 0

@@ -200,7 +200,7 @@ class _PerTile:
 
 
 def _projected(metrics: RunMetrics) -> NDArray[np.float64]:
-    """(reads, lanes) expected bases: the cycles to come get as many bases as the mean of those before them."""
+    """(reads, lanes) expected bases. Each future cycle is expected to give the mean number of the cycles before it."""
     info = metrics.info
     lanes = sorted({tile.lane for tile in info.tiles})
     calls = yields(metrics)
@@ -228,7 +228,7 @@ def _all_but_last(info: RunInfo, read: Read) -> slice:
 
 
 def _known_mean(values: NDArray[np.floating]) -> float | None:
-    """Mean of the values that are not NaN; None where all are."""
+    """Mean of the values that are not NaN; None where all values are NaN."""
     mean = _mean(values)
     return None if np.isnan(mean) else mean
 

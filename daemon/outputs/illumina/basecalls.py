@@ -43,7 +43,7 @@ def filter_path(root: Path, tile: TileId) -> Path:
 
 
 def basecalls_due(run: CommittedRun, root: Path, tile: TileId, cycle: int, *, encoding: Encoding) -> Iterator[SinkFile]:
-    """Positions with the first cycle, the filter when it is known, and the calls of every cycle.
+    """Give the files that a cycle makes possible: after cycle 1 the positions, later the filter, always the calls.
 
     The calls come last, because programs that follow a run start when they find them.
 
@@ -61,7 +61,7 @@ def basecalls_due(run: CommittedRun, root: Path, tile: TileId, cycle: int, *, en
 
 
 def filter_content(run: CommittedRun, tile: TileId, offset: int = 0) -> tuple[bytes]:
-    """Content of a tile's ``.filter`` file; this many clusters that do not pass come before the tile's clusters."""
+    """Content of a tile's ``.filter`` file: ``offset`` clusters that do not pass, then the tile's clusters."""
     passing = run.passing(tile)
     head = struct.pack("<III", 0, FILTER_VERSION, offset + len(passing))
     return (head + bytes(offset) + passing.tobytes(),)

@@ -14,7 +14,7 @@ The filling is needed because readers assume that all headers have the same size
 numbers of tiles.
 
 All tiles share one file of positions, ``s.locs``, and the filter of a tile selects its own. Here the positions of all
-tiles follow one another, so a filter begins with a 0 for each position of the tiles before.
+tiles follow one another, so a filter begins with a 0 for each position of all tiles that precede its own tile.
 """
 
 import struct

@@ -22,7 +22,7 @@ def parameter_files(run: CommittedRun, root: Path) -> Iterator[SinkFile]:
 
 
 def run_parameters_xml(info: RunInfo, provenance: Provenance) -> bytes:
-    """Content of ``RunParameters.xml``: the elements that readers of a MiSeq's look up, and ``Provenance``."""
+    """Content of ``RunParameters.xml``: the elements that programs read from a MiSeq's file, and ``Provenance``."""
     first, *others = [read.cycles for read in info.reads if not read.index] or [0]
     index = [read.cycles for read in info.reads if read.index]
     setup = {
@@ -48,7 +48,7 @@ def run_parameters_xml(info: RunInfo, provenance: Provenance) -> bytes:
 def marker_files(run: CommittedRun, root: Path) -> Iterator[SinkFile]:
     """Files that mark a run folder as complete, to be written in this order, when everything else is on the disk.
 
-    Programs that wait for a run take one of the last two for its end.
+    Programs that wait for the end of a run wait for one of the last two files.
     """
     status = {
         "CompletionStatus": "CompletedAsPlanned",
@@ -72,7 +72,7 @@ def _completion_time(run: CommittedRun) -> Iterator[bytes]:
 
 
 def _xml(tag: str, content: Mapping[str, Any]) -> bytes:
-    """A document of an element with children of these names, which have text or children themselves."""
+    """An XML document. Each item of ``content`` becomes an element; a mapping becomes an element with children."""
     document = _element(tag, content)
     ElementTree.indent(document)
     return bytes(ElementTree.tostring(document, encoding="utf-8", xml_declaration=True))

@@ -24,7 +24,9 @@ def fits(info: RunInfo) -> bool:
 
 
 def interop_files(metrics: RunMetrics, errors: SpikeInErrors | None, root: Path) -> Iterator[SinkFile]:
-    """Every file that has a record, of the figures as they are now: savR cannot read a file without records.
+    """Every InterOp file that has at least one record, made from the figures as they are now.
+
+    A file without records is left out, because savR cannot read it.
 
     Parameters
     ----------

@@ -92,12 +92,12 @@ def error(metrics: RunMetrics, errors: SpikeInErrors) -> Records:
 
 
 def _counted(metrics: RunMetrics) -> NDArray[np.bool_]:
-    """(tiles, cycles) whose quality and bases are known."""
+    """(tiles, cycles) whether the quality and the bases of a tile-cycle are known."""
     return np.asarray(np.arange(1, metrics.info.cycles + 1) <= metrics.counted[:, None], np.bool_)
 
 
 def _measured(metrics: RunMetrics) -> NDArray[np.bool_]:
-    """(tiles, cycles) that have images of all channels."""
+    """(tiles, cycles) whether a tile-cycle has images of all channels."""
     return np.asarray(np.isfinite(metrics.intensity).all(axis=2), np.bool_)
 
 

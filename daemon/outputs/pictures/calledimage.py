@@ -14,7 +14,7 @@ from engines.contract import Answer
 
 @dataclass(frozen=True)
 class Clusters:
-    """Called clusters, (n,) of each."""
+    """Called clusters; an array without another shape is (n,)."""
 
     positions: NDArray[np.float32]
     """(n, 2) y and x, pixels."""

@@ -33,7 +33,7 @@ from engines.contract import Engine, Request
 
 
 class Form(StrEnum):
-    """A kind of picture, or table, of a called tile-cycle."""
+    """A kind of file that shows a called tile-cycle as a picture or table; see ``docs/reference/forms.md``."""
 
     COORDINATES = "coordinates"
     """Position, base and quality of each called cluster, as CSV."""
@@ -53,7 +53,7 @@ DRAW: dict[Form, Callable[[CalledImage, int | None], bytes]] = {
 }
 """Function that makes the content of a form's file, for one channel, or for all four where the channel is None."""
 
-OF_NETWORK = frozenset({Form.PROBABILITIES, Form.SUPERRESOLVED})
+NETWORK_FORMS = frozenset({Form.PROBABILITIES, Form.SUPERRESOLVED})
 """Forms for which the network computes the images again; the others need the calls only."""
 
 
@@ -83,7 +83,7 @@ def emit(
     """
     images = _called(folder, run)
     opened = None
-    if OF_NETWORK.intersection(forms):
+    if NETWORK_FORMS.intersection(forms):
         opened = select_configured(load_bundle(engine.bundle), engine, run.info).engine
         images = _with_maps(images, opened, forms, engine.timeout_s)
     with nullcontext() if opened is None else closing(opened):

@@ -1,8 +1,9 @@
 """Several files that are written at the same time, and get their names when all of them are whole.
 
 Guaranteed: no name exists before all its bytes are written, and an error or an interrupt removes the unfinished files.
-Not guaranteed: a kill may leave ``.<name>.tmp`` behind, which the next writer of the same name replaces; and a power
-cut soon afterwards may take the files away. The run's own files are safe, and these can be made from them again.
+Not guaranteed: a kill may leave ``.<name>.tmp`` behind, which the next writer of the same name replaces; and after
+a power cut soon afterwards, the files may be missing. The run's own files are safe, and these files can be
+made from them again.
 """
 
 import os
@@ -28,7 +29,7 @@ class Outputs:
         OutputError : it cannot be written.
         """
         path = self.paths[file]
-        with storing(path), temporary(path).open("ab", buffering=0) as growing:
+        with as_output_errors(path), temporary(path).open("ab", buffering=0) as growing:
             view = memoryview(content)
             while view:
                 view = view[growing.write(view) :]
@@ -44,20 +45,20 @@ def open_outputs(paths: Sequence[Path]) -> Iterator[Outputs]:
     ------
     OutputError : one of them cannot be written, or named, or another process writes them.
     """
-    with storing(paths[0].parent):
+    with as_output_errors(paths[0].parent):
         make_folder(paths[0].parent)
-    with storing(paths[0]):
+    with as_output_errors(paths[0]):
         held = open_temporary(paths[0])
     try:
         for path in paths[1:]:
-            with storing(path.parent):
+            with as_output_errors(path.parent):
                 make_folder(path.parent)
-            with storing(path):
+            with as_output_errors(path):
                 temporary(path).unlink(missing_ok=True)
                 temporary(path).touch(mode=0o640, exist_ok=False)
         yield Outputs(paths)
         for path in paths:
-            with storing(path):
+            with as_output_errors(path):
                 temporary(path).replace(path)
     except BaseException:
         for path in paths:
@@ -69,7 +70,7 @@ def open_outputs(paths: Sequence[Path]) -> Iterator[Outputs]:
 
 
 @contextmanager
-def storing(path: Path) -> Iterator[None]:
+def as_output_errors(path: Path) -> Iterator[None]:
     """Raise errors of the file system as :class:`daemon.errors.OutputError`."""
     try:
         yield

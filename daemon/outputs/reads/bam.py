@@ -1,7 +1,7 @@
 """Unaligned BAM and CRAM of a whole run, by tile, lane, run or sample, at any time.
 
-NumPy puts the records of BAM together, as those of FASTQ: through pysam, one by one, they would take ten times as long.
-pysam writes the header, and CRAM. Format: SAM specification (SAMv1, 4.2) and its tags (SAMtags).
+NumPy makes the records of BAM, like those of FASTQ. If pysam made them one by one, that would take ten times as long.
+pysam writes the header, and it writes CRAM. Format: SAM specification (SAMv1, 4.2) and its tags (SAMtags).
 """
 
 import shutil
@@ -60,8 +60,8 @@ FIXED = np.dtype(
 )
 """First fields of a record, before the read's name."""
 
-NOWHERE = -1
-BIN_OF_NOWHERE = 4680
+UNMAPPED = -1
+BIN_OF_UNMAPPED = 4680
 
 _NIBBLES = pair_table([15 if call == NO_CALL else 1 << (call & 3) for call in range(256)])
 _SCORES = pair_table([NO_CALL_QUALITY if call == NO_CALL else call >> 2 for call in range(256)])
@@ -77,8 +77,9 @@ def export_bam(
 ) -> list[Path]:
     """Write unaligned BAM, or CRAM without a reference: the reads of a cluster follow one another.
 
-    Files are named as those of FASTQ, without the read. Clusters that fail the chastity filter are flagged 0x200. Bases
-    and scores of the index reads are the tags BC and QT, once all index reads are committed.
+    Files have the names of the FASTQ files, but without the part that names the read. Clusters that fail the chastity
+    filter are flagged 0x200. Bases and scores of the index reads are the tags BC and QT, once all index reads are
+    committed.
 
     Parameters
     ----------
@@ -164,9 +165,9 @@ class _Bam:
             tail = np.concatenate([repeated(b"\0", count), _packed(calls).T, translate(calls, _SCORES).T, tags], axis=1)
             fixed = np.zeros(count, FIXED)
             fixed["block_size"] = FIXED.itemsize - 4 + name_length - 1 + tail.shape[1]
-            fixed["reference"] = fixed["position"] = fixed["mate_reference"] = fixed["mate_position"] = NOWHERE
+            fixed["reference"] = fixed["position"] = fixed["mate_reference"] = fixed["mate_position"] = UNMAPPED
             fixed["name_length"] = name_length
-            fixed["bin"] = BIN_OF_NOWHERE
+            fixed["bin"] = BIN_OF_UNMAPPED
             fixed["flag"] = _flag(number, len(templates)) | failed
             fixed["length"] = len(calls)
             columns += [Column(fixed.view(np.uint8).reshape(count, -1)), *name, Column(tail)]
@@ -191,7 +192,7 @@ def _packed(calls: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _tags(group: str, index: Sequence[NDArray[np.uint8]], count: int) -> NDArray[np.uint8]:
-    """(n, width) bytes: bases and scores of the index, then the read group, which CRAM has at the end too."""
+    """(n, width) bytes: bases and scores of the index, then the read group. CRAM has this order, too."""
     tags = [repeated(f"RGZ{group}\0".encode(), count)]
     if index:
         tags = [

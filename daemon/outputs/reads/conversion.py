@@ -32,17 +32,17 @@ THREADS = min(8, len(os.sched_getaffinity(0)))
 """Threads that make and compress records. With more of them, the thread that reads and writes cannot keep up."""
 
 CALLS, CLUSTERS = 500_000, 50_000
-"""Most calls and most clusters that are made into records at a time: what these need fits a core's cache."""
+"""Maximum number of calls, and of clusters, that are made into records at a time. Their data fit a core's cache."""
 
 READ_AHEAD = 8
-"""Chunks of a tile's file hold this many times the calls above: reading few bytes at a time would take longest, and
-with many samples each of them would get small blocks."""
+"""Chunks that are read from a tile's file hold this many times ``CALLS`` calls. With smaller chunks reading would be
+slow, and with many samples the blocks of each sample would be small."""
 
-Done = TypeVar("Done")
+Result = TypeVar("Result")
 
 
 class FilesBy(StrEnum):
-    """Whose clusters share a file."""
+    """What a file contains: the clusters of a tile, of a lane, or of the whole run."""
 
     TILE = "tile"
     LANE = "lane"
@@ -69,14 +69,14 @@ class Assignment(Protocol):
 
 
 class Options(TypedDict, total=False):
-    """What every export of reads can be asked for."""
+    """Options that every export of reads has."""
 
     by: FilesBy
     """By lane, if not given."""
     passing_only: bool
     """Leave out clusters that fail the chastity filter."""
     assign: Assignment | None
-    """Samples get their own files: of each file's lanes, those that the lanes have, and the undetermined clusters.
+    """With it, each sample in the lanes of a file gets its own file, and so do the undetermined clusters.
 
     It is called by one thread, in the order of tiles and templates.
     """
@@ -98,7 +98,7 @@ class CommittedRead:
 
 @dataclass(frozen=True)
 class NumberedSample:
-    """A sample as file names have it."""
+    """A sample with the name and the number that stand in file names."""
 
     name: str
     number: int
@@ -147,7 +147,10 @@ class Chunk:
 
 
 class RecordFormat(Protocol):
-    """Describes the files of an export, and makes their records. There may be several kinds of files, as R1 and R2."""
+    """Describes the files of an export, and makes their records.
+
+    An export may have several kinds of files, such as R1 and R2.
+    """
 
     def check(self, group: Group) -> None:
         """
@@ -227,8 +230,8 @@ def groups_of(run: CommittedRun, by: FilesBy, *, samples: bool) -> list[Group]:
 
     Raises
     ------
-    ExportError : there is no group; or each sample is to get its own files, but a group has no complete index reads,
-        or files by tile are asked for.
+    ExportError : there is no group; or ``samples`` is true, and either a group has no complete index reads or ``by`` is
+        ``TILE``.
     """
     if samples and by is FilesBy.TILE:
         raise ExportError("samples cannot be written by tile, only by lane or by run")
@@ -316,7 +319,7 @@ def _contents(
 
 
 def _cut(group: Group, chunk: Chunk, bounds: NDArray[np.int64]) -> Iterator[tuple[Chunk, NDArray[np.int64]]]:
-    """A chunk of one sample in parts that fit a core's cache, with their bounds; a chunk of several samples whole."""
+    """Cut a chunk of one sample into parts that fit a core's cache, and leave a chunk of several samples as it is."""
     if len(bounds) > 2:
         yield chunk, bounds
         return
@@ -331,10 +334,10 @@ def _encoded(content: memoryview, *, compress: bool) -> bytes | memoryview:
     return blocks(content) if compress else content
 
 
-def in_order(jobs: Iterable[Callable[[], Done]], *, threads: int) -> Generator[Done]:
-    """Results of jobs in the jobs' order. As many as there are threads run at once, and one more is started ahead."""
+def in_order(jobs: Iterable[Callable[[], Result]], *, threads: int) -> Generator[Result]:
+    """Results of jobs in the jobs' order. Each thread runs one job at a time, and one job waits for a free thread."""
     with ThreadPoolExecutor(threads) as pool:
-        begun: deque[Future[Done]] = deque()
+        begun: deque[Future[Result]] = deque()
         for job in jobs:
             begun.append(pool.submit(job))
             if len(begun) > threads:

@@ -31,7 +31,7 @@ def fastq_path(root: Path, info: RunInfo, tile: TileId, read: Read) -> Path:
 
 
 def fastq_due(run: CommittedRun, root: Path, tile: TileId, cycle: int) -> Iterator[SinkFile]:
-    """``fastq/s_<lane>_<tile>_<R1|I1|...>.fastq.gz``, when the last cycle of a read is committed."""
+    """Give ``fastq/s_<lane>_<tile>_<R1|I1|...>.fastq.gz`` when the last cycle of a read is committed."""
     for read in run.info.reads:
         if run.info.cycles_of(read)[-1] == cycle:
             path, content = fastq_path(root, run.info, tile, read), partial(fastq_records, run, tile, read)
@@ -59,9 +59,9 @@ def fastq_text(
 
     Parameters
     ----------
-    label : of the read; its digits are the read's number, in files of index reads too.
+    label : of the read, such as R1 or I2. Its digits are the read's number in the records, also for index reads.
     calls : (cycles, n) bytes of the read.
-    index : (cycles, n) bytes of each index read whose bases the names contain, joined by ``+``.
+    index : (cycles, n) bytes of each index read. The names contain the bases of these reads, joined by ``+``.
     """
     count = calls.shape[1]
     # Few columns are faster: the time that a column takes hardly depends on its width.

@@ -11,7 +11,7 @@ from daemon.outputs.reads.recordbytes import Column, constant
 from daemon.record.committed import CommittedRun
 
 DIGITS = 6
-"""Most digits of a coordinate."""
+"""Maximum number of digits of a coordinate."""
 
 LIMIT = 2**18
 """Coordinates in names are below this number. The largest image that a run can have ends at 164,840."""
@@ -64,7 +64,7 @@ class ReadNames:
 
 
 def coordinates(positions: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Pixels as names of reads have them: tenths from -100 px, in single precision, halves rounded up.
+    """Coordinates for names of reads: tenths of a pixel, counted from -100 px, in single precision, halves rounded up.
 
     Picard computes the same, and so makes the same names (``Math.round(10 * position + 1000)`` of a Java ``float``).
     """

@@ -27,7 +27,7 @@ def phreds(calls: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def pair_table(table: Sequence[int]) -> NDArray[np.uint16]:
-    """The table of every pair of bytes, for :func:`translate`, from the table (256,) of every byte."""
+    """Make the table of all pairs of bytes that :func:`translate` needs, from a table (256,) of single bytes."""
     every = np.arange(2**16, dtype=np.uint16).view(np.uint8)
     return np.array(table, np.uint8)[every].view(np.uint16)
 
@@ -35,7 +35,8 @@ def pair_table(table: Sequence[int]) -> NDArray[np.uint16]:
 def translate(calls: NDArray[np.uint8], table: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """Replace each byte of calls by its value in a :func:`pair_table`.
 
-    Two bytes are looked up at a time, and NumPy's lock is free meanwhile, so that several threads can do it at once.
+    Two bytes are looked up at a time. NumPy releases the interpreter lock meanwhile, so that several threads can
+    translate at the same time.
     """
     flat = calls.reshape(-1)
     whole = np.append(flat, np.uint8(0)) if flat.size % 2 else flat
@@ -55,7 +56,7 @@ class Column:
     content: NDArray[np.uint8]
     """(n, width) bytes, or (width,) where all records have the same."""
     lengths: NDArray[np.int64] | None = None
-    """(n,) bytes of each row that belong to the record, from its first; None where all of them do."""
+    """(n,) number of bytes, from the start of each row, that belong to the record; None if whole rows belong to it."""
 
     @property
     def width(self) -> int:
@@ -89,7 +90,7 @@ def put_together(records: int, columns: Sequence[Column]) -> tuple[NDArray[np.ui
     content = np.empty(starts[-1] + max(column.width for column in columns), np.uint8)
     at = starts[:-1].copy()
     for column in columns:
-        # Every offset as one item of the column's width: NumPy copies items faster than rows.
+        # At every offset the array has one item as wide as the column, because NumPy copies items faster than rows.
         places = np.ndarray(len(content) - column.width + 1, f"V{column.width}", content, strides=(1,))
         places[at] = np.ascontiguousarray(column.content).view(places.dtype)[..., 0]
         at += column.width if column.lengths is None else column.lengths

@@ -34,7 +34,7 @@ SHARES = (0.01, 0.1, 1, 10, 100)
 """Percentages on the colour scale of scores. The scale is logarithmic, so that rare scores are visible too."""
 
 MAX_SINGLE_TILES = 12
-"""Up to this many tiles, each has its own line; of more, the range is drawn."""
+"""Up to this many tiles, each tile has its own line. If there are more, their range is drawn."""
 
 
 def quality(metrics: RunMetrics) -> Markup:
@@ -137,7 +137,10 @@ def phasing(metrics: RunMetrics) -> Markup:
 
 
 def neighbours(metrics: RunMetrics) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Light of the bases before and after, (cycles,) each: percent of the base's own, median over the tiles."""
+    """Light of the base before and of the base after, (cycles,) each.
+
+    It is given as percent of the light of the cycle's own base, as the median over the tiles.
+    """
     light = np.full((2, len(metrics.info.tiles), metrics.info.cycles), np.nan)
     for index, tile in enumerate(metrics.info.tiles):
         for cycle, seen in metrics.run.ledger.neighbour_light(tile).items():

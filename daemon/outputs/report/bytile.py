@@ -17,13 +17,14 @@ from daemon.outputs.report.cycleaxes import FULL, axes_over_cycles
 from daemon.outputs.report.svg import colour_bar, inline
 
 MAX_ROW = 48
-"""Most tiles in a row of a map, where the tiles' numbers do not say where they are."""
+"""Maximum number of tiles in a row of a map, when the numbers of the tiles do not tell the places of the tiles."""
 
 MAX_LABELS = 16
-"""Up to this many rows, each has a label; of more, only each surface has one."""
+"""Up to this many rows, each row has a label. If there are more, each surface has one label."""
 
 MAX_CELLS = 200, 1000
-"""Most rows and columns of the map of tile-cycles; a cell of several tile-cycles shows their worst status."""
+"""Maximum numbers of rows and of columns in the map of tile-cycles. A cell of several tile-cycles shows their worst
+status."""
 
 COLOURS = {CycleStatus.CALLED: "#6fb3a0", CycleStatus.MISSING: "#e69f00", CycleStatus.FAILED: "#c1272d"}
 
@@ -164,7 +165,7 @@ def _worst(status: NDArray[np.uint8], most: int, *, axis: int) -> NDArray[np.uin
 
 
 def _range(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Lowest and highest value of the colour scale; it is never so narrow that it would show noise of equal tiles."""
+    """Lowest and highest value of the colour scale. The scale is wide enough to give nearly equal values one colour."""
     known = values[np.isfinite(values)]
     if not len(known):
         return 0.0, 1.0

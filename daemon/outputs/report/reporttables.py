@@ -13,7 +13,7 @@ from daemon.outputs.report.speed import committed_hours
 from daemon.record.ledgerreader import CycleRow
 
 LISTED = 50
-"""Most missing and failed tile-cycles that are listed one by one."""
+"""Maximum number of missing and failed tile-cycles that are listed one by one."""
 
 UNKNOWN = "–"
 

@@ -20,7 +20,7 @@ REPORT = "report.html"
 
 
 def report_files(metrics: RunMetrics, errors: SpikeInErrors | None, root: Path) -> Iterator[SinkFile]:
-    """The report, of the figures as they are now, with the errors of the run's spike-in where it has one."""
+    """The report on the figures as they are now. If the run has a spike-in, its error rates are included."""
     yield SinkFile(root / REPORT, partial(_html, metrics, errors), cycle=int(metrics.known.min()))
 
 

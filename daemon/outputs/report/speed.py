@@ -9,8 +9,8 @@ from daemon.outputs.report.cycleaxes import HALF, OTHER, axes_over_cycles, draw,
 from daemon.outputs.report.svg import ACCENT, inline
 
 MAX_BINS = 40
-"""Most intervals of time in which tile-cycles are counted. None is shorter than two cycles: the tiles of a cycle
-arrive together."""
+"""Maximum number of intervals of time in which tile-cycles are counted. No interval is shorter than two cycles, because
+the tiles of a cycle arrive together."""
 
 
 def latency(metrics: RunMetrics) -> Markup:

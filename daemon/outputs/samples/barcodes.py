@@ -178,14 +178,18 @@ def _lengths(where: str, declared: Sequence[Sample], index_reads: Sequence[int])
                 )
             if len(barcode) != lengths[number]:
                 raise SampleError(
-                    f"{where}: barcode {number + 1} of {sample.name!r} has {len(barcode)} bases, that of "
-                    f"{declared[0].name!r} {lengths[number]}; all barcodes of a lane need the same length"
+                    f"{where}: barcode {number + 1} of {sample.name!r} has {len(barcode)} bases, but that of "
+                    f"{declared[0].name!r} has {lengths[number]}; all barcodes of a lane need the same length"
                 )
     return lengths
 
 
 def _distinct(codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """As ``np.unique`` of columns, but faster: where each distinct column occurs first, and each column's number."""
+    """Find the distinct columns, like ``np.unique`` but faster.
+
+    Returns the index at which each distinct column first occurs, and for every column the number of the distinct column
+    that it equals.
+    """
     which = np.zeros(codes.shape[1], np.uint64)
     for start in range(0, len(codes), 10):
         # Ten cycles take 30 bits; the higher bits hold the number of the column among those distinct so far.
@@ -205,13 +209,16 @@ def _blocks(codes: NDArray[np.uint8], barcodes: int) -> Iterator[NDArray[np.uint
 
 
 def _one_hot(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(4 × cycles, n): of the four rows of a cycle, the row of the cycle's base is 1."""
+    """(4 × cycles, n) array: each cycle has four rows, and the row of the cycle's base is 1."""
     shown: NDArray[np.float32] = (codes[:, None] == BASES[:, None]).astype(np.float32)
     return shown.reshape(4 * len(codes), codes.shape[1])
 
 
 def _two_smallest(total: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-    """Of each row, the smallest value's index, that value, and the second smallest, which is infinite in short rows."""
+    """Index and value of the smallest value in each row, and the second smallest value.
+
+    The second smallest value is infinite in rows with a single value.
+    """
     rows = np.arange(len(total))
     nearest = total.argmin(axis=1)
     best = total[rows, nearest]

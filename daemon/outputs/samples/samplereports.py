@@ -1,4 +1,6 @@
-"""Reports of demultiplexing as bcl-convert 4 writes them and MultiQC reads them, of clusters that pass the filter.
+"""Reports of demultiplexing, as bcl-convert 4 writes them and MultiQC reads them.
+
+They count only clusters that pass the filter.
 
 ::
 
@@ -25,7 +27,7 @@ from daemon.outputs.samples.samples import Sample
 from daemon.outputs.sink import SinkFile
 
 TOP_UNKNOWN = 1000
-"""Unknown barcodes that are reported of a lane, as by bcl-convert."""
+"""Maximum number of unknown barcodes that are reported for a lane. bcl-convert has the same limit."""
 
 Table = Iterable[list[object]]
 
@@ -56,8 +58,8 @@ class _Row:
     sample: int
     """Index, or :data:`daemon.outputs.samples.barcodes.UNDETERMINED`."""
     name: str
-    declared: Sequence[Sample] = ()
-    """The sample once for each of its barcodes."""
+    entries: Sequence[Sample] = ()
+    """The sample's entries in the samples file, one for each of its barcodes."""
 
 
 def _rows(stats: SampleCounts) -> Iterator[_Row]:
@@ -83,8 +85,8 @@ def _demultiplexed(stats: SampleCounts) -> Table:
         passed = stats.clusters[row.lane_index, row.sample, 1].tolist()
         by_mismatches = [0] * len(KINDS) if row.sample == UNDETERMINED else passed[: len(KINDS)]
         yield [
-            *(row.lane, row.name, row.declared[0].project if row.declared else ""),
-            *(";".join(sample.barcode for sample in row.declared), sum(passed), *by_mismatches),
+            *(row.lane, row.name, row.entries[0].project if row.entries else ""),
+            *(";".join(sample.barcode for sample in row.entries), sum(passed), *by_mismatches),
             _share(sum(passed), int(stats.clusters[row.lane_index, :, 1].sum())),
             *(_share(number, sum(passed)) for number in by_mismatches),
         ]
@@ -96,7 +98,7 @@ def _qualities(stats: SampleCounts) -> Table:
         *("Mean Quality Score (PF)", "% Q30"),
     ]
     for row in _rows(stats):
-        barcodes = [";".join(filter(None, (sample.barcodes[read] for sample in row.declared))) for read in range(2)]
+        barcodes = [";".join(filter(None, (sample.barcodes[read] for sample in row.entries))) for read in range(2)]
         for read in range(len(stats.reads)):
             of = row.lane_index, row.sample, read
             bases, good, scores = int(stats.bases[of]), int(stats.good[of]), int(stats.scores[of])

@@ -32,7 +32,7 @@ class Picard(BaseModel):
 class BclConvert(BaseModel):
     """The rule of bcl-convert and its defaults: mismatches are counted for each index read, no-calls are mismatches.
 
-    Two barcodes are refused if a read could match both of them with this many mismatches.
+    Two barcodes are refused if a read could match both of them with the allowed numbers of mismatches.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,7 +81,9 @@ class Samples(BaseModel):
         return tuple(dict.fromkeys(sample.name for sample in self.samples))
 
     def with_mismatches(self, most: int) -> "Samples":
-        """The same samples with another number of allowed mismatches: per index read, or by Picard's rule in all.
+        """The same samples with another number of allowed mismatches.
+
+        The number is for each index read, or with Picard's rule for all index reads together.
 
         Raises
         ------

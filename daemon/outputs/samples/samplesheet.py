@@ -54,7 +54,7 @@ def read_samples(path: Path, info: RunInfo, *, reverse_complement_index2: bool =
     Parameters
     ----------
     info : run that ``OverrideCycles`` has to fit.
-    reverse_complement_index2 : the file has the second barcodes as the other strand.
+    reverse_complement_index2 : whether the file gives the second barcodes as their reverse complements.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def _settings(path: Path, rows: Rows) -> tuple[BclConvert, str]:
 def _samples(
     path: Path, columns: list[str], table: Rows, known: tuple[str, ...], *, required: tuple[str, str]
 ) -> tuple[Sample, ...]:
-    """The samples of a table, which has one barcode in a row."""
+    """The samples of a table; each row of the table has one barcode."""
     names = [column.casefold() for column in columns]
     while names and not names[-1]:  # spreadsheets add commas at the end
         names.pop()
@@ -194,18 +194,21 @@ def _check_override(path: Path, override: str, samples: Iterable[Sample], info: 
         expected = [_mask(read.cycles, next(left, 0) if read.index else None) for read in info.reads]
         if [_mask_parts(part) for part in override.split(";")] != [_mask_parts(part) for part in expected]:
             raise SampleError(
-                f"sample sheet {path}: OverrideCycles {override} is not supported; barcodes of "
-                f"{'+'.join(map(str, filter(None, length)))} bases in this run allow {';'.join(expected)}"
+                f"sample sheet {path}: OverrideCycles {override} is not supported; with barcodes of "
+                f"{'+'.join(map(str, filter(None, length)))} bases it has to be {';'.join(expected)} in this run"
             )
 
 
 def _mask(cycles: int, compared: int | None) -> str:
-    """Mask of a template read (None), which is used whole, or of an index read, used up to the barcode's end."""
+    """Mask of a read of which the first ``compared`` cycles are compared with barcodes.
+
+    None stands for a template read, of which all cycles are used.
+    """
     return f"Y{cycles}" if compared is None else f"I{compared}N{cycles - compared}"
 
 
 def _mask_parts(mask: str) -> list[tuple[str, int]] | None:
-    """Letters and cycles of a mask, without those of no cycles; None where the text is not a mask."""
+    """Letters and numbers of cycles of a mask, without letters that have 0 cycles; None if the text is no mask."""
     if not re.fullmatch(r"([YIUN]\d{1,5})+", mask):
         return None
     parts = [(letter, int(cycles)) for letter, cycles in re.findall(r"([YIUN])(\d+)", mask)]

@@ -63,7 +63,7 @@ class Views:
             self.views.append(View("report", partial(report_files, metrics, errors)))
 
     def update(self, heartbeat: Callable[[], None]) -> None:
-        """Add the cycles that the run was last refreshed with.
+        """Add the cycles that the last refresh of the run found committed.
 
         Parameters
         ----------
@@ -95,7 +95,9 @@ def figures_of(
 def due_files(
     run: CommittedRun, root: Path, config: SinksConfig, committed: Mapping[TileId, int]
 ) -> Iterator[SinkFile]:
-    """Every file of the sinks for the committed cycles of each tile, cycle by cycle: programs may follow the run.
+    """Every file of the sinks for the committed cycles of each tile.
+
+    The files come cycle by cycle, because programs may follow the run.
 
     Parameters
     ----------
@@ -105,7 +107,7 @@ def due_files(
     for cycle in range(1, 1 + max(committed.values())):
         for tile in (tile for tile, last in committed.items() if cycle <= last):
             for sink in sinks:
-                yield from sink.due(run, root, tile, cycle)
+                yield from sink.files_due(run, root, tile, cycle)
 
 
 def root_of(config: SinksConfig, run_root: Path, run_id: str) -> Path:

@@ -1,4 +1,7 @@
-"""Exporting at any time the files that the daemon's sinks write, or an Illumina run folder with other base calls."""
+"""Exports of the files of the daemon's sinks, or of an Illumina run folder with another format of the base calls.
+
+They can be made at any time.
+"""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -40,7 +43,7 @@ def sink_files(
     Parameters
     ----------
     control : FASTA of the spike-in; without it, the run's own copy is used if it has one.
-    calls : files of the base calls, if they are not those of the sinks.
+    calls : files of the base calls, instead of those of the configured sinks; the sinks' files if not given.
     """
     for view in Views(config, run, control=control).views:
         yield from view.files(root)

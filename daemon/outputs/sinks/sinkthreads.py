@@ -72,12 +72,12 @@ class LiveSinks:
         return [Worker(MARKERS, self._write_markers)] if self._config.bcl != "off" else []
 
     def _write_sink(self, sink: Sink) -> None:
-        with self._following(sink.name) as run:
+        with self._followed_run(sink.name) as run:
             writer = SinkWriter(sink, run, self._root, self._output.retry, self._status)
             writer.write_all(self._complete, self._output.committed)
 
     def _write_views(self) -> None:
-        with self._following(VIEWS) as run:
+        with self._followed_run(VIEWS) as run:
             views: Views | None = None
             errors, due_s = WriteErrors(), 0.0
             while True:
@@ -112,12 +112,12 @@ class LiveSinks:
 
     def _write_markers(self) -> None:
         retry = self._output.retry
-        with self._following(MARKERS) as run:
+        with self._followed_run(MARKERS) as run:
             # The folder may have been deleted meanwhile, with the files in it.
             for file in due_files(run, self._root, self._config, run.committed):
                 retry(MARKERS, file.write_if_missing)
                 self._status.liveness.note_wait()
-            # An earlier start may have been killed after it made a name, and before it could sync the folder.
+            # A daemon that was killed may have renamed a file without having synced the folder.
             for folder in (self._root, *(path for path in self._root.rglob("*") if path.is_dir())):
                 retry(MARKERS, partial(sync_folder, folder))
                 self._status.liveness.note_wait()
@@ -125,7 +125,7 @@ class LiveSinks:
                 retry(MARKERS, file.write_if_missing)
 
     @contextmanager
-    def _following(self, name: str) -> Iterator[CommittedRun]:
+    def _followed_run(self, name: str) -> Iterator[CommittedRun]:
         with ExitStack() as opened:
             yield self._output.retry(name, lambda: opened.enter_context(follow_run(self._output.files)))
 
@@ -181,17 +181,17 @@ class SinkWriter:
                 continue
             try:
                 # After the end of the run, the first tile that fails is retried for long, and the others are not.
-                self._write(tile, self._done[tile] + 1, patiently=not (last and self._errors))
+                self._write(tile, self._done[tile] + 1, with_retries=not (last and self._errors))
                 written += 1
             except Exception as error:
                 self._errors.add(self._sink.name, error)
                 self._again_s[tile] = time.monotonic() + AGAIN_S
         return written
 
-    def _write(self, tile: TileId, cycle: int, *, patiently: bool) -> None:
-        files = list(self._sink.due(self._run, self._root, tile, cycle))
+    def _write(self, tile: TileId, cycle: int, *, with_retries: bool) -> None:
+        files = list(self._sink.files_due(self._run, self._root, tile, cycle))
         for file in files:
-            if patiently:
+            if with_retries:
                 self._retry(self._sink.name, file.write_if_missing)
             else:
                 file.write_if_missing()

@@ -146,7 +146,7 @@ def test_engine_that_hangs_is_left_running(number, images, undisturbed, tmp_path
 def test_tile_cycle_that_makes_every_engine_fail_is_the_only_failed_one(images, undisturbed, tmp_path):
     here = faulty_bench(tmp_path)
     status = finished(here, images, image=image_of(images, TILES[0], 5))
-    assert statuses(here) == {(1101, 5): ("failed", "3 times: engine openvino: device: bad tile")}
+    assert statuses(here) == {(1101, 5): ("failed", "the engine failed 3 times: engine openvino: device: bad tile")}
     assert status.engine.restarts == 4
     mine = outputs(here.runs / RUN)
     of_tile = {name for name in mine if mine[name] != undisturbed[name]}
@@ -170,7 +170,9 @@ def test_template_that_no_engine_makes_ends_the_run(images, undisturbed, tmp_pat
     here = faulty_bench(tmp_path)
     code, last = ended(here, images, image=image_of(images, TILES[0], 2))
     assert (code, last["stop_reason"], last["failed"]) == (5, "engine_failed", 0)
-    assert last["reason"] == "tile 1_1101: no template, 3 times: engine openvino: device: bad tile"
+    assert (
+        last["reason"] == "tile 1_1101: the template could not be made in 3 attempts: engine openvino: device: bad tile"
+    )
     assert logged(here).splitlines()[-1] == f"seqd: {last['reason']}"
     finished(here, images)
     assert outputs(here.runs / RUN) == undisturbed

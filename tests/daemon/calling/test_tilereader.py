@@ -13,7 +13,7 @@ from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedrun import write_simulated_run
 from calib.runfolder.images import read_frames
 from daemon.calling.cyclecaller import CycleCaller
-from daemon.calling.enginechoice import Chosen
+from daemon.calling.enginechoice import EngineChoice
 from daemon.calling.supervisedengine import SupervisedEngine
 from daemon.calling.tilereader import TileReader
 from daemon.config import FaultsConfig, SecurityConfig
@@ -72,7 +72,7 @@ class Calling:
         def opened():
             self.opened += 1
             engine = SlottedEngine("cpu", lambda: Runner(bundle, shape=SHAPE, options=options), slots=slots)
-            return Chosen(Selection(engine, "", {}, GoldenResult(0, 0, 0.0, 1.0)), choose_fit_device())
+            return EngineChoice(Selection(engine, "", {}, GoldenResult(0, 0, 0.0, 1.0)), choose_fit_device())
 
         def stopping():
             return False
@@ -90,7 +90,7 @@ class Calling:
                 opened(),
                 opened,
                 opened,
-                fallen_back="",
+                fallback_reason="",
                 engine_changed=lambda engine: None,
                 faults=FaultsConfig(engine_backoff_s=0, **settings),
                 troubles=status.troubles,
@@ -156,7 +156,7 @@ def test_tile_cycle_that_fails_by_itself_three_times_is_given_up(calling, undist
     # Cycle 5 fails beside cycle 6, which is missing, and then alone.
     calling({number: EngineError("bad tile") for number in range(LATER, LATER + 4)})
     expected = undisturbed.reasons
-    expected[4] = ("failed", "3 times: engine cpu: bad tile")
+    expected[4] = ("failed", "the engine failed 3 times: engine cpu: bad tile")
     assert calling.reasons == expected
     assert calling.opened == 5
 
@@ -179,7 +179,9 @@ def test_useless_engine_is_replaced_by_the_fallback(calling, undisturbed):
 
 
 def test_template_that_fails_three_times_is_given_up_and_made_by_the_next_start(calling, undisturbed):
-    with pytest.raises(EngineError, match=r"^tile 1_1101: no template, 3 times: engine cpu: bad tile$"):
+    with pytest.raises(
+        EngineError, match=r"^tile 1_1101: the template could not be made in 3 attempts: engine cpu: bad tile$"
+    ):
         calling(dict.fromkeys(range(1, 99), EngineError("bad tile")))
     assert calling.opened == 4
     assert calling.reasons == []

@@ -105,7 +105,7 @@ def test_override_cycles_that_say_what_is_done_are_taken(declare, reads, overrid
 @pytest.mark.parametrize(
     ("override", "allowed"),
     [
-        ("Y150N1;I8;I8;Y151", "barcodes of 8+8 bases in this run allow Y151;I8N0;I8N0;Y151"),
+        ("Y150N1;I8;I8;Y151", "with barcodes of 8+8 bases it has to be Y151;I8N0;I8N0;Y151 in this run"),
         ("Y151;U8;I8;Y151", "allow Y151;I8N0;I8N0;Y151"),
         ("Y151;I8;I8", "OverrideCycles Y151;I8;I8 is not supported"),
         ("Y151;I6N2;I8;Y151", "OverrideCycles Y151;I6N2;I8;Y151 is not supported"),

@@ -291,7 +291,7 @@ def test_several_sequences_in_either_case_compressed(tmp_path):
         (f">none\n{fasta(GENOME)}", NOT_NUCLEOTIDES.format("none")),
         (">none\n", NOT_NUCLEOTIDES.format("none")),
         (">protein of it\nMSNIQTGAERMPHDLSHLGFLAGQIGRLITISTTPVIAGDSFEMDAVG\n", NOT_NUCLEOTIDES.format("protein")),
-        (">one\nACGT\n", "no sequence has 25 bases, the fewest that a read is placed by"),
+        (">one\nACGT\n", "no sequence has 25 bases, the minimum to place a read"),
         (fasta(GENOME[:50]) + fasta(GENOME[50:99]), "sequence 'control' is there 2 times"),
     ],
 )

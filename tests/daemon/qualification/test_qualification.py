@@ -102,7 +102,7 @@ def test_a_good_engine_is_qualified_and_measured(doubles, tiny_bundle):
         ("leaking", "failed", "memory grew by [0-9]+ MB"),
         ("closed", "not opened", "no licence$"),
         ("absent", "not opened", "nothing_like_it is not installed"),
-        ("leaving", "failed", "ended with code 3, during: opening it"),
+        ("leaving", "failed", "ended with code 3, during: the opening"),
     ],
 )
 def test_a_bad_engine_is_a_result_with_its_reason(doubles, tiny_bundle, name, result, reason):
@@ -239,7 +239,7 @@ def test_a_run_goes_on_with_what_it_was_begun_with_whatever_the_record_says(tiny
     bundle = load_bundle(tiny_bundle)
     chosen = choose(bundle, config, info, begun_with={"backend": "openvino", "gpu": False, "fit": "cpu"})
     chosen.selection.engine.close()
-    assert chosen.selection.reason == chosen.fit_device.reason == "the run was begun with it"
+    assert chosen.selection.reason == chosen.fit_device.reason == "the same as when the run was begun"
 
 
 def test_the_command_prints_a_table_and_writes_the_record(tiny_bundle, tmp_path, cache):

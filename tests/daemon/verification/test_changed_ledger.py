@@ -46,11 +46,11 @@ from tests.daemon.verification.verifiedrun import RUN, change, lines, seqd_verif
         ),
         (
             "UPDATE tile_cycle SET engine = 9 WHERE tile = 1101 AND cycle = 4",
-            ["run.db: expected an engine for every tile-cycle, found 1 of an engine that is not listed"],
+            ["run.db: expected a listed engine for every tile-cycle, found tile-cycles with another engine: 1"],
         ),
         (
             "DELETE FROM tile_cycle WHERE tile = 1101 AND cycle = 4",
-            ["run.db, tile 1_1101, cycle 4: expected a row, later cycles have one, found none"],
+            ["run.db, tile 1_1101, cycle 4: expected a row, because later cycles have a row, found none"],
         ),
         (
             "DELETE FROM tile_cycle WHERE tile = 1101 AND cycle = 9",
