@@ -4,10 +4,14 @@ BIN := .venv/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint chaos fuzz soak bench bench-gpu kernels evaluate format lock clean
+.PHONY: demo check test lint chaos fuzz soak bench bench-gpu kernels evaluate format lock clean
 
 demo: .venv/.base
 	$(BIN)/seqd demo --output demo
+
+# Lint and the fast tests, in a minute and a half on two cores.
+check: lint
+	$(BIN)/pytest --numprocesses 2 -m 'not slow'
 
 test: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
@@ -18,7 +22,7 @@ lint: .venv/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Hundreds of runs, each disturbed otherwise and held against the undisturbed one; docs/explanation/durability.md.
+# Disturbs hundreds of runs and compares each with the undisturbed one; docs/explanation/durability.md.
 CHAOS := --runs 200 --minutes 25
 chaos: .venv/.dev
 	$(BIN)/python -m tests.chaos $(CHAOS)

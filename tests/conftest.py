@@ -13,6 +13,23 @@ from engines.network.architecture import Architecture
 tqdm.tqdm.monitor_interval = 0
 
 
+SLOW = {
+    "bam", "barcodes", "changed_files", "changed_ledger", "chaos", "classical_caller", "cli", "conformance", "consumer",
+    "controller_example", "devices", "engine_faults", "evaluation", "export_command", "faults", "fastq_export",
+    "foreign_clients", "golden", "hilive", "install", "interop_files", "labels", "lag", "notify", "onnxgraph", "paired",
+    "picard", "pictures", "qualification", "quantise", "readme", "refusals", "report", "run", "security", "sink_faults",
+    "spiked_images", "spikein", "structured_illumination", "summary", "template", "tilereader", "training",
+    "verified_runs", "whole_pass",
+}  # fmt: skip
+"""Files of tests, without ``test_``, that ``make check`` leaves out."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem.removeprefix("test_") in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
     before = set(threading.enumerate())
