@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 LIT = (0.5, 3.0)
-"""Range of the brightness of clusters, as a multiple of the median: dimmer peaks are noise, brighter ones dust."""
+"""Smallest and largest brightness of a cluster, as a multiple of the median. Peaks outside this range are not used,
+because dimmer ones are taken for noise and brighter ones for dust."""
 
 MIN_CALLS = 20
 """A base with fewer calls than this keeps its start value."""
@@ -32,7 +33,7 @@ def estimate_crosstalk(intensities: NDArray[np.floating]) -> NDArray[np.float64]
 
     Returns
     -------
-    (4, 4) rows are channels, columns bases, diagonal 1. A base with too few calls leaks nothing.
+    (4, 4) rows are channels, columns bases, diagonal 1. A base with too few calls has 0 in all other channels.
     """
     light = _known(intensities)
     matrix = np.eye(4)

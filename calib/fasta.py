@@ -47,7 +47,7 @@ def read_fasta(path: Path, *, kind: str = "reference") -> tuple[Sequence, ...]:
 
     Parameters
     ----------
-    kind : the word for the file in the texts of errors.
+    kind : the word that error messages use for the file.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def read_fasta(path: Path, *, kind: str = "reference") -> tuple[Sequence, ...]:
             sequences.append(Sequence(name, codes[np.frombuffer(letters.encode(), np.uint8)]))
     name, times = Counter(sequence.name for sequence in sequences).most_common(1)[0]
     if times > 1:
-        raise FastaError(f"{kind} {path}: sequence {name!r} is there {times} times")
+        raise FastaError(f"{kind} {path}: sequence {name!r} occurs {times} times")
     return tuple(sequences)
 
 

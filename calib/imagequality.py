@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PERCENTILE = 90
-"""Intensity is this percentile over the clusters, as Illumina's extraction metrics have it."""
+"""The intensity is this percentile over the clusters, which is also its definition in Illumina's extraction metrics."""
 
 BRIGHTEST = 0.1
 """Focus is measured on this share of the clusters, the brightest in the channel."""
@@ -25,7 +25,7 @@ class ImageQuality:
     intensity: NDArray[np.float64]
     """90th percentile over all clusters."""
     called: NDArray[np.float64]
-    """Mean over the clusters that are brightest in the channel; 0 where there are none."""
+    """Mean over the clusters whose brightest channel is this one; 0 where there are no such clusters."""
     average: NDArray[np.float64]
     """Mean over all clusters."""
     focus_px: NDArray[np.float64]

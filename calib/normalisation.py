@@ -13,15 +13,17 @@ NOISE_FACTOR = 6.0
 """A peak counts if its height above the local background is this many standard deviations of the noise."""
 
 START_PERCENTILE = 98
-"""The first scale of a channel is this percentile of its peaks; the rounds reduce it to that of a typical cluster."""
+"""The scale of a channel is the peak of its typical cluster. Its estimate starts with this percentile of the channel's
+peaks, and each round reduces it."""
 
 MIN_PEAK = 0.5
-"""Peaks dimmer than this share of their channel's scale do not count: noise and cell texture
-outnumber the clusters of a dim dye."""
+"""Peaks dimmer than this share of their channel's scale do not count, because in the channel of a dim dye there are
+more peaks of noise and cell texture than of clusters."""
 
 SMOOTHING_PX = 0.7
 SMOOTHED_PEAK = 0.8
-"""Height of a spot after smoothing, relative to the height before: 0.71 at sigma 1.1 px, 0.86 at 1.7 px."""
+"""Height of a spot after smoothing, relative to its height before. The ratio is 0.71 at a sigma of 1.1 px and 0.86 at
+1.7 px; this value lies between them."""
 
 ROUNDS = 30
 

@@ -10,7 +10,8 @@ MAX_PHASING = 0.05
 """Upper bound of both rates; sequencing with a higher rate gives no usable calls."""
 
 MIN_CYCLES = 8
-"""Phasing is not estimated from fewer cycles: its effect grows over the cycles and is too small before."""
+"""Phasing is not estimated from fewer cycles than this, because its effect grows from cycle to cycle and is too small
+in the first ones."""
 
 START = 0.002
 
@@ -32,7 +33,8 @@ class Phasing:
 class NeighbourLight:
     """Light of three consecutive bases in one cycle, mean over clusters, in any unit.
 
-    Each is above the light of bases that differ from all three: background and other clusters add that light.
+    From each value the light of bases that differ from all three is subtracted, because it comes from the background
+    and from other clusters.
     """
 
     own: float

@@ -7,7 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 def bar(console: Console | None = None) -> Progress:
     """A progress bar with counts and times, on standard error where no console is given.
 
-    On anything but a terminal only its last state is printed.
+    If the output is not a terminal, only the last state of the bar is printed.
     """
     return Progress(
         TextColumn("{task.description}"),

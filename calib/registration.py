@@ -14,13 +14,15 @@ SURROUND_PX = 4.0
 """Widths of the band-pass filter: it keeps spots and removes background."""
 
 BRIGHTEST = 3.0
-"""Pixels are clipped here, in normalised units: dust and cells are bright and do not move with the clusters."""
+"""Pixels are clipped at this value, in normalised units, because dust and cells are bright and do not move with the
+clusters."""
 
 UPSAMPLE = 20
 """Shifts are found to 1/20 of a pixel."""
 
 SIGNIFICANCE = 7.0
-"""A shift is accepted if its correlation is this many standard deviations of that of unrelated images."""
+"""A shift is accepted if its correlation is at least this many standard deviations. The standard deviation is that of
+the correlation of unrelated images."""
 
 SMALL_TILE_CORRELATION = 0.5
 """Upper bound of the required correlation; without it, no shift of a tile under 65 px would be accepted."""
@@ -84,7 +86,7 @@ def register(
 ) -> NDArray[np.float32]:
     """Shift (y, x) of one cycle against a reference image.
 
-    The four channels are added first: together they show every cluster in every cycle, whatever the base composition.
+    The four channels are added first, because for any base composition their sum shows every cluster in every cycle.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ the program's scratch memory, and one compute stream runs the tiles one after th
     compute   ────────▼──[ tile 1 ]────▼──[ tile 2 ]───────────────
                                │ computed        │
     download  ─────────────────▼──[ tile 1 out ]─▼──[ tile 2 out ]─
-                                          │ downloaded: the host waits for this, of this slot
+                                          │ downloaded: the host waits for this event of the slot
 """
 
 import traceback
@@ -58,7 +58,7 @@ class DeviceTile:
 
 
 class Program(Protocol):
-    """A network as a device runs it."""
+    """The commands that compute a tile on a device: normalisation, network and read-out."""
 
     def enqueue(self, tile: DeviceTile, stream: Handle) -> None:
         """Put normalisation, network and read-out of a tile on a stream."""
@@ -192,7 +192,8 @@ class BufferedRunner:
             buffers.graphs[tile] = driver.capture(stream, lambda: self._program.enqueue(tile, stream))
             if buffers.graphs[tile] is None:
                 return
-            # The outputs are cleared: a graph that leaves a part out must not show the answer of the first computation.
+            # The outputs still hold the answer of the first computation. They are cleared, because a faulty graph that
+            # does not compute a part would otherwise return that answer.
             for address, bytes_ in self._outputs(tile):
                 driver.clear(address, bytes_, stream)
         graph = buffers.graphs[tile]
@@ -208,7 +209,7 @@ class BufferedRunner:
         return outputs + ([(tile.superresolved, 4 * 4 * 4 * size)] if tile.superresolved else [])
 
     def _make_room(self, buffers: DeviceBuffers, clusters: int, request: Request) -> None:
-        """Enlarge the buffers that a request needs more of; the slot must not be in flight."""
+        """Enlarge the buffers that are too small for a request; the slot must not be in flight."""
         driver, host = self._driver, buffers.host
         size = self._shape[0] * self._shape[1]
         if request.probabilities and "probabilities" not in host:
@@ -240,7 +241,7 @@ def open_buffered(
     EngineError : from the driver or the runner.
     """
 
-    def opened() -> BufferedRunner:
+    def open_with_driver() -> BufferedRunner:
         driver = open_driver()
         try:
             return open_runner(driver)
@@ -249,7 +250,7 @@ def open_buffered(
             driver.close()
             raise
 
-    return SlottedEngine(name, opened, slots=slots)
+    return SlottedEngine(name, open_with_driver, slots=slots)
 
 
 def _release_frames(error: BaseException | None) -> None:

@@ -37,7 +37,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """The results that a request asked for; all others are None."""
+    """The results that a request asked for; the fields of all other results are None."""
 
     centres: NDArray[np.float32] | None
     """(n, 4) evidence that each position is a centre of each base, 0-1; see :mod:`engines.network.centres`."""

@@ -33,12 +33,13 @@ CANDIDATES = {
     "torch": (Candidate("torch", True), Candidate("torch", False)),
     "openvino": (EMBEDDED,),
 }
-"""The candidates of every value of the setting `[engine] backend`; a named backend tries them in this order."""
+"""The candidates of every value of the setting `[engine] backend`. If the setting names a backend, its candidates are
+tried in this order."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result that qualification has for a candidate on this machine."""
+    """The result of testing a candidate on this machine with ``seqd qualify``."""
 
     refusal: str = ""
     """Why the candidate must not be used; empty for a qualified one."""
@@ -53,7 +54,7 @@ class Selection:
     engine: Engine
     reason: str
     passed_over: dict[str, str]
-    """Reason against each other candidate, by its name."""
+    """Why each of the other candidates was not chosen, by the candidate's name."""
     golden: GoldenResult
     """How the engine's answer compares with the bundle's golden answer."""
 
@@ -76,10 +77,10 @@ def select_engine(
 
     Raises
     ------
-    EngineError : no candidate can be opened and gives the golden answer; one line with the reason of each.
+    EngineError : every candidate either cannot be opened or gives a wrong answer; the message has the reason for each.
     """
     if backend not in CANDIDATES:
-        raise EngineError(f"engine {backend}: there is no such backend; there is {', '.join(CANDIDATES)}")
+        raise EngineError(f"engine {backend}: there is no such backend; the backends are {', '.join(CANDIDATES)}")
     candidates = [candidate for candidate in CANDIDATES[backend] if options.gpu in (None, candidate.gpu)]
     if not candidates:
         raise EngineError(f"engine {backend}: it does not run on {'a GPU' if options.gpu else 'the CPU'}")
@@ -113,7 +114,10 @@ def select_engine(
 def _by_speed(
     candidates: list[Candidate], qualified: Mapping[Candidate, Verdict]
 ) -> tuple[list[Candidate], dict[str, str]]:
-    """The candidates to try, the fastest first and the embedded engine in any case, and the reasons against others."""
+    """Return the candidates to try, with the fastest first, and why the other candidates are not tried.
+
+    The embedded engine is always tried, if it is among the candidates.
+    """
     verdicts = {candidate: qualified.get(candidate, Verdict(NOT_QUALIFIED)) for candidate in candidates}
     tried = [candidate for candidate, verdict in verdicts.items() if not verdict.refusal]
     tried.sort(key=lambda candidate: -verdicts[candidate].tile_cycles_per_s)

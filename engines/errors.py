@@ -16,7 +16,7 @@ class EngineError(SeqdError):
 
 
 class WrongAnswerError(EngineError):
-    """An engine computes, but its answer is not the network's."""
+    """An engine computes, but its answer differs from the network's answer."""
 
 
 class EngineLostError(SeqdError):

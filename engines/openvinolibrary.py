@@ -1,6 +1,7 @@
 """OpenVINO without its telemetry: import it from here.
 
-OpenVINO reports every import to its makers if its telemetry package can be imported; this module prevents that.
+When OpenVINO is imported, it reports this to its developers if the package ``openvino_telemetry`` can be imported too.
+This module prevents the report.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """Slots and threads that every engine shares: lease, submit, collect, close.
 
-What differs between devices is a :class:`Runner`. One thread owns it: it opens the device, starts
-every tile on it and releases it. A second thread waits for tiles in the order they were started,
-so that the start of a tile never waits for the end of another::
+A :class:`Runner` holds the code that differs between devices. The device thread owns the runner: it opens the
+device, starts every tile on the device and releases the device. The waiting thread waits for tiles in the order in
+which they were started, so that the start of a tile never waits for the end of another::
 
     submit ──▶ [submitted] ──▶ device thread: start ──▶ [started] ──▶ waiting thread: wait ──▶ done
 """
@@ -29,7 +29,7 @@ CLOSE_TIMEOUT_S = 60.0
 
 
 class Buffers(Protocol):
-    """What a device needs for one tile image in flight."""
+    """The memory that a device needs for one tile image while it computes it."""
 
     @property
     def pixels(self) -> NDArray[np.uint16]:
@@ -44,7 +44,7 @@ class Runner(Protocol[B]):
 
     @property
     def info(self) -> EngineInfo:
-        """What is really in use."""
+        """The device, precision and library that the engine uses."""
 
     def buffers(self) -> B:
         """Room for one more tile; called once a slot, before the first tile."""
@@ -216,7 +216,7 @@ class SlottedEngine(Generic[B]):
         self._waiter.join(CLOSE_TIMEOUT_S)
         with suppress(Exception):  # The failure of every tile was already reported.
             runner.close()
-        # An object that still refers to the engine must not keep the tiles in memory.
+        # Other objects may still refer to the engine. The slots are dropped here, so that their memory is freed.
         self._free = queue.Queue()
 
     def _wait(self) -> None:
@@ -239,7 +239,10 @@ class SlottedEngine(Generic[B]):
 
 
 def _check(request: Request) -> None:
-    """Raise where the shapes of a request would make a device read beyond its input or give another answer."""
+    """Raise :class:`EngineError` if the shapes of a request are wrong.
+
+    With wrong shapes a device would read beyond its input or give another answer.
+    """
     for name, found in (("offset", request.offset.shape), ("gain", request.gain.shape)):
         if found != (4,):
             raise EngineError(f"{name} of a request has shape {found}, (4,) is needed")

@@ -1,4 +1,4 @@
-"""Cutting a tile into strips of rows that give the same numbers as the whole."""
+"""The module cuts a tile into strips of rows; computing the strips gives the same numbers as computing the tile."""
 
 import math
 from dataclasses import dataclass
@@ -6,25 +6,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Strip:
-    """Rows ``[start, stop)`` go through the network, rows ``[first, last)`` of the result are kept."""
+    """Rows ``[input_start, input_stop)`` of the tile go through the network. From the result, the tile's rows
+    ``[output_start, output_stop)`` are kept.
+    """
 
-    start: int
-    stop: int
-    first: int
-    last: int
+    input_start: int
+    input_stop: int
+    output_start: int
+    output_stop: int
 
 
 def plan_strips(*, height: int, width: int, halo: int, most_px: int) -> list[Strip]:
     """Strips of equal height that cover a tile, each with ``halo`` rows of context on inner sides.
 
-    Strips span the full width, so only rows need a halo. All strips have the same shape, which lets
-    an engine compile once; where the rows do not divide evenly by their number, strips overlap a little more.
+    Strips span the full width, so only rows need a halo. All strips have the same shape, so an engine compiles once.
+    Where the number of rows cannot be divided evenly among the strips, the strips overlap a little more.
 
     Parameters
     ----------
     halo : rows that an output row depends on, to each side.
-    most_px : pixels a strip should not exceed. A strip still keeps at least
-        ``2 * halo`` own rows, so that the context never costs more than the content.
+    most_px : pixels a strip should not exceed. But a strip has at least ``2 * halo`` rows besides its
+        halo, so that at most half of its rows are halo.
     """
     number, rows = 1, height
     while rows * width > most_px:
@@ -33,11 +35,11 @@ def plan_strips(*, height: int, width: int, halo: int, most_px: int) -> list[Str
         if fewer < 4 * halo:
             break
         number, rows = number + 1, fewer
-    strips, first = [], 0
+    strips, output_start = [], 0
     for index in range(number):
-        start = index * (height - rows) // max(1, number - 1)
-        stop = start + rows
-        last = height if index == number - 1 else stop - halo
-        strips.append(Strip(start, stop, first, last))
-        first = last
+        input_start = index * (height - rows) // max(1, number - 1)
+        input_stop = input_start + rows
+        output_stop = height if index == number - 1 else input_stop - halo
+        strips.append(Strip(input_start, input_stop, output_start, output_stop))
+        output_start = output_stop
     return strips

@@ -1,1 +1,1 @@
-"""Calls and scores of clusters, from their signals in every cycle."""
+"""The package makes the calls and scores of clusters from their signals in every cycle."""

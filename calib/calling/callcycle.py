@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.calling.inphase import in_phase
+from calib.calling.inphase import correct_phasing
 from calib.calling.scores import NO_CALL, chastity, features, scores
 from calib.calling.signals import Signals, log_evidence
 from calib.phasing import NeighbourLight, Phasing, neighbour_light
@@ -24,7 +24,8 @@ class CalledCycle:
     chastity: NDArray[np.uint8]
     """(n,) percent, see :mod:`calib.calling.scores`."""
     neighbours: NeighbourLight | None
-    """Light of the bases before and after, for the estimate of phasing; None if it cannot be measured."""
+    """Light of the bases of the previous and the next cycle, for the estimate of phasing; None if it cannot be
+    measured."""
 
 
 def call_cycle(
@@ -45,10 +46,10 @@ def call_cycle(
         missing.
     earlier : (k, n) bytes of the calls of the k cycles before this one in the read.
     cycle : 1-based, in the read.
-    purity : (m, n) chastity of those of the run's first cycles that are called.
+    purity : (m, n) chastity of the run's first cycles, without the cycles that are not called.
     """
     heard = [None if after is None else after.shares for after in later]
-    corrected = in_phase(reading.shares, heard, base_probabilities(earlier), cycle=cycle, phasing=phasing)
+    corrected = correct_phasing(reading.shares, heard, base_probabilities(earlier), cycle=cycle, phasing=phasing)
     evidence = log_evidence(reading, corrected.shares, corrected.variance_factor)
     percent = chastity(corrected.shares)
     pure = np.stack([*purity, percent, *(chastity(shares) for shares in heard if shares is not None)])

@@ -12,8 +12,8 @@ AHEAD = 2
 """Number of later cycles that the call of a cycle needs."""
 
 BACK = 8
-"""Number of earlier cycles that are corrected for. When half of the strands are behind, 4 in 10,000 are farther
-behind than this."""
+"""The correction covers this number of earlier cycles. When half of the strands are behind, 4 in 10,000 strands are
+more than this number of cycles behind."""
 
 RIDGE = 0.1
 """Weight of the ridge, which draws the solution towards equal light of all bases."""
@@ -29,7 +29,7 @@ class InPhase:
     """Variance of the corrected shares, relative to that of the shares before the correction."""
 
 
-def in_phase(
+def correct_phasing(
     shares: NDArray[np.floating],
     later: Sequence[NDArray[np.floating] | None],
     earlier: NDArray[np.floating],

@@ -1,6 +1,6 @@
 """Chastity with the filter, and the Phred scores of calls.
 
-``docs/benchmarks/template-constants.md`` shows how much each constant of the features matters.
+``docs/benchmarks/template-constants.md`` shows how much each constant in :func:`features` changes the calls.
 """
 
 import numpy as np
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from engines.bundles.bundle import QualityTable
 
 CYCLES = 25
-"""First cycles that decide whether a cluster passes the filter."""
+"""Number of first cycles that decide whether a cluster passes the filter."""
 
 MIN_PERCENT = 60
-"""A cycle with a lower chastity is a failure: Illumina's filter, chastity 0.6."""
+"""A cycle with a lower chastity is a failure. Illumina's filter has the same limit, a chastity of 0.6."""
 
 UNKNOWN = 255
 """Chastity of a cycle without light of the cluster; it is no failure."""
@@ -31,7 +31,7 @@ def chastity(shares: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.where(np.isnan(percent), UNKNOWN, percent).astype(np.uint8)
 
 
-def passes(percents: NDArray[np.uint8], *, failures_allowed: int) -> NDArray[np.bool_]:
+def passes_filter(percents: NDArray[np.uint8], *, failures_allowed: int) -> NDArray[np.bool_]:
     """(n,) which clusters pass the filter.
 
     Parameters
@@ -47,11 +47,11 @@ NO_CALL = 0
 """The byte of a cluster that was not called."""
 
 MAX_MARGIN = 14.0
-"""The distance of the two likeliest bases is clipped here (natural logarithms): it is an error rate of 1e-6, beyond
-what the highest score states."""
+"""Largest distance between the two likeliest bases, in natural logarithms; larger distances are reduced to it. It
+corresponds to an error rate of 1e-6, which is lower than the highest score states."""
 
 IMPURITY_FLOOR, CROWDING_FLOOR = 0.02, 0.1
-"""Added before the logarithm, so that a pure or a lonely cluster has a finite feature."""
+"""These are added before the logarithm, so that the feature is finite for a cluster without impurity or neighbours."""
 
 
 def features(
@@ -59,14 +59,14 @@ def features(
 ) -> NDArray[np.float32]:
     """(n, 6) features that the error rate of a call depends on; their weights are in the bundle's quality table.
 
-    They are the distance between the two likeliest bases, in tens of natural logarithms, and its square; the
-    logarithm of the cluster's mean impurity in the run's first cycles and in those around the call; the logarithm of
-    the neighbours' light relative to the cluster's own; and the distance multiplied by each of these two logarithms.
+    With d the distance between the two likeliest bases, in tens of natural logarithms, p the logarithm of the
+    cluster's mean impurity (1 - chastity) over the cycles of ``purity``, and c the logarithm of ``crowding``, the
+    features are d, d², p, c, d p and d c.
 
     Parameters
     ----------
     evidence : (n, 4) from :func:`calib.calling.signals.log_evidence`.
-    purity : (k, n) chastity, percent.
+    purity : (k, n) chastity, percent, of the run's first cycles, the cycle that is called and the cycles after it.
     crowding : (n,) light of other clusters, relative to the cluster's own.
     """
     second, best = np.sort(np.nan_to_num(evidence), axis=1)[:, 2:].T

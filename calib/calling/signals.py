@@ -14,16 +14,17 @@ from calib.jointfit.fitcycle import FittedCycle, brightness_now
 from calib.jointfit.scene import Scene
 
 MAX_SHARE = 100.0
-"""Shares, their errors and crowding are clipped here; larger values come from clusters without light."""
+"""Shares, their errors and crowding are clipped at this value; larger values come from clusters without light."""
 
 MIN_VISIBLE = 0.005
-"""A cluster is read if at least this share of its squared spot lies on the images."""
+"""A cluster is read if the images contain at least this share of the sum of its spot's squared pixel values."""
 
 MIN_USUAL_EVIDENCE = 0.05
-"""Evidence is divided by the cycle's usual evidence, but at least by this, so that an empty cycle shows no calls."""
+"""The evidence is divided by the median over the clusters of their strongest evidence in the cycle, but at least by
+this, so that an empty cycle shows no calls."""
 
 MISFIT = 0.02
-"""Residual of a cluster, as a share of its brightness, that spots leave because they are no perfect Gaussians."""
+"""Real spots are no perfect Gaussians; therefore the fit leaves this residual, as a share of a cluster's brightness."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Signals:
     centres: NDArray[np.float32]
     """(n, 4) the network's evidence, see :func:`engines.network.centres.read_centres`."""
     crowding: NDArray[np.float32]
-    """(n,) light of other clusters, relative to the visible light of the cluster; 0 for the network alone."""
+    """(n,) light of other clusters, relative to the visible light of the cluster; 0 where the calls are made from the
+    network's evidence alone."""
 
     def packed(self) -> NDArray[np.float16]:
         """Return the (n, 14) array that is stored until the cycle can be called."""
@@ -75,9 +77,9 @@ def fitted_signals(
     Parameters
     ----------
     fitted : fit of all clusters of the scene.
-    called : (n,) clusters of the scene to read.
-    crowding : (n,) light of other clusters on theirs, relative to their own.
-    centres : (n, 4) the network's evidence of the called clusters; None for the fit alone.
+    called : (n,) indices of the scene's clusters that are to be called.
+    crowding : (n,) light of other clusters in the spot of each cluster, relative to the cluster's own light.
+    centres : (n, 4) the network's evidence for these clusters; None if the calls are made from the fit alone.
     """
     scale = np.maximum(brightness_now(fitted.light, scene), 1e-6)[called, None]
     visible = np.maximum(fitted.visible[called, None], 1e-6)
@@ -96,13 +98,14 @@ def fitted_signals(
 
 
 FIT_LOSS = 0.8
-"""Share of its weight that the fit loses if its whole residual is structure."""
+"""Share of its weight that the fit loses if its whole residual is structure, which means that neither noise nor
+:data:`MISFIT` explains the residual."""
 
 NETWORK_WEIGHT = 4.0
 """Weight of the network's evidence if the whole residual is structure. If it is only noise, the fit alone decides."""
 
 EVIDENCE_FLOOR = 0.02
-"""Added to the network's evidence before the logarithm; evidence below it does not decide."""
+"""This is added to the network's evidence before the logarithm, so that weaker evidence hardly changes a call."""
 
 
 def log_evidence(reading: Signals, shares: NDArray[np.floating], variance_factor: float = 1.0) -> NDArray[np.float64]:

@@ -1,8 +1,9 @@
-"""One implementation of the fit for two array libraries: NumPy on a CPU, CuPy on an NVIDIA GPU.
+"""The module lets one implementation of the fit use two array libraries: NumPy on a CPU, CuPy on an NVIDIA GPU.
 
 Code that uses :class:`Library` runs on both. CuPy is imported when it gets its first array. Every operation gives the
 same bits every time, on a GPU too. For that, a GPU adds either in trees of fixed shape or in integers, for which the
-order of the additions does not matter; it never adds floats atomically, and uses no library routine with a free order.
+order of the additions does not matter. It never adds floats atomically, and it uses no library routine that chooses
+the order of its additions itself.
 """
 
 import functools
@@ -20,7 +21,7 @@ Array: TypeAlias = Any
 """An array of NumPy or of CuPy. All arrays of one call must be of the same library and on the same device."""
 
 FIXED_POINT = 2.0**30
-"""Steps per unit for sums in integers of 64 bits: the resolution is 1e-9, the range 8e9."""
+"""Sums in integers of 64 bits have this number of steps per unit: the resolution is 1e-9, the range is 8e9."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,12 @@ class Library:
     sum_at: Callable[[int, Iterable[tuple[Array, Array]]], Array]
     """``sum_at(size, pieces)``: (size,) float32 sums. A piece is an array of indices and a float32 array of the
     values to add there, both of one shape."""
-    fused: Callable[[Callable[..., Array]], Callable[..., Array]]
+    fuse: Callable[[Callable[..., Array]], Callable[..., Array]]
     """Compiles a function that only does arithmetic on arrays, so that it passes over the memory once."""
     to_host: Callable[[Array], np.ndarray[Any, Any]]
     max_elements: int
-    """Largest number of elements of an intermediate array: it fits a processor's cache, or keeps a GPU busy in bounded
-    memory."""
+    """Largest number of elements of an intermediate array. Such an array fits a processor's cache; on a GPU it is
+    large enough to use the whole GPU, and limits the memory."""
 
 
 def library_of(array: Array) -> Library:
@@ -83,7 +84,7 @@ NUMPY = Library(
     erf=erf,
     dot=_sum_of_products,
     sum_at=_sum_at,
-    fused=lambda function: function,
+    fuse=lambda function: function,
     to_host=np.asarray,
     max_elements=2**17,
 )
@@ -98,7 +99,7 @@ def _cupy() -> Library:
         erf=import_module("cupyx.scipy.special").erf,
         dot=cupy.ReductionKernel("T x, T y", "T z", "x * y", "a + b", "z = a", "0", "sum_of_products"),
         sum_at=functools.partial(fixed_point_sum, cupy, import_module("cupyx").scatter_add),
-        fused=functools.cache(cupy.fuse),
+        fuse=functools.cache(cupy.fuse),
         to_host=cupy.asnumpy,
         max_elements=2**26,
     )

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.jointfit.arrays import Array, library_of
-from calib.jointfit.colourprior import expected_light, mixed
+from calib.jointfit.colourprior import expected_light, mix_channels
 from calib.jointfit.gaussianspots import Spots
 from calib.jointfit.neighbours import overlaps
 from calib.jointfit.scene import Scene
@@ -14,28 +14,33 @@ from calib.jointfit.smoothing import broad_blur
 from calib.jointfit.solve import solve
 
 RIDGE = 0.1
-"""Weight of the expected light in the ridge regression, relative to a spot's own weight."""
+"""Weight of the expected light in the ridge regression, relative to the sum of a spot's squared pixel values."""
 
 BACKGROUND_PX = 5.0
 """Width of the Gaussian that smooths the background."""
 
 BACKGROUND_PERCENTILE = 20
+"""The fit starts with an even background, which is this percentile of the image."""
+
 BACKGROUND_SAMPLES = 512
-"""The first, even background of an image is this percentile of at most so many of its rows and columns."""
+"""Largest number of rows, and of columns, from which that percentile is computed."""
 
 OUTLIER = 4.0
 """Residuals are clipped at this many standard deviations of the noise before they change the background."""
 
 BACKGROUND_STEP = 0.7
+"""Each round adds this share of the smoothed residual to the background."""
+
 BACKGROUND_ROUNDS = 3
 SHIFT_ROUNDS = 2
 MAX_SHIFT_PX = 0.3
-"""Damping of the background, the rounds of background and of shift, and the largest shift of a round."""
+"""Largest change of the shift in one round."""
 
 AROUND_PX = 5.0
 """Width of the Gaussian that averages the residual around a cluster."""
 
-CHEMISTRY_ROUNDS = 3
+ONE_BASE_ROUNDS = 3
+"""Number of last rounds, in which the ridge expects that each cluster shows one base."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,9 @@ class FittedCycle:
 def fit_cycle(images: Array, scene: Scene, drift_px: NDArray[np.float32]) -> FittedCycle:
     """Fit all clusters of a cycle together: background, shift, then light.
 
-    The fit is a ridge regression towards the light that one base in each cluster would show. The background is the
-    smoothed residual; Gauss-Newton steps refine the shift of the images. The fit runs on the device of the images,
-    and the same input gives the same bits on that device every time.
+    The fit is a ridge regression towards the light that each cluster would have if it showed one base. The background
+    is the smoothed residual; Gauss-Newton steps refine the shift of the images. The fit runs on the device of the
+    images, and the same input gives the same bits on that device every time.
 
     Parameters
     ----------
@@ -86,16 +91,17 @@ def fit_cycle(images: Array, scene: Scene, drift_px: NDArray[np.float32]) -> Fit
     even = images - background
     wanted = spots.read(even)
     shown = xp.asarray(brightness_now(light.T, scene), np.float32)
-    for _ in range(CHEMISTRY_ROUNDS):
+    for _ in range(ONE_BASE_ROUNDS):
         light = solve(overlap, ridge, wanted + ridge * expected_light(light, shown, scene.crosstalk), light)
-    # The residual is measured only here: before, the ridge towards zero leaves a tenth of every bright cluster.
-    left_over = _around(spots, even - spots.draw(light), sigma)
+    # Only now is the residual measured: in the first rounds the ridge draws the light towards zero, so that a tenth of
+    # every bright cluster remains in the residual.
+    left_over = _residual_heights(spots, even - spots.draw(light), sigma)
     visible = (overlap.own / areas).mean(axis=0)
     return FittedCycle(*(np.ascontiguousarray(library.to_host(one)) for one in (light.T, left_over.T, visible)))
 
 
 def brightness_now(light: Array, scene: Scene) -> NDArray[np.float64]:
-    """(n,) brightness in this cycle: that of the template, scaled by the median change of light since.
+    """(n,) brightness in this cycle: the template's brightness times the median ratio of this cycle's light to it.
 
     Parameters
     ----------
@@ -105,7 +111,7 @@ def brightness_now(light: Array, scene: Scene) -> NDArray[np.float64]:
     if len(lit) == 0:
         return scene.brightness
     xp = library_of(light).xp
-    shown = xp.maximum(mixed(np.linalg.inv(scene.crosstalk), light.T).max(axis=0), 0)
+    shown = xp.maximum(mix_channels(np.linalg.inv(scene.crosstalk), light.T).max(axis=0), 0)
     return scene.brightness * float(xp.median(shown[xp.asarray(lit)] / xp.asarray(scene.brightness[lit])))
 
 
@@ -136,10 +142,10 @@ def _moved(spots: Spots, rest: Array, light: Array, sigma: NDArray[np.float64]) 
     return xp.clip(pull / xp.maximum(weight, 1e-30)[:, None], -MAX_SHIFT_PX, MAX_SHIFT_PX)
 
 
-def _around(spots: Spots, rest: Array, sigma: NDArray[np.float64]) -> Array:
+def _residual_heights(spots: Spots, rest: Array, sigma: NDArray[np.float64]) -> Array:
     """(b, n) root mean square, around each spot, of the heights of spots that would explain the residual."""
     library = library_of(rest)
-    # A Gaussian filter sums to 1; a spot of height 1 gives 1/2 under a filter of its own width.
+    # The weights of a Gaussian filter sum to 1. Such a filter reduces a spot of its own width to half its height.
     heights = [2 * library.gaussian_filter(image, float(width)) for image, width in zip(rest, sigma, strict=True)]
     squared = broad_blur(library.xp.stack(heights) ** 2, AROUND_PX)
     return library.xp.sqrt(squared.ravel()[spots.nearest])

@@ -37,7 +37,7 @@ class FitDevice:
         Raises
         ------
         EngineError : the GPU fails to fit this cycle.
-        EngineLostError : the GPU no longer answers anything.
+        EngineLostError : the GPU no longer answers at all.
         """
         if self.name == "cpu":
             return fit_cycle(images, scene, drift_px)
@@ -48,7 +48,9 @@ class FitDevice:
             raise kind(f"joint fit on the GPU: {type(error).__name__}: {first_line(error)}") from error
 
     def _answers(self) -> bool:
-        """Whether one number can be copied there and back; after a fault on a GPU no call of this process succeeds."""
+        """Whether one number can be copied to the device and back. After a fault on a GPU no call of this process
+        succeeds.
+        """
         try:
             number = self.to_device(np.zeros(1, np.float32))
             library_of(number).to_host(number)
@@ -63,7 +65,7 @@ def cpu_device(reason: str) -> FitDevice:
 
 
 def choose_fit_device(*, refusal: str = "") -> FitDevice:
-    """The GPU, where CuPy has one and fits a crowded tile on it as the CPU does; else the CPU.
+    """Choose the GPU if CuPy finds one and the GPU's fit of a crowded tile agrees with the CPU's; otherwise the CPU.
 
     Parameters
     ----------
@@ -116,7 +118,9 @@ def check_trial(device: FitDevice, shape: tuple[int, int] = (TRIAL_PX, TRIAL_PX)
     first, second = (device.fit(images, scene, NO_DRIFT).light for _ in range(2))
     difference = np.abs(first - fit_cycle(images, scene, NO_DRIFT).light).max()
     if first.tobytes() != second.tobytes():
-        raise WrongAnswerError("two fits of the same trial tile differ, so a restart would change bytes")
+        raise WrongAnswerError(
+            "two fits of the same trial tile differ, so a restart would change the bytes of later calls"
+        )
     share = float(difference / np.median(scene.brightness))
     # A comparison with NaN is false, so light that is not a number is refused too.
     if not share <= MAX_DIFFERENCE:
@@ -137,8 +141,8 @@ NO_DRIFT = np.zeros(2, np.float32)
 def crowded_tile(size: int, density_k_mm2: float) -> tuple[NDArray[np.float32], Scene]:
     """(4, H, W) images of one cycle of clusters at known positions, and their scene.
 
-    The images are drawn with the fit's own spots, which takes seconds; the simulator would take minutes.
-    The cost of a fit depends only on the number of clusters and on how many of them share light.
+    The function draws the images with the spots of the fit. This takes seconds; the simulator would take minutes.
+    The time of a fit depends only on the number of clusters and on how many of them share light.
     """
     rng = np.random.default_rng(1)
     number = round(density_k_mm2 * 1e3 * (size * PIXEL_UM * 1e-3) ** 2)

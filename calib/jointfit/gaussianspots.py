@@ -1,4 +1,4 @@
-"""Gaussian spots at sub-pixel positions: reading images under them, and drawing them."""
+"""Gaussian spots at sub-pixel positions: this module draws them, and sums images weighted by them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ REACH = 3.2
 
 
 class Spots:
-    """Spots of peak height 1 on a stack of images, equally many on each.
+    """Spots of peak height 1 on a stack of images; every image has the same number of spots.
 
     Parameters
     ----------
@@ -66,7 +66,9 @@ class Spots:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some of the spots, all of one radius. The spots are the last axis, so that memory is read in its order."""
+    """Some of the spots, all of one radius. The last axis of the arrays counts the spots, so that arithmetic on the
+    arrays reads consecutive memory.
+    """
 
     spots: slice
     """The spots of this part, counted over all images."""

@@ -1,8 +1,8 @@
 """The template by joint localisation: all clusters of a tile fitted together over its first cycles.
 
 Every cycle lights about a quarter of the clusters in each channel, so clusters that share pixels
-separate over the cycles, as in localisation microscopy. The search starts with the clusters that the
-network is sure of. In every round it fits the light of all clusters in all images, and moves clusters,
+separate over the cycles, as in localisation microscopy. The search starts with the clusters for which the
+network's evidence is strong. In every round it fits the light of all clusters in all images, and moves clusters,
 images and spot widths so that the residual becomes smaller. It adds clusters where the residual is
 significant and the network has seen a cluster, splits clusters whose light comes from two places, and
 removes spurious clusters (:mod:`calib.jointfit.modelselection`) every few rounds.
@@ -29,18 +29,24 @@ from calib.jointfit.smoothing import in_parallel
 from calib.jointfit.solve import solve
 
 SIGMA_START_PX, MIN_SIGMA_PX, MAX_SIGMA_PX = 1.3, 0.6, 4.0
-"""Width of the spots at the start, and its bounds: a little wider than those that the network is trained with."""
+"""Sigma of the spots at the start, its lower and its upper bound; the bounds are a little wider than the range of
+widths that the network is trained with."""
 
 WIDTH_ROUNDS = 3
 """First rounds, in which no cluster is added: with a wrong width, the search would add clusters to fit the spots."""
 
-ADD_UNTIL = 12
-SPLIT_AT = frozenset({6, 8, 10})
-SELECT_AT = frozenset({6, 9, 12, 14, 15})
-CHEMISTRY_FROM = 7
 ROUNDS = 17
-"""The rounds: how long clusters are added, in which rounds they are split and selected, from which round on the ridge
-expects one base a cluster, and how many rounds there are. The last rounds only move and select."""
+ADD_UNTIL = 12
+"""Clusters are added in rounds before this one."""
+
+SPLIT_AT = frozenset({6, 8, 10})
+"""Clusters are split in these rounds."""
+
+SELECT_AT = frozenset({6, 9, 12, 14, 15})
+"""Spurious clusters are removed in these rounds."""
+
+ONE_BASE_FROM = 7
+"""From this round on, the ridge expects that each cluster shows one base in each cycle."""
 
 MAX_WIDTH_LIGHT = 3.0
 """Largest weight of a spot in the estimate of widths, as a multiple of the median light."""
@@ -53,10 +59,12 @@ ADD_SIGNIFICANCE = 2.5
 """A cluster is added where the mean residual of the cycles exceeds this many standard deviations of the noise."""
 
 ADD_MAX_CYCLE = 7.5
-"""Largest significance of a single cycle in that mean, so that a flash in one cycle adds no cluster."""
+"""In the mean of :data:`ADD_SIGNIFICANCE`, one cycle counts at most this much, so that a flash of light in one cycle
+adds no cluster."""
 
 ADD_SUPPORT = 0.15
-"""Share of the cycles in which the network must see a cluster at that place: texture leaves a residual too."""
+"""A cluster is added only where the network sees one in at least this share of the cycles, because the texture of
+tissue also leaves a residual."""
 
 ADD_APART_PX = 0.6
 """Smallest distance of an added cluster from every other."""
@@ -68,7 +76,7 @@ SPLIT_PX = 0.2
 """A cluster is split if the places that its light comes from spread by more than this."""
 
 SPLIT_NOISE = 2.5
-"""Spread that noise alone explains, as a multiple of its expected variance; it is added to :data:`SPLIT_PX` squared."""
+"""The variance of the places that noise causes, multiplied by this, is added to the square of :data:`SPLIT_PX`."""
 
 SPLIT_STEP_PX = (0.3, 0.7)
 """Smallest and largest distance by which each half of a split cluster is moved."""
@@ -102,7 +110,8 @@ class _Residual:
     images: NDArray[np.float32]
     """(cycles, 4, H, W)."""
     moments: NDArray[np.float64]
-    """(n, cycles, 4, 2) step by which each image alone would move each cluster, multiplied by the cluster's light."""
+    """(n, cycles, 4, 2) light of each cluster times the step by which the cluster would move if there were only this
+    image."""
 
 
 def localise(
@@ -141,7 +150,7 @@ def localise(
     for index in range(ROUNDS):
         if len(fit.positions) == 0:
             break
-        residual = _round(fit, images, left, on_progress, chemistry=index >= CHEMISTRY_FROM)
+        residual = _round(fit, images, left, on_progress, one_base=index >= ONE_BASE_FROM)
         fit.noise = _spread(residual.images)
         split = _split(fit, residual) if index in SPLIT_AT else np.zeros((0, 2))
         _move(fit, residual)
@@ -159,14 +168,14 @@ def _round(
     left: NDArray[np.float32],
     on_progress: Callable[[], None],
     *,
-    chemistry: bool,
+    one_base: bool,
 ) -> _Residual:
     """Fit the light of every image, and write the residual images to ``left``."""
     shape = (images.shape[2], images.shape[3])
-    neighbours = Neighbours.within(fit.positions, fit.sigma)
+    neighbours = Neighbours.find(fit.positions, fit.sigma)
     channel_shift = fit.shifts.mean(axis=0)
     expected = np.zeros_like(fit.light)
-    if chemistry:
+    if one_base:
         crosstalk = estimate_crosstalk(fit.light)
         shown = usual_brightness(fit.light, crosstalk)
         expected = np.moveaxis(expected_light(np.moveaxis(fit.light, -1, 0), shown, crosstalk), 0, -1)
@@ -180,7 +189,7 @@ def _round(
     ]
 
     def fit_image(cycle: int, channel: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return by how much the lit spots are wider than assumed, and their light as weights."""
+        """Return two arrays over the lit spots: their true minus their assumed width, and their light as weights."""
         sigma = sigmas[channel]
         spots = Spots((fit.positions + fit.shifts[cycle, channel])[None], sigma, shape)
         above = images[cycle, [channel]] - fit.backgrounds[cycle, channel]
@@ -215,7 +224,7 @@ def _move(fit: _Fit, residual: _Residual) -> None:
     steps = pull.sum(axis=(1, 2)) / (weight.sum(axis=(1, 2)) + 2 / np.pi)
     fit.positions += STEP * np.clip(steps, -MAX_STEP_PX, MAX_STEP_PX)
     shifts = np.clip(pull.sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9), -MAX_STEP_PX, MAX_STEP_PX)
-    # A shift that all images share belongs to the positions of the clusters.
+    # The mean shift of all images is removed, because moving the clusters has the same effect.
     fit.shifts += STEP * (shifts - shifts.mean(axis=(0, 1)))
 
 
@@ -300,7 +309,7 @@ def _scene(fit: _Fit) -> Scene:
 
 
 def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-    """Value with half of the weight below it, 0 for no values; dust and debris hardly change it."""
+    """The value below which half of the weight lies; 0 if there are no values. Dust and debris hardly change it."""
     if len(values) == 0:
         return 0.0
     order = np.argsort(values)

@@ -17,7 +17,8 @@ AGREEMENT = 0.6
 Two real clusters with random sequences agree in a quarter of the cycles."""
 
 DIM, DIM_AGREEMENT = 0.3, 0.45
-"""For a cluster dimmer than this share of its neighbour, the smaller share of agreeing cycles is sufficient."""
+"""If a cluster is dimmer than ``DIM`` times its neighbour, it is spurious already when more than ``DIM_AGREEMENT`` of
+the cycles agree."""
 
 MIN_SIGNIFICANCE = 2.5
 """Smallest light of a cluster, in standard errors of a fitted spot; median over the cycles."""
@@ -59,7 +60,7 @@ def spurious_clusters(
     agreement = (base[bright] == base[dim]).mean(axis=1)
     much_dimmer = brightness[dim] < DIM * brightness[bright]
     divided = (agreement > AGREEMENT) | (much_dimmer & (agreement > DIM_AGREEMENT))
-    # From the brightest down, so that a cluster that is removed itself removes no other.
+    # The loop takes the pairs with the brightest clusters first, because a removed cluster must not remove another.
     for index in np.flatnonzero(divided)[np.argsort(-brightness[bright[divided]], kind="stable")]:
         if not gone[bright[index]]:
             gone[dim[index]] = True

@@ -1,4 +1,4 @@
-"""Clusters that share light, and the matrix of the joint fit, which says how much."""
+"""The module finds clusters that share light, and makes the matrix of the joint fit, which says how much they share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,13 +19,13 @@ NEAR = 4.2
 class Neighbours:
     """Pairs of clusters that share light.
 
-    Each cluster numbers its neighbours from 0 on, so that a matrix over them can be filled
-    without sorting, and every entry is written once.
+    The neighbours of each cluster are numbered 0, 1, 2 and so on. With these numbers a matrix can be filled without
+    sorting, and every entry is written once.
     """
 
     number: int
     """Number of clusters."""
-    most: int
+    max_neighbours: int
     """Largest number of neighbours of a cluster."""
     pairs: Array
     """(2, m) int32 indices of clusters, each pair once."""
@@ -34,7 +34,7 @@ class Neighbours:
     versa."""
 
     @classmethod
-    def within(cls, positions: NDArray[np.float64], sigma_px: NDArray[np.float64]) -> "Neighbours":
+    def find(cls, positions: NDArray[np.float64], sigma_px: NDArray[np.float64]) -> "Neighbours":
         """Find the neighbours among clusters at (n, 2) positions, for spots of the largest of the widths
         ``sigma_px``.
         """
@@ -50,7 +50,7 @@ class Neighbours:
         rank[order] = np.arange(len(ends)) - _starts(ends, number)[ends[order]]
         return cls(number, int(rank.max(initial=-1)) + 1, pairs, rank.reshape(2, -1))
 
-    def on(self, library: Library) -> "Neighbours":
+    def copy_to(self, library: Library) -> "Neighbours":
         """Return these neighbours with arrays of the given library."""
         if library is NUMPY:
             return self
@@ -80,8 +80,8 @@ def overlaps(positions: Array, neighbours: Neighbours, sigma: NDArray[np.float64
     """Inner products of the spots within the images.
 
     The product of two Gaussians is a Gaussian between them: ``pi sigma² exp(-d² / 4 sigma²)``, times
-    the share of it that lies on the image. From a sigma of 0.7 px on, the place of the pixel grid changes
-    it by less than 1 %.
+    the share of it that lies on the image. If sigma is 0.7 px or more, the result depends by less than 1 % on how the
+    positions lie relative to the pixel grid.
 
     Parameters
     ----------
@@ -91,9 +91,9 @@ def overlaps(positions: Array, neighbours: Neighbours, sigma: NDArray[np.float64
     """
     library = library_of(positions)
     width = library.xp.asarray(sigma)[:, None]
-    neighbours = neighbours.on(library)
+    neighbours = neighbours.copy_to(library)
     first, second = positions[:, neighbours.pairs[0]], positions[:, neighbours.pairs[1]]
-    matrix = by_row if library is NUMPY else padded
+    matrix = csr_product if library is NUMPY else padded_product
     return Overlap(
         own=_products(library, positions, positions, width, shape),
         others=matrix(neighbours, _products(library, first, second, width, shape)),
@@ -112,8 +112,11 @@ def _products(library: Library, first: Array, second: Array, sigma: Array, shape
     return value.astype(np.float32)
 
 
-def by_row(neighbours: Neighbours, values: Array) -> Callable[[Array], Array]:
-    """Return the multiplication by the matrix of the pairs' (b, m) values in CSR form, the fastest on a CPU."""
+def csr_product(neighbours: Neighbours, values: Array) -> Callable[[Array], Array]:
+    """Return a function that multiplies vectors by the matrix whose entries are the pairs' (b, m) values.
+
+    The matrix has CSR form, which is fastest on a CPU.
+    """
     places, columns, starts = neighbours.rows
     matrices = []
     for value in values:
@@ -123,13 +126,14 @@ def by_row(neighbours: Neighbours, values: Array) -> Callable[[Array], Array]:
     return lambda light: np.stack([matrix @ row for matrix, row in zip(matrices, light, strict=True)])
 
 
-def padded(neighbours: Neighbours, values: Array) -> Callable[[Array], Array]:
-    """Return the same multiplication with rows padded by zeros to one length: every sum has a fixed order on a GPU
-    too.
+def padded_product(neighbours: Neighbours, values: Array) -> Callable[[Array], Array]:
+    """Return the same function as :func:`csr_product`, with all rows padded with zeros to one length.
+
+    So the order of the additions in every sum is fixed on a GPU too.
     """
     library = library_of(values)
-    # Without any neighbours there is still one row, of zeros.
-    shape = (max(neighbours.most, 1), neighbours.number)
+    # The table has at least one row, because a sum over no rows is not possible on a GPU.
+    shape = (max(neighbours.max_neighbours, 1), neighbours.number)
     index = library.xp.zeros(shape, np.int32)
     table = library.xp.zeros((len(values), *shape), np.float32)
     index[neighbours.rank, neighbours.pairs] = neighbours.pairs[::-1]

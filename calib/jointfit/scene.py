@@ -1,4 +1,4 @@
-"""What the joint fit knows of a tile."""
+"""The clusters and the optics of a tile, which the joint fit needs."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +30,7 @@ class Scene:
     @cached_property
     def neighbours(self) -> Neighbours:
         """Pairs of clusters that share light; they are the same in every cycle, because all clusters move together."""
-        return Neighbours.within(self.positions, self.sigma_px)
+        return Neighbours.find(self.positions, self.sigma_px)
 
 
 def crowding(scene: Scene) -> NDArray[np.float64]:
@@ -47,7 +47,8 @@ def crowding(scene: Scene) -> NDArray[np.float64]:
 
 
 def crowding_beyond(scene: Scene, shape: tuple[int, ...], drift_px: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(n,) light of unknown clusters beyond the edges of the template or of a cycle's images, as in :func:`crowding`.
+    """(n,) light that unknown clusters beyond the edges of the template or of a cycle's images add to
+    :func:`crowding`.
 
     The area beyond an edge is assumed to be as bright as the tile on average. From an even brightness ``B`` per
     pixel, a spot at a distance ``d`` from the edge receives ``4 pi sigma² B Phi(-d / sqrt(2) sigma)``.

@@ -25,7 +25,8 @@ def in_parallel(function: Callable[..., T], arguments: Sequence[tuple[int, ...]]
 
 
 COARSENING_PX2 = 1.0
-"""Variance that coarsening adds along an axis: 1/4 by the mean of two pixels, 3/4 by interpolating such means."""
+"""Variance, in square pixels, that :func:`broad_blur` adds along each axis besides its Gaussian: the mean of two
+pixels adds 1/4, and the interpolation of these means adds 3/4."""
 
 
 def broad_blur(images: Array, sigma_px: float) -> Array:
@@ -34,8 +35,8 @@ def broad_blur(images: Array, sigma_px: float) -> Array:
     Images are mirrored at their edges; where an axis has an odd number of pixels, its last pixel is repeated first.
 
     Means of 2 × 2 pixels are smoothed and then interpolated, in a third of the time of
-    :func:`scipy.ndimage.gaussian_filter`. Smooth images do not change by this; white noise moves by up to half a
-    pixel, which at 5 px changes 0.6 % of it.
+    :func:`scipy.ndimage.gaussian_filter`. For smooth images the result is the same; white noise moves by up to half a
+    pixel, and with a sigma of 5 px the result then differs by 0.6 %.
     """
     library = library_of(images)
     height, width = images.shape[-2:]
@@ -47,7 +48,9 @@ def broad_blur(images: Array, sigma_px: float) -> Array:
 
 
 def _finer(coarse: Array, axis: int) -> Array:
-    """Twice as many pixels along an axis, each a quarter of a coarse pixel from the nearest centre."""
+    """Interpolate twice as many pixels along an axis. Each lies a quarter of a coarse pixel from the nearest coarse
+    pixel's centre.
+    """
     xp = library_of(coarse).xp
     middle = xp.moveaxis(coarse, axis, 0)
     before, after = (xp.concatenate(parts) for parts in ((middle[:1], middle[:-1]), (middle[1:], middle[-1:])))

@@ -16,11 +16,11 @@ def solve(overlap: Overlap, ridge: Array, wanted: Array, start: Array) -> Array:
     ----------
     overlap : positive semidefinite matrices.
     ridge : (b, 1) added to their diagonals.
-    wanted, start : (b, n) right-hand sides and first solutions.
+    wanted, start : (b, n) right-hand sides and initial guesses.
     """
     library = library_of(wanted)
     left_over, combined, next_solution, next_direction = (
-        library.fused(one) for one in (_left_over, _combined, _next_solution, _next_direction)
+        library.fuse(one) for one in (_left_over, _combined, _next_solution, _next_direction)
     )
 
     def dot(a: Array, b: Array) -> Array:

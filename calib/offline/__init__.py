@@ -1,1 +1,1 @@
-"""Learning from images: simulation, training and evaluation. The running daemon imports nothing from here."""
+"""Simulation, training and evaluation. ``seqd run`` imports nothing from this package."""

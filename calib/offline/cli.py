@@ -1,4 +1,4 @@
-"""What the commands of ``seqd calib`` share."""
+"""Code that several commands of ``seqd calib`` use."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +14,11 @@ class UsageError(SeqdError):
 
 @contextmanager
 def learning_installed(what: str, *, extra: str = "train") -> Iterator[None]:
-    """Name the extra to install if an import inside does not find a library.
+    """If an import in the ``with`` block does not find a library, name the extra that the user must install.
 
     Raises
     ------
-    UsageError : an import inside found no such library.
+    UsageError : an import in the block did not find its library.
     """
     try:
         yield

@@ -182,7 +182,7 @@ def _parsed(document: ElementTree.Element, root: Path) -> RunInfo:
 
 
 def _dimensions(run: ElementTree.Element, root: Path) -> tuple[int, int]:
-    """Height and width as declared, or as the first image that is there has them."""
+    """Height and width from ``RunInfo.xml`` or, if they are missing there, from the first image of cycle 1."""
     declared = run.find("ImageDimensions")
     if declared is not None:
         return int(declared.get("Height", "0")), int(declared.get("Width", "0"))

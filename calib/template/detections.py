@@ -11,7 +11,8 @@ MIN_DETECTION = 0.08
 """Probability below which a pixel is no detection."""
 
 KERNEL_PX = 0.4
-"""Spread of one cluster's detections over the cycles."""
+"""Sigma of the Gaussian that each detection adds to the density; it is the spread of one cluster's detections over the
+cycles."""
 
 RESOLUTION_PX = 0.8
 """Two candidates closer than this are taken as one cluster."""
@@ -69,8 +70,8 @@ def merge(
 ) -> NDArray[np.float32]:
     """Cluster positions from the detections of several cycles.
 
-    A cluster lights up in one channel in every cycle, so its detections pile up at one place, while
-    two clusters that share pixels are told apart in the cycles that light them in different
+    A cluster lights up in one channel in every cycle, so its detections lie at one place. Two clusters
+    that share pixels have separate detections in the cycles in which they light up in different
     channels. Candidates are the maxima of the detections' density; each detection then counts for
     the nearest candidate only, and a candidate that too few cycles support is dropped.
 

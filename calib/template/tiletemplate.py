@@ -24,8 +24,9 @@ MapOf = Callable[[NDArray[np.uint16], Normalisation], NDArray[np.float32]]
 SEED_SUPPORT = 0.3
 """The joint localisation starts with the clusters that the network sees in at least this share of the cycles."""
 
-NETWORK_NEED = 0.4
-"""Share of the cycles in which the network must see a cluster if the residual around it is all structure."""
+MIN_EVIDENCE_IN_STRUCTURE = 0.4
+"""Smallest mean evidence of the network over the cycles for a cluster whose whole residual is structure, which neither
+noise nor the form of the spots explains. If only a part of the residual is structure, this is multiplied by it."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,15 @@ class TileTemplate:
     """Clusters, optics and geometry of a tile."""
 
     positions: NDArray[np.float32]
-    """(n, 2) y and x of the clusters that are called, mean of the channels, in the cycle that the others were aligned
-    to (usually the first)."""
+    """(n, 2) y and x of the clusters that are called, mean of the channels. The coordinates are those of the reference
+    cycle, usually the first; all other cycles were aligned to it."""
     normalisation: Normalisation
     channel_shift_px: NDArray[np.float32]
     """(4, 2) shift of each channel, y and x."""
     reference: NDArray[np.float32]
     """(H, W) band-passed picture that later cycles are registered to."""
     scene: Scene | None = None
-    """All clusters and optics for the joint fit; None where the network calls alone."""
+    """All clusters and optics for the joint fit; None where the calls are made from the network's evidence alone."""
     called: NDArray[np.int64] | None = None
     """(n,) which clusters of the scene are called."""
 
@@ -128,7 +129,9 @@ def _clusters(
     drift_px: NDArray[np.float32],
     on_progress: Callable[[], None],
 ) -> NDArray[np.bool_]:
-    """(n,) whether a candidate is a cluster. In structured surroundings the network must see it in enough cycles."""
+    """(n,) whether a candidate is a cluster: the more of the residual around it is structure, the more evidence of the
+    network it needs, see :data:`MIN_EVIDENCE_IN_STRUCTURE`.
+    """
     assert template.scene is not None
     scene = template.scene
 
@@ -140,7 +143,7 @@ def _clusters(
         return centres.sum(axis=1), template.signals(fit_cycle(images[index], scene, drift), drift, centres).texture
 
     seen, texture = zip(*in_parallel(read, [(index,) for index in range(len(images))]), strict=True)
-    return np.asarray(np.mean(seen, axis=0) >= NETWORK_NEED * np.mean(texture, axis=0))
+    return np.asarray(np.mean(seen, axis=0) >= MIN_EVIDENCE_IN_STRUCTURE * np.mean(texture, axis=0))
 
 
 def _inside(positions: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.bool_]:

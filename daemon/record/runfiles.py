@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from seqd_client.runinfo import RunInfo, TileId
 
-from calib.calling.scores import CYCLES, passes
+from calib.calling.scores import CYCLES, passes_filter
 from daemon.errors import RunError
 from daemon.record.durable import sync_folder
 from daemon.record.tilefile import read_chunks
@@ -96,5 +96,5 @@ def read_passing(files: RunFiles, info: RunInfo, tile: TileId, *, failures_allow
     """
     decided = [np.zeros(0, np.bool_)]
     for _, percents in read_chunks(files.chastity_of(tile), range(1, filter_cycles(info) + 1), calls=CHUNK):
-        decided.append(passes(percents, failures_allowed=failures_allowed))
+        decided.append(passes_filter(percents, failures_allowed=failures_allowed))
     return np.concatenate(decided)

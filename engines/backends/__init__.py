@@ -27,7 +27,7 @@ def open_backend(name: str, bundle: Bundle, *, shape: tuple[int, int], options: 
     EngineError : there is no such backend, a package of it is missing or damaged, or its device cannot be used.
     """
     if name not in BACKENDS:
-        raise EngineError(f"engine {name}: there is no such backend; there is {', '.join(BACKENDS)}")
+        raise EngineError(f"engine {name}: there is no such backend; the backends are {', '.join(BACKENDS)}")
     try:
         module = import_module(BACKENDS[name])
     except ModuleNotFoundError as error:

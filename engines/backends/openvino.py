@@ -20,13 +20,13 @@ PRECISIONS = {"f32": "FP32", "bf16": "BF16", "f16": "FP16", "int8": "INT8"}
 """Precision by the name that OpenVINO's list of native capabilities has for it."""
 
 INT8_REST_PRECISION = "f32"
-"""Precision of the layers between INT8 convolutions; BF16 is as fast and less exact."""
+"""Precision of the layers between INT8 convolutions. BF16 is not faster there, and less exact."""
 
 REQUESTS = 2
 """Strips on the processor at once: one is computed on all cores while the other waits or is copied out."""
 
 STRIP_PX = 768 * 768
-"""Pixels of a strip. Memory depends on this number, and the time per pixel hardly does."""
+"""Pixels of a strip. The memory depends on this number; the time per pixel hardly depends on it."""
 
 NAME = "openvino"
 
@@ -40,7 +40,7 @@ def open_engine(bundle: Bundle, *, shape: tuple[int, int], options: EngineOption
     BundleError : INT8 is wanted, and the bundle has no INT8 network.
     """
     if options.gpu:
-        raise EngineError(f"engine {NAME}: it runs on the processor, and a GPU was asked for")
+        raise EngineError(f"engine {NAME}: it cannot run on a GPU, which gpu = true asks for; it runs on the processor")
     return SlottedEngine(NAME, lambda: OpenVinoRunner(bundle, shape=shape, options=options), slots=options.slots)
 
 
@@ -139,7 +139,7 @@ class OpenVinoRunner:
         wanted = [model.output(name).node.input_value(0) for name in outputs]
         part = openvino.Model(wanted, [model.input("images").node], "seqd")
         strip = self._strips[0]
-        part.reshape([1, 4, strip.stop - strip.start, self._shape[1]])
+        part.reshape([1, 4, strip.input_stop - strip.input_start, self._shape[1]])
         # The processor normalises in FP32, so the graph must take FP32 images instead of FP16.
         conversion = openvino.preprocess.PrePostProcessor(part)
         conversion.input().tensor().set_element_type(openvino.Type.f32)
@@ -173,13 +173,13 @@ class _StartedStrip:
             return self.error
 
     def _copy_out(self) -> None:
-        first, last = self.strip.first - self.strip.start, self.strip.last - self.strip.start
+        first, last = self.strip.output_start - self.strip.input_start, self.strip.output_stop - self.strip.input_start
         probabilities = self.request.get_output_tensor(0).data[0, :, first:last]
-        self.tile.probabilities[:, self.strip.first : self.strip.last] = probabilities
+        self.tile.probabilities[:, self.strip.output_start : self.strip.output_stop] = probabilities
         if self.superresolved:
             assert self.tile.superresolved is not None
             fine = self.request.get_output_tensor(1).data[0, :, 2 * first : 2 * last]
-            self.tile.superresolved[:, 2 * self.strip.first : 2 * self.strip.last] = fine
+            self.tile.superresolved[:, 2 * self.strip.output_start : 2 * self.strip.output_stop] = fine
 
 
 class _InferenceRequest:
@@ -195,7 +195,7 @@ class _InferenceRequest:
         """Normalise a strip and start it, after the request's previous strip is finished."""
         if self._started is not None:
             self._started.finish()
-        pixels = tile.pixels[:, strip.start : strip.stop]
+        pixels = tile.pixels[:, strip.input_start : strip.input_stop]
         np.subtract(pixels, request.offset[:, None, None], out=self._images[0])
         self._images[0] *= request.gain[:, None, None]
         self._request.start_async()

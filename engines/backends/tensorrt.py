@@ -20,7 +20,8 @@ def open_engine(bundle: Bundle, *, shape: tuple[int, int], options: EngineOption
 
     Raises
     ------
-    EngineError : there is no driver, GPU or TensorRT; a plan is missing and cannot be built; or it is not trusted.
+    EngineError : there is no driver, GPU or TensorRT; a plan is missing and cannot be built; or the plan's file is not
+        trusted, see :mod:`engines.tensorrt.cache`.
     """
 
     def runner(driver: Driver) -> BufferedRunner:

@@ -31,10 +31,10 @@ STRIP_PX = {"cpu": 768 * 768, "cuda": 2048 * 2048}
 """Pixels of a strip by device."""
 
 _NATIVE_BF16 = {"avx512_bf16", "bf16"}
-"""Names that Linux has for native BF16 on x86 and ARM."""
+"""Linux lists one of these flags for a processor with native BF16: the first on x86, the second on ARM."""
 
 _CLUSTERS_OFFSET = dict(HEADER.fields or {})["clusters"][1]
-"""Offset of the field ``clusters`` in a header, bytes."""
+"""Offset of the field ``clusters`` in a :data:`engines.buffered.HEADER`, bytes."""
 
 
 def open_engine(bundle: Bundle, *, shape: tuple[int, int], options: EngineOptions) -> SlottedEngine[DeviceBuffers]:
@@ -132,7 +132,8 @@ class TorchProgram:
             with self._using(stream):
                 probabilities = self._compute(tile)
                 self._read_out(tile, probabilities)
-        except RuntimeError as error:  # A refused capture raises this too; the caller then computes without a graph.
+        except RuntimeError as error:
+            # A device that refuses a capture raises RuntimeError too; the caller then computes without a graph.
             raise EngineError(first_line(error)) from None
 
     def close(self) -> None:
@@ -155,14 +156,16 @@ class TorchProgram:
         pixels = self._memory(tile.pixels, (4, height, width), np.uint16)
         probabilities = self._memory(tile.probabilities, (5, height, width), np.float32)
         for strip in self._strips:
-            images = (pixels[:, strip.start : strip.stop].float() - offset) * gain
+            images = (pixels[:, strip.input_start : strip.input_stop].float() - offset) * gain
             images = images.to(self._dtype)[None].contiguous(memory_format=torch.channels_last)
             logits, fine = self._network(images, superresolve=bool(tile.superresolved))
-            first, last = strip.first - strip.start, strip.last - strip.start
-            probabilities[:, strip.first : strip.last] = torch.softmax(logits[0, :, first:last].float(), dim=0)
+            first, last = strip.output_start - strip.input_start, strip.output_stop - strip.input_start
+            probabilities[:, strip.output_start : strip.output_stop] = torch.softmax(
+                logits[0, :, first:last].float(), dim=0
+            )
             if fine is not None:
                 superresolved = self._memory(tile.superresolved, (4, 2 * height, 2 * width), np.float32)
-                superresolved[:, 2 * strip.first : 2 * strip.last] = fine[0, :, 2 * first : 2 * last]
+                superresolved[:, 2 * strip.output_start : 2 * strip.output_stop] = fine[0, :, 2 * first : 2 * last]
         return probabilities
 
     def _read_out(self, tile: DeviceTile, probabilities: Tensor) -> None:
@@ -173,7 +176,7 @@ class TorchProgram:
         order = torch.arange(room, device=self._device)
         channels = torch.arange(4, device=self._device)[:, None]
         places = (channels * clusters + order).clamp_(max=len(packed) - 1)
-        # Memory after the last cluster has any content, so it is replaced by 0.
+        # The content of the memory after the last cluster is undefined, so it is replaced by 0.
         positions = torch.where((order < clusters)[:, None], packed[places], 0).nan_to_num_(nan=-2 * OUTSIDE_PX)
         self._memory(tile.centres, (room, 4), np.float32)[:] = centres_at(probabilities[None], positions)
 

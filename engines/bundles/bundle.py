@@ -41,14 +41,15 @@ _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Readout(StrEnum):
-    """The evidence that calls are made from."""
+    """What the calls are made from: the network's evidence, the joint fit, or both."""
 
     NETWORK = "network"
     """The network alone: its centres give the template, and its evidence gives the calls."""
     FIT = "fit"
     """The joint fit of all clusters; the network finds the clusters in the template cycles."""
     FUSED = "fused"
-    """The joint fit, and the network where the image has structure that no cluster explains."""
+    """The joint fit gives the calls; the network's evidence counts more where clusters and noise do not explain the
+    image, such as on tissue."""
 
 
 class QualityTable(BaseModel):

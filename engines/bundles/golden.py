@@ -22,7 +22,7 @@ TIMEOUT_S = 300.0
 """Limit of the one tile that is computed; the first tile may wait until kernels are compiled."""
 
 CLEAR_LEAD = 0.3
-"""Smallest difference in evidence between the first and the second base of a cluster whose base is clear."""
+"""A cluster is clear if the evidence for its strongest base exceeds that for the second by at least this much."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class GoldenTile:
     gain: NDArray[np.float32]
     """(4,) normalised units a count."""
     positions: NDArray[np.float32]
-    """(4, n, 2) y and x of every cluster in each channel's image, whole multiples of 1/256 px, so that a
-    move by whole pixels does not round them; some on the border of the image and outside."""
+    """(4, n, 2) y and x of every cluster in each channel's image. They are whole multiples of 1/256 px, so
+    that adding whole pixels causes no rounding. Some lie on the border of the image or outside it."""
 
     @property
     def images(self) -> NDArray[np.float32]:
@@ -61,9 +61,9 @@ class Bound:
     """How far an engine may be from the golden answer."""
 
     difference: float
-    """Root of the mean squared difference of the evidence, at most."""
+    """Largest accepted root of the mean squared difference of the evidence."""
     agreement: float
-    """Share of the clear clusters whose brightest base is the same, at least."""
+    """Smallest accepted share of the clear clusters whose strongest base is the same."""
 
 
 BOUNDS = {
@@ -72,14 +72,15 @@ BOUNDS = {
     "bf16": Bound(difference=5e-3, agreement=1.0),
     "int8": Bound(difference=2e-2, agreement=0.99),
 }
-"""Bounds by precision, about four times the difference of the default bundle. Measured: 8e-8 in FP32, 5e-5 in FP32 with
-images in FP16, 9e-5 in FP16, 1.1e-3 in BF16, 3.5e-3 and 4.7e-3 in two kinds of INT8; all clear bases agreed. The bound
-of FP16 leaves room for sums in FP16."""
+"""Bounds by precision. Most are about four times the difference that was measured for the default bundle: 8e-8 in FP32,
+5e-5 in FP32 with images in FP16, 9e-5 in FP16, 1.1e-3 in BF16, 3.5e-3 and 4.7e-3 in two kinds of INT8. All clear bases
+agreed. The bound of FP32 is for images in FP16 too; that of FP16 is eleven times the difference, because engines that
+also add in FP16 are less exact."""
 
 
 @dataclass(frozen=True)
 class GoldenResult:
-    """How an engine compares with the golden answer."""
+    """Result of comparing an engine's answer with the golden answer."""
 
     positions: int
     """Positions compared."""
@@ -89,7 +90,7 @@ class GoldenResult:
     difference: float
     """Root of the mean squared difference of the evidence."""
     agreement: float
-    """Share of the clear clusters whose brightest base is the same."""
+    """Share of the clear clusters whose strongest base is the same."""
 
 
 def write_golden(path: Path, golden: Golden) -> None:
@@ -162,7 +163,7 @@ def _known(golden: Golden, shape: tuple[int, int], halo: int) -> tuple[NDArray[n
         known = np.ones(len(golden.centres), bool)
         for axis in (0, 1):
             along = golden.tile.positions[..., axis]
-            # An edge of a copy that is also an edge of the engine's tile looks to the network as in the golden tile.
+            # If an edge of a copy is also an edge of the engine's tile, the network's answer near it is the golden one.
             if corner[axis] > 0:
                 known &= (along >= reach).all(axis=0)
             if corner[axis] + edges[axis] != shape[axis]:

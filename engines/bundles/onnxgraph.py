@@ -25,8 +25,9 @@ Precision = Literal["f16", "f32"]
 DTYPES: dict[Precision, torch.dtype] = {"f16": torch.float16, "f32": torch.float32}
 
 BOUND = 1e-5
-"""Largest accepted difference between the outputs of a graph and of PyTorch, relative to the largest value or to 1.
-Both compute in FP32 from the same images and weights, so only rounding differs; in the default network by 1.3e-6."""
+"""Largest accepted difference between the outputs of a graph and of PyTorch, divided by the larger of 1 and the largest
+value. Both compute in FP32 from the same images and weights, so only rounding differs: by 1.3e-6 in the default
+network."""
 
 TRACE_PX, TRACE_POSITIONS = 96, 7
 """Size of the example that the graph is traced with; the graph takes any."""
@@ -39,7 +40,7 @@ class GraphError(SeqdError):
 
 
 def write_graph(
-    path: Path, network: Network, *, precision: Precision, outputs: frozenset[Output], wide: bool = True
+    path: Path, network: Network, *, precision: Precision, outputs: frozenset[Output], fast_blocks: bool = True
 ) -> None:
     """Write a graph with dynamic height, width and number of positions.
 
@@ -48,8 +49,8 @@ def write_graph(
 
     Parameters
     ----------
-    wide : whether dense blocks have the form that is fastest in floating point, see :mod:`engines.network.deployed`,
-        or the form in which they are trained.
+    fast_blocks : if true, dense blocks have the form that is fastest in floating point, see
+        :mod:`engines.network.deployed`; otherwise they have the form in which they are trained.
     """
     dtype = DTYPES[precision]
     height, width = torch.export.Dim("H", min=1), torch.export.Dim("W", min=1)
@@ -58,7 +59,11 @@ def write_graph(
     if Output.CENTRES in outputs:
         inputs["positions"] = torch.zeros(4, TRACE_POSITIONS, 2)
         shapes["positions"] = {1: torch.export.Dim("n", min=0)}
-    form = InferenceNetwork(network, dtype=dtype, device=torch.device("cpu")) if wide else deepcopy(network).to(dtype)
+    form = (
+        InferenceNetwork(network, dtype=dtype, device=torch.device("cpu"))
+        if fast_blocks
+        else deepcopy(network).to(dtype)
+    )
     with _quiet_exporter():
         program = torch.onnx.export(
             OutputNetwork(form, outputs).eval(),
@@ -92,7 +97,7 @@ def check_graph(
 
     Returns
     -------
-    Largest difference of any value of any output, relative to the output's largest value or to 1.
+    Largest difference of any value of any output, divided by the larger of 1 and the output's largest value.
 
     Raises
     ------

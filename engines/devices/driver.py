@@ -1,9 +1,9 @@
 """The interface between engines and a device: memory, streams, events, kernels, graphs.
 
-It is implemented with pycuda for GPUs and with plain memory for the host. The thread that opens a driver has its
-context current,
-makes and frees everything and calls :meth:`Driver.close`; another may :meth:`Driver.attach` itself
-to wait for events. Handles are opaque; ``int(handle)`` of a stream is what TensorRT and PyTorch take.
+It is implemented with pycuda for GPUs and with plain memory for the host. In the thread that opens a driver, the
+driver's context is current. Only that thread makes and frees memory and handles, and calls :meth:`Driver.close`.
+Another thread may wait for events after it has called :meth:`Driver.attach`. Handles are opaque; TensorRT and PyTorch
+accept ``int(handle)`` of a stream.
 """
 
 import mmap
@@ -21,7 +21,7 @@ Address = int
 """Address of device memory."""
 
 DEFAULT_SHARED_BYTES = 48 * 1024
-"""Dynamic shared memory of a kernel, bytes, that needs no request to the driver."""
+"""A kernel may use this much dynamic shared memory, bytes, without a request to the driver."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Driver(Protocol):
         """Mark the work put on a stream so far."""
 
     def wait_for(self, event: Handle, stream: Handle) -> None:
-        """Work put on a stream from now on waits for what an event marks."""
+        """Make all work that is put on a stream later wait for the work that an event marks."""
 
     def synchronize(self, event: Handle) -> None:
-        """The calling thread waits for what an event marks."""
+        """Block the calling thread until the work that an event marks is done."""
 
     def elapsed_ms(self, start: Handle, stop: Handle) -> float:
         """Milliseconds between two timing events that have happened."""
@@ -75,7 +75,7 @@ class Driver(Protocol):
     def pinned(self, size: int) -> NDArray[np.uint8]:
         """(size,) host memory for copies that run during computation; freed by :meth:`close`.
 
-        The array owns its memory: after :meth:`close` it is ordinary, and touching it is safe.
+        The array owns its memory: after :meth:`close` it is ordinary host memory, which may still be used.
         """
 
     def unpin(self, memory: NDArray[np.uint8]) -> None:
@@ -107,7 +107,7 @@ class Driver(Protocol):
 
         Parameters
         ----------
-        shared : dynamic shared memory, bytes; raised beyond the default limit where needed.
+        shared : dynamic shared memory, bytes. If it exceeds :data:`DEFAULT_SHARED_BYTES`, the kernel's limit is raised.
         """
 
     def capture(self, stream: Handle, work: Callable[[], None]) -> Handle | None:

@@ -1,4 +1,4 @@
-"""The host as a device: its memory is the host's, and work on a stream is done at once."""
+"""The host in the role of a device: device memory is host memory, and work on a stream is done immediately."""
 
 import os
 import platform

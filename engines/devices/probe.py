@@ -56,7 +56,8 @@ class Cuda:
     """The driver and its devices."""
 
     driver: str
-    """Version of the driver, such as ``580.159.04``; ``CUDA 13.0`` where only that is known."""
+    """Version of the driver, such as ``580.159.04``, or, if only the version of CUDA is known, for example
+    ``CUDA 13.0``."""
     version: tuple[int, int]
     """Newest CUDA that the driver knows."""
     devices: tuple[CudaDevice, ...]

@@ -1,7 +1,7 @@
 """A GPU through pycuda.
 
-pycuda has no graphs, cannot register memory of NumPy 2's arrays, and leaves a released primary context
-current. For these, the driver's library is called directly.
+pycuda has no graphs, cannot register memory of NumPy 2's arrays, and does not make a primary context
+non-current when it releases the context. For these tasks, this module calls the driver's library directly.
 """
 
 import ctypes
@@ -57,7 +57,7 @@ class PycudaDriver:
         self._memory: dict[Address, Handle] = {}
         self._pinned: dict[int, NDArray[np.uint8]] = {}
         self._shared: dict[Handle, int] = {}
-        """Dynamic shared memory by kernel, bytes, where more than the default was allowed."""
+        """The raised limit of dynamic shared memory, bytes, of each kernel that needs more than the default."""
         self.attach()
 
     def attach(self) -> None:
@@ -188,7 +188,7 @@ class PycudaDriver:
         for pinned in self._pinned:
             with suppress(EngineError):
                 call("cuMemHostUnregister", ctypes.c_void_p(pinned))
-        # pycuda frees what nothing refers to any more.
+        # pycuda frees objects to which there are no references any more.
         for owned in (self._kernels, self._modules, self._events, self._streams, self._memory, self._pinned):
             owned.clear()
         with suppress(EngineError):

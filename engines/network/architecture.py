@@ -61,6 +61,7 @@ def flops(architecture: Architecture, *, superresolved: bool) -> int:
     sums += width * architecture.hidden + architecture.hidden * architecture.classes
     products = 9 * sums
     if superresolved:
-        # A deconvolution adds 4 × 4 products for every pixel; the reconstruction has four times the pixels of the tile.
+        # A deconvolution has 4 × 4 products for every pixel of its input, which has the tile's size. The reconstruction
+        # computes images with four times as many pixels as the tile.
         products += 16 * width * architecture.upsampled + 4 * 9 * architecture.upsampled * channels
     return 2 * products

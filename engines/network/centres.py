@@ -11,7 +11,8 @@ TAPS = (-1, 0, 1, 2)
 """Rows and columns that are read, relative to the row and column at or before the position."""
 
 OUTSIDE_PX = 3
-"""A position at this distance from the outermost pixels reads no pixel; farther positions are moved here."""
+"""At this distance from the outermost pixels the evidence is read from no pixel. Positions farther away are replaced by
+positions at this distance."""
 
 PADDING_PX = OUTSIDE_PX + max(TAPS)
 """Zeros around the map, so that every position can read all its taps."""

@@ -16,10 +16,10 @@ from engines.network.torchnetwork import DenseBlock, Network
 class SummingBlock(nn.Module):
     """A dense block that adds each layer's contribution to the sums of all later layers at once.
 
-    A layer of :class:`engines.network.torchnetwork.DenseBlock` reads the concatenation of all earlier outputs, and a
-    convolution of a concatenation is a sum of convolutions of its parts. So one convolution of the block's input
-    contributes to the sums of all layers, and one convolution of each layer's output contributes to the sums of all
-    later layers. These convolutions have many output channels instead of few, which is faster.
+    A layer of :class:`engines.network.torchnetwork.DenseBlock` reads the concatenation of all earlier outputs. A
+    convolution of a concatenation is the sum of the convolutions of its parts. Therefore this block convolves its input
+    once, for all layers together, and each layer's output once, for all later layers together. The results are added
+    to the sums of these layers. Such a convolution has many output channels instead of few, which is faster.
     """
 
     def __init__(self, block: DenseBlock) -> None:
@@ -78,7 +78,7 @@ class InferenceNetwork(nn.Module):
 
 
 def _convolution(kernels: Sequence[Tensor], bias: Tensor | None = None) -> nn.Conv2d:
-    """One convolution that has the outputs of several convolutions."""
+    """One convolution that computes the output channels of several convolutions."""
     kernel = torch.cat(list(kernels))
     outputs, inputs, size, _ = kernel.shape
     convolution = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=bias is not None)

@@ -60,7 +60,8 @@ class Network(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
-        # Nearly every pixel is background; a start from this answer saves the first hundreds of steps.
+        # Nearly every pixel is background. With this bias the untrained network already answers "background", which
+        # saves the first hundreds of training steps.
         nn.init.normal_(self.call.weight, std=1e-3)
         assert self.call.bias is not None
         with torch.no_grad():

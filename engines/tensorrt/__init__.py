@@ -1,1 +1,1 @@
-"""TensorRT: plans, which are the network compiled for one GPU, are built, stored, checked, loaded and run here."""
+"""The package builds, stores, checks, loads and runs TensorRT plans. A plan is the network compiled for one GPU."""

@@ -22,7 +22,7 @@ class HostMemory(Protocol):
 
 
 class ParserError(Protocol):
-    """What a parser found wrong."""
+    """An error that the parser found in a graph."""
 
     def desc(self) -> str: ...
 
@@ -37,7 +37,7 @@ class OnnxParser(Protocol):
 
 
 class TimingCache(Protocol):
-    """What a builder measured."""
+    """The run times of kernels that a builder measured."""
 
     def serialize(self) -> HostMemory | None: ...
 
@@ -95,7 +95,7 @@ class Runtime(Protocol):
 
 
 class TensorRT(Protocol):
-    """The module."""
+    """The Python module ``tensorrt``, or its lean counterpart."""
 
     __version__: str
     ILogger: type[Any]
@@ -207,7 +207,7 @@ class LoadedPlan:
     def __init__(self, trt: TensorRT, content: bytes) -> None:
         self.log = Log(trt)
         runtime = self.log.result("making a runtime", lambda: trt.Runtime(self.log.logger))
-        # A runtime that loaded another one must stay alive: only it keeps the log of both.
+        # The first runtime must stay alive if it loads a second one: only the first keeps their common log alive.
         self._runtimes = [runtime]
         try:
             self.engine = self._loaded(runtime, content)

@@ -27,7 +27,7 @@ def cut_graph(network: Path, key: PlanKey) -> bytes:
         from onnx.utils import Extractor
     except ModuleNotFoundError:
         raise EngineError("building a plan needs onnx, which is not installed: `pip install onnx`") from None
-    except Exception as error:  # With another version of protobuf it may raise any type.
+    except Exception as error:  # With an unsuitable version of protobuf the import of onnx may raise any type.
         raise EngineError(f"building a plan needs onnx, which cannot be loaded: {first_line(error)}") from error
     shapes = {"images": key.images, **key.outputs}
     try:
@@ -104,8 +104,8 @@ def _inspected(trt: TensorRT, content: bytes) -> Inspected:
 def inspect_layers(report: str) -> Inspected:
     """Read the engine inspector's JSON and check that all convolutions compute in half precision.
 
-    TensorRT 11 gives a tensor's ``DataType``, TensorRT 10 a ``Format/Datatype`` that may be spelt
-    ``Half`` or lie within ``Channel major FP16 format where channel % 8 == 0``.
+    TensorRT 11 gives a tensor's ``DataType``. TensorRT 10 gives a ``Format/Datatype``, which may be ``Half`` or a
+    longer text that contains the type, such as ``Channel major FP16 format where channel % 8 == 0``.
 
     Raises
     ------
@@ -127,7 +127,9 @@ def inspect_layers(report: str) -> Inspected:
 
 
 def _is_convolution(layer: dict[str, Any]) -> bool:
-    """Whether a layer is a convolution or deconvolution. A reformat layer may have its name, but not its type."""
+    """Whether a layer is a convolution or deconvolution, by its type: the name of a reformat layer may contain the name
+    of a convolution.
+    """
     kinds = (str(layer.get("LayerType", "")), str(layer.get("ParameterType", "")))
     return any("conv" in kind.lower() for kind in kinds)
 

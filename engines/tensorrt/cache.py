@@ -1,4 +1,7 @@
-"""The cache of TensorRT plans, and the checks before a file of it is trusted: a plan is machine code."""
+"""The cache of TensorRT plans.
+
+A plan contains machine code that the daemon runs. Therefore a file in the cache is checked before it is trusted.
+"""
 
 import fcntl
 import hashlib
@@ -81,7 +84,7 @@ class PlanKey:
     """Rows of the strip that is computed at once."""
     width: int
     superresolved: bool
-    """Whether it puts out super-resolved images beside the probabilities."""
+    """Whether the plan computes super-resolved images besides the probabilities."""
     precision: str = "f16"
 
     @property
@@ -91,7 +94,7 @@ class PlanKey:
 
     @property
     def timing_digest(self) -> str:
-        """Name of the file of measurements, which hold for every graph."""
+        """Name of the file of timing measurements; all graphs share the file."""
         return _digest([self.tensorrt, self.gpu, self.compute_capability, self.driver])
 
     @property

@@ -31,7 +31,7 @@ class Plans:
             raise EngineError("engine tensorrt: it runs on a GPU, and gpu = false was asked for")
         height, width = shape
         halo = bundle.model.architecture.halo
-        # The halo of every strip is computed twice, so a GPU computes whole tiles, for which it has the memory.
+        # The halo of every strip is computed twice. A GPU has enough memory for whole tiles, so it computes these.
         most_px = options.strip_px or height * width
         self.strips: list[Strip] = plan_strips(height=height, width=width, halo=halo, most_px=most_px)
         self._trt, self._device, self._bundle, self._width = trt, device, bundle, width
@@ -45,13 +45,15 @@ class Plans:
             gpu=self._device.name,
             compute_capability=self._device.compute_capability,
             driver=self._device.driver,
-            rows=self.strips[0].stop - self.strips[0].start,
+            rows=self.strips[0].input_stop - self.strips[0].input_start,
             width=self._width,
             superresolved=superresolved,
         )
 
     def kept(self, *, superresolved: bool) -> KeptPlan | None:
-        """The plan if it was built; raises :class:`EngineError` where it is not trusted or was altered."""
+        """The plan, or None if it has not been built; raises :class:`EngineError` if its file is not trusted or was
+        altered.
+        """
         return self._cache.find(self.key(superresolved=superresolved))
 
     def plan(self, *, superresolved: bool) -> KeptPlan:
@@ -73,7 +75,7 @@ class Plans:
         with self._cache.build_lock():
             if (kept := self._cache.find(key)) is not None:  # Another process built it while this one waited.
                 return kept
-            # The activations of all layers need the other half of the memory.
+            # Kernels may use half of the memory as workspace; the activations of all layers need the other half.
             workspace = self._device.memory_bytes // 2
             built = build_plan(self._trt, graph, workspace_bytes=workspace, timing=self._cache.timing(key))
             return self._cache.store(key, built)

@@ -7,7 +7,7 @@ from math import prod
 from engines.buffered import DeviceTile
 from engines.devices.driver import Address, Driver, Handle
 from engines.errors import EngineError
-from engines.kernels.around import KernelLauncher
+from engines.kernels.launcher import KernelLauncher
 from engines.strips import Strip
 from engines.tensorrt.api import LoadedPlan, TensorRT
 from engines.tensorrt.cache import KeptPlan
@@ -16,7 +16,7 @@ HALF_BYTES, FLOAT_BYTES = 2, 4
 
 
 class PlanProgram:
-    """Normalise, run the plan and read out, strip by strip.
+    """Computes a tile strip by strip: normalises the images, runs the plan and reads the evidence from its output.
 
     Parameters
     ----------

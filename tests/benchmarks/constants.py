@@ -1,7 +1,7 @@
-"""How much the constants of the template search and of the calls decide.
+"""The benchmark measures how much the constants of the template search and of the calls change the results.
 
-Two small runs are called with every constant halved and doubled, all others as they are: a simulated tile, compared
-with its truth, and real images, compared with their codebook. The table is Markdown for
+The benchmark makes the calls of two small runs: a simulated tile, which is compared with its truth, and real images,
+which are compared with their codebook. It halves and doubles one constant at a time. The table is Markdown for
 ``docs/benchmarks/template-constants.md``. The network computes every map once.
 """
 

@@ -103,7 +103,7 @@ def _subjects(bundle: Bundle, size: int, threads: int) -> Iterator[list[Subject]
     request = Request(normalisation.offset, normalisation.gain, positions=positions)
     images = normalisation.apply(pixels)[None]
 
-    def bare(infer: Callable[[], NDArray[np.float32]]) -> Calls:
+    def calls_with(infer: Callable[[], NDArray[np.float32]]) -> Calls:
         def run() -> NDArray[np.float32]:
             for _ in range(TILES):
                 probabilities = infer()
@@ -120,14 +120,16 @@ def _subjects(bundle: Bundle, size: int, threads: int) -> Iterator[list[Subject]
             subjects.append(Subject(f"seqd, {backend} {engine.info.precision}", _engine_calls(engine, pixels, request)))
         for precision in ("auto", "f32"):
             subjects.append(
-                Subject(f"bare OpenVINO model, {precision}", bare(_openvino(bundle, images, precision, threads)))
+                Subject(f"bare OpenVINO model, {precision}", calls_with(_openvino(bundle, images, precision, threads)))
             )
         subjects.append(
-            Subject("PyTorch channels_last f32, the network in its form for training", bare(_pytorch(bundle, images)))
+            Subject(
+                "PyTorch channels_last f32, the network in its form for training", calls_with(_pytorch(bundle, images))
+            )
         )
-        for form, wide in (("in its form for training", False), ("in the form of the bundle", True)):
-            session = _onnxruntime(bundle, images, threads, wide=wide)
-            subjects.append(Subject(f"ONNX Runtime f32, the network {form}", bare(session)))
+        for form, fast_blocks in (("in its form for training", False), ("in the form of the bundle", True)):
+            session = _onnxruntime(bundle, images, threads, fast_blocks=fast_blocks)
+            subjects.append(Subject(f"ONNX Runtime f32, the network {form}", calls_with(session)))
         yield subjects
 
 
@@ -184,13 +186,15 @@ def _pytorch(bundle: Bundle, images: NDArray[np.float32]) -> Callable[[], NDArra
 
 
 def _onnxruntime(
-    bundle: Bundle, images: NDArray[np.float32], threads: int, *, wide: bool
+    bundle: Bundle, images: NDArray[np.float32], threads: int, *, fast_blocks: bool
 ) -> Callable[[], NDArray[np.float32]]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     with TemporaryDirectory(prefix="seqd-") as scratch:
         path = Path(scratch) / "network.onnx"
-        write_graph(path, _network(bundle), precision="f32", outputs=frozenset({Output.PROBABILITIES}), wide=wide)
+        write_graph(
+            path, _network(bundle), precision="f32", outputs=frozenset({Output.PROBABILITIES}), fast_blocks=fast_blocks
+        )
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def infer() -> NDArray[np.float32]:

@@ -137,8 +137,8 @@ def _show(
             "s to start",
             "clusters/s",
             "clusters per processor s",
-            "× Picard",
-            "× Picard, processor",
+            "speed / Picard's",
+            "same, per processor s",
         ),
         *("whole process", "memory, MB"),
         title=f"{clusters} clusters, {cycles} cycles",
@@ -163,7 +163,7 @@ def _show(
 
 
 def _clusters_per_s(clusters: int, few: list[Measurement], many: list[Measurement]) -> Measurement:
-    """Clusters for each second beyond the start."""
+    """Clusters per second, without the time that the program needs to start."""
     start, whole = _median(few), _median(many)
     return Measurement(
         (clusters - FEW_CLUSTERS) / (whole.wall_s - start.wall_s),

@@ -1,7 +1,7 @@
 """Engines on a GPU compared with eager PyTorch in FP16 and with the limits of the device, in one run.
 
-``make bench-gpu`` prints the table and writes the figures. Compare only ratios between devices. The speed of whole
-engines, with copies, is measured by ``seqd qualify``.
+``make bench-gpu`` prints the table and writes the figures. If you compare two devices, compare ratios, not times.
+``seqd qualify`` measures the speed of whole engines, with copies.
 """
 
 import json
@@ -50,7 +50,7 @@ RUNNERS: dict[str, OpenRunner] = {
     ),
     "torch": lambda driver, bundle, shape, options: pytorch.open_runner(driver, bundle, shape=shape, options=options),
 }
-PRODUCT = "TFLOP/s of an f16 product"
+F16_PRODUCT = "TFLOP/s of an f16 product"
 
 
 def main(figures: Annotated[Path, typer.Argument()] = Path("docs/benchmarks/gpu.json")) -> None:
@@ -75,7 +75,7 @@ def _measure(figures: Path) -> None:
         except (EngineError, EngineLostError) as error:
             console.print(f"{name}: {error}")
     operations = flops(bundle.model.architecture, superresolved=False)
-    console.print(_table(measured, eager, operations / limits[PRODUCT] / 1e9))
+    console.print(_table(measured, eager, operations / limits[F16_PRODUCT] / 1e9))
     facts = {
         "machine": this_machine(bundle.hash, machine).model_dump(),
         "flop_a_pixel": operations,
@@ -92,7 +92,7 @@ def _device_limits() -> dict[str, float]:
     words = torch.randn(2**29, device="cuda")
     copied, pinned = torch.empty_like(words), torch.empty(2**26, pin_memory=True)
     return {
-        PRODUCT: 2 * 8192**3 / _milliseconds(lambda: halves @ halves) / 1e9,
+        F16_PRODUCT: 2 * 8192**3 / _milliseconds(lambda: halves @ halves) / 1e9,
         "TB/s read and written": 2 * 4 * 2**29 / _milliseconds(lambda: copied.copy_(words)) / 1e9,
         "GB/s to the device": 4 * 2**26 / _milliseconds(lambda: words[: 2**26].copy_(pinned, non_blocking=True)) / 1e6,
         "GB/s to the host": 4 * 2**26 / _milliseconds(lambda: pinned.copy_(words[: 2**26], non_blocking=True)) / 1e6,
@@ -174,7 +174,10 @@ def _overlap(bundle: Bundle, name: str, open_runner: OpenRunner, size: int) -> O
 
 
 def _table(measured: dict[str, dict[int, Overlap]], eager: dict[int, float], shortest_ms_per_px: float) -> Table:
-    """The figures of all engines; ``shortest_ms_per_px`` is the network's time at the device's limit."""
+    """The figures of all engines.
+
+    ``shortest_ms_per_px`` is the time that the network would need if the device computed at its highest speed.
+    """
     table = Table("engine", "px", *(f"{stream}, ms" for stream in STREAMS))
     for column in ("eager / compute", "% of the limit", "% of copies hidden"):
         table.add_column(column, justify="right")

@@ -1,4 +1,6 @@
-"""The time of the joint fit compared with the network's: of one cycle, and of a template, for three densities.
+"""The benchmark compares the time of the joint fit with that of the network, at three densities.
+
+It measures the fit of one cycle, and the fits that make a template.
 
 ``make bench`` prints the table. Seconds vary by tens of per cent on a shared machine; compare the ratios.
 """

@@ -1,4 +1,4 @@
-"""The overlap that the benchmark reports, on a driver whose streams take simulated time."""
+"""Tests of the overlap that the benchmark reports, with a driver that counts simulated time for each stream."""
 
 from collections import defaultdict
 from contextlib import closing
@@ -20,7 +20,7 @@ REQUEST = Request(np.zeros(4, np.float32), np.ones(4, np.float32), positions=np.
 
 
 class ClockedDriver(HostDriver):
-    """Work is done at once, and takes time on its stream's clock."""
+    """A driver that does all work immediately and adds simulated time to the clock of the work's stream."""
 
     def __init__(self):
         super().__init__()
@@ -43,7 +43,7 @@ class ClockedDriver(HostDriver):
 
     def upload(self, to, memory, stream):
         super().upload(to, memory, stream)
-        # Pixels are what takes time.
+        # Only the upload of the pixels takes simulated time; headers and positions are small.
         self.clocks[stream] += UPLOAD_MS if memory.nbytes == 8 * SHAPE[0] * SHAPE[1] else 0
 
     def download(self, memory, address, stream):
@@ -51,8 +51,8 @@ class ClockedDriver(HostDriver):
         self.clocks[stream] += DOWNLOAD_MS
 
 
-class Waiting:
-    """Computes nothing, slowly."""
+class ClockProgram:
+    """A program that computes nothing and only adds time to the stream's clock."""
 
     def __init__(self, driver):
         self._driver = driver
@@ -66,7 +66,7 @@ class Waiting:
 def spans_of(clocked, in_flight):
     traced = TracedDriver(clocked)
     engine = SlottedEngine(
-        "clocked", lambda: BufferedRunner(traced, Waiting(clocked), INFO, shape=SHAPE), slots=INFO.slots
+        "clocked", lambda: BufferedRunner(traced, ClockProgram(clocked), INFO, shape=SHAPE), slots=INFO.slots
     )
     with closing(engine):
         traced.reset()
@@ -74,7 +74,7 @@ def spans_of(clocked, in_flight):
         for _ in range(TILES):
             if len(slots) == in_flight:
                 engine.collect(slots.pop(0), 10)
-                # The host has seen the end of that tile: nothing of the next began before.
+                # The next tile starts only after the host has seen the end of this tile, so all clocks are set to it.
                 if in_flight == 1:
                     clocked.clocks.update(dict.fromkeys(list(clocked.clocks), max(clocked.clocks.values())))
             slot = engine.lease(10)
@@ -85,13 +85,13 @@ def spans_of(clocked, in_flight):
         return traced.spans()
 
 
-def test_parts_are_those_of_the_streams():
+def test_parts_are_the_times_of_the_streams():
     measured = overlap(spans_of(ClockedDriver(), 1), spans_of(ClockedDriver(), 2))
     assert measured.parts_ms == {"upload": UPLOAD_MS, "compute": COMPUTE_MS, "download": DOWNLOAD_MS}
     assert measured.tiles == TILES
 
 
-def test_streams_of_their_own_hide_all_copies_but_the_first_and_last():
+def test_separate_streams_hide_all_copies_except_the_first_and_last():
     measured = overlap(spans_of(ClockedDriver(), 1), spans_of(ClockedDriver(), 2))
     assert measured.pipelined_ms == UPLOAD_MS + TILES * COMPUTE_MS + DOWNLOAD_MS
     assert measured.hidden_copies == pytest.approx(1 - 1 / TILES)

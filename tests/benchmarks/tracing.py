@@ -34,8 +34,8 @@ class TracedDriver:
     """A driver that marks where each tile's work begins and ends on the three streams; another driver does the work.
 
     A :class:`engines.buffered.BufferedRunner` makes its streams in the order upload, compute, download, and ends each
-    tile's work on a stream by recording an event there. The work begins with the first upload, or where the stream
-    has waited for the previous stream.
+    tile's work on a stream by recording an event there. On the upload stream the work begins with
+    the first upload; on the other streams it begins when the stream has waited for the previous stream.
     """
 
     def __init__(self, driver: Driver) -> None:

@@ -14,7 +14,7 @@ from calib.calling.scores import (
     binned,
     chastity,
     features,
-    passes,
+    passes_filter,
     predictor,
     scores,
 )
@@ -34,7 +34,7 @@ from calib.calling.signals import (
 from calib.jointfit.colourprior import SPREAD
 from calib.jointfit.fitcycle import FittedCycle
 from calib.jointfit.scene import Scene
-from calib.offline.quality.qualitytable import CAP, KnownCalls, fit_quality, fit_table
+from calib.offline.quality.qualitytable import HIGHEST_SCORE, KnownCalls, fit_quality, fit_table
 from calib.phasing import Phasing, strands
 from engines.bundles.bundle import QualityTable
 
@@ -241,7 +241,7 @@ def test_failures_up_to_the_number_allowed_pass(allowed):
         percents[:cluster, cluster] = MIN_PERCENT - 1
     percents[::2, 0] = UNKNOWN
     percents[:, 4] = UNKNOWN
-    assert passes(percents, failures_allowed=allowed).tolist() == [n <= allowed for n in range(4)] + [False]
+    assert passes_filter(percents, failures_allowed=allowed).tolist() == [n <= allowed for n in range(4)] + [False]
 
 
 # Scores.
@@ -492,7 +492,7 @@ def shown_by(wrong):
 
 
 def assert_monotone_and_supported(table, predictors, wrong):
-    assert max(table.scores) <= CAP
+    assert max(table.scores) <= HIGHEST_SCORE
     index = np.searchsorted(np.array(table.edges, np.float32), predictors, side="right")
     for claimed in (table.scores, table.binned):
         assert list(claimed) == sorted(claimed)
@@ -579,7 +579,7 @@ def test_a_table_has_no_empty_bin_between_calls():
 
 def test_a_table_never_exceeds_its_cap():
     table = table_of(np.linspace(0, 1, 2_000_000, dtype=np.float32), np.zeros(2_000_000, bool))
-    assert set(table.scores) == {CAP}
+    assert set(table.scores) == {HIGHEST_SCORE}
 
 
 def test_calls_that_stand_for_as_many_each_show_what_single_calls_do():

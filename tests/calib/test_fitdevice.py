@@ -60,7 +60,10 @@ def test_a_gpu_that_fits_otherwise_is_not_used(cupy):
 def test_a_gpu_that_gives_other_bits_each_time_is_not_used(cupy):
     times = count()
     cupy.asarray = lambda images: images + np.float32(1e-6 * next(times))
-    assert choose_fit_device().reason == "two fits of the same trial tile differ, so a restart would change bytes"
+    assert (
+        choose_fit_device().reason
+        == "two fits of the same trial tile differ, so a restart would change the bytes of later calls"
+    )
 
 
 def test_a_gpu_that_fails_is_not_used_and_fails_only_its_cycle(cupy):

@@ -11,10 +11,10 @@ from scipy.stats import norm
 
 from calib.jointfit import gaussianspots as spots_module
 from calib.jointfit.arrays import FIXED_POINT, NUMPY, fixed_point_sum, library_of
-from calib.jointfit.colourprior import SPREAD, expected_light, mixed, usual_brightness
+from calib.jointfit.colourprior import SPREAD, expected_light, mix_channels, usual_brightness
 from calib.jointfit.fitcycle import BACKGROUND_PERCENTILE, RIDGE, brightness_now, fit_cycle, start_background
 from calib.jointfit.gaussianspots import REACH, Spots
-from calib.jointfit.neighbours import NEAR, Neighbours, Overlap, by_row, overlaps, padded
+from calib.jointfit.neighbours import NEAR, Neighbours, Overlap, csr_product, overlaps, padded_product
 from calib.jointfit.scene import Scene, crowding, crowding_beyond
 from calib.jointfit.solve import solve
 
@@ -82,7 +82,7 @@ def test_a_library_does_what_numpy_does(xp):
         assert host(found) == pytest.approx((a * b).sum(axis=axis, keepdims=keepdims), abs=1e-4)
     drawn = library.sum_at(40, [(xp.asarray(index), xp.asarray(b))] * 2)
     assert host(drawn) == pytest.approx(2 * np.bincount(index.ravel(), b.ravel(), minlength=40), abs=1e-4)
-    fused = library.fused(_twice_and_product)
+    fused = library.fuse(_twice_and_product)
     for found, true in zip(fused(xp.asarray(a), xp.asarray(b)), _twice_and_product(a, b), strict=True):
         assert host(found) == pytest.approx(true)
 
@@ -189,7 +189,7 @@ def matrix(overlap, number):
 def test_overlaps_are_inner_products_of_drawn_spots(xp, sigma):
     rng = np.random.default_rng(3)
     positions = np.concatenate([rng.uniform(-2, 40, (40, 2)), [[0, 0], [-0.5, 20], [33, 39]]])
-    neighbours = Neighbours.within(positions, np.full(4, sigma))
+    neighbours = Neighbours.find(positions, np.full(4, sigma))
     found = matrix(overlaps(xp.asarray(positions[None]), neighbours, np.array([sigma]), SHAPE), len(positions))[0]
     images = np.stack([drawn([position], [1], sigma).ravel() for position in positions])
     near = cKDTree(positions).sparse_distance_matrix(cKDTree(positions), NEAR * sigma).toarray() > 0
@@ -206,9 +206,9 @@ def test_overlaps_are_inner_products_of_drawn_spots(xp, sigma):
 @pytest.mark.parametrize("number", [1, 2, 300])
 def test_padded_columns_multiply_as_compressed_rows_do(number):
     rng = np.random.default_rng(21)
-    neighbours = Neighbours.within(rng.uniform(0, 40, (number, 2)), np.full(4, 1.2))
+    neighbours = Neighbours.find(rng.uniform(0, 40, (number, 2)), np.full(4, 1.2))
     values, light = rng.normal(size=(4, neighbours.pairs.shape[1])), rng.normal(size=(4, number)).astype(np.float32)
-    products = [form(neighbours, values)(light) for form in (by_row, padded)]
+    products = [form(neighbours, values)(light) for form in (csr_product, padded_product)]
     dense = np.zeros((4, number, number))
     first, second = neighbours.pairs
     dense[:, first, second] = dense[:, second, first] = values
@@ -219,16 +219,16 @@ def test_padded_columns_multiply_as_compressed_rows_do(number):
 
 def test_pairs_are_those_that_share_light():
     positions = np.array([[0, 0], [0, 5.0], [0, 10.2], [30, 30]])
-    assert Neighbours.within(positions, np.array([1.0, 1.2, 1.1, 1.0])).pairs.T.tolist() == [[0, 1]]
-    assert Neighbours.within(np.zeros((0, 2)), np.ones(4)).pairs.shape == (2, 0)
+    assert Neighbours.find(positions, np.array([1.0, 1.2, 1.1, 1.0])).pairs.T.tolist() == [[0, 1]]
+    assert Neighbours.find(np.zeros((0, 2)), np.ones(4)).pairs.shape == (2, 0)
 
 
 def test_each_cluster_numbers_its_neighbours():
-    neighbours = Neighbours.within(np.random.default_rng(22).uniform(0, 30, (90, 2)), np.ones(4))
+    neighbours = Neighbours.find(np.random.default_rng(22).uniform(0, 30, (90, 2)), np.ones(4))
     for cluster in range(90):
         ranks = neighbours.rank[neighbours.pairs == cluster]
         assert sorted(ranks) == list(range(len(ranks)))
-        assert len(ranks) <= neighbours.most
+        assert len(ranks) <= neighbours.max_neighbours
 
 
 def test_neighbours_of_a_scene_are_found_once():
@@ -320,7 +320,7 @@ def test_crowding_beyond_of_the_dark_and_of_nobody_is_finite():
 def test_conjugate_gradients_solve_the_linear_systems(xp, seed, number):
     rng = np.random.default_rng(seed)
     positions, sigma, ridge = rng.uniform(0, 30, (number, 2)), np.array([1.2, 1.0, 1.2]), rng.uniform(0.3, 5, (3, 1))
-    neighbours = Neighbours.within(positions, sigma)
+    neighbours = Neighbours.find(positions, sigma)
     overlap = overlaps(xp.asarray(np.stack([positions] * 3)), neighbours, sigma, (30, 30))
     wanted, start = rng.normal(0, 5, (3, number)), rng.normal(0, 1, (3, number))
     # One that is solved before the others.
@@ -335,7 +335,7 @@ def test_conjugate_gradients_solve_the_linear_systems(xp, seed, number):
 def test_systems_are_solved_each_as_if_it_stood_alone():
     rng = np.random.default_rng(23)
     positions, sigma = rng.uniform(0, 30, (60, 2)), np.array([1.2, 1.2])
-    neighbours, ridge = Neighbours.within(positions, sigma), np.array([[0.3], [30]], np.float32)
+    neighbours, ridge = Neighbours.find(positions, sigma), np.array([[0.3], [30]], np.float32)
     wanted = rng.normal(0, 5, (2, 60)).astype(np.float32)
     start = np.zeros_like(wanted)
     together = solve(overlaps(np.stack([positions] * 2), neighbours, sigma, (30, 30)), ridge, wanted, start)
@@ -396,7 +396,7 @@ def test_expected_light_is_never_more_than_the_brightest_base_shows(light, brigh
 
 def test_mixing_is_the_product_of_matrices():
     light = np.random.default_rng(24).normal(size=(4, 5, 3))
-    assert mixed(CROSSTALK, light) == pytest.approx(np.einsum("cb,bnk->cnk", CROSSTALK, light))
+    assert mix_channels(CROSSTALK, light) == pytest.approx(np.einsum("cb,bnk->cnk", CROSSTALK, light))
 
 
 def test_usual_brightness_is_the_median_of_the_brightest_base():

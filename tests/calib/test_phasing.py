@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calib.calling.inphase import AHEAD, BACK, RIDGE, in_phase
+from calib.calling.inphase import AHEAD, BACK, RIDGE, correct_phasing
 from calib.offline.simulation.chemistry import phasing_weights
 from calib.phasing import MAX_PHASING, MIN_CYCLES, NeighbourLight, Phasing, estimate_phasing, neighbour_light, strands
 
@@ -147,7 +147,7 @@ LATER = [one_hot([1, 2, 3]), one_hot([3, 3, 3])]
 @pytest.mark.parametrize("later", [LATER, LATER[:1], [None, LATER[1]], []])
 def test_without_phasing_shares_come_back_up_to_the_pull_of_the_ridge(later):
     earlier = one_hot(np.array([[0, 1, 2], [3, 2, 1]]))
-    found = in_phase(LIGHT, later, earlier, cycle=3, phasing=NONE)
+    found = correct_phasing(LIGHT, later, earlier, cycle=3, phasing=NONE)
     assert found.shares[:2] == pytest.approx((LIGHT[:2] + RIDGE / 4) / (1 + RIDGE))
     assert np.isnan(found.shares[2]).all()
     assert found.variance_factor == pytest.approx(1 / (1 + RIDGE) ** 2)
@@ -156,7 +156,7 @@ def test_without_phasing_shares_come_back_up_to_the_pull_of_the_ridge(later):
 def test_correction_is_the_ridge_solution():
     phasing = Phasing(0.02, 0.03)
     earlier = np.random.default_rng(3).dirichlet(np.ones(4), (4, 2))
-    found = in_phase(LIGHT[:2], [light[:2] for light in LATER], earlier, cycle=5, phasing=phasing)
+    found = correct_phasing(LIGHT[:2], [light[:2] for light in LATER], earlier, cycle=5, phasing=phasing)
     shown = strands(cycles=5 + 2 + BACK, phasing=phasing)
     rows = np.stack([shown[index] / shown[index, index] for index in (4, 5, 6)])
     rest = rows.sum(axis=1) - rows[:, :7].sum(axis=1)
@@ -174,7 +174,9 @@ def test_mixed_shares_come_back_to_their_base(cycle):
     known = one_hot(bases[max(0, cycle - 1 - BACK) : cycle - 1])
     # Light is told in units of the strands in step.
     light /= np.diag(strands(cycles=104, phasing=Phasing(0.005, 0.003)))[:, None, None]
-    found = in_phase(light[cycle - 1], light[cycle : cycle + AHEAD], known, cycle=cycle, phasing=Phasing(0.005, 0.003))
+    found = correct_phasing(
+        light[cycle - 1], light[cycle : cycle + AHEAD], known, cycle=cycle, phasing=Phasing(0.005, 0.003)
+    )
     aim = (one_hot(bases[cycle - 1]) + RIDGE / 4) / (1 + RIDGE)
     before, after = np.abs(light[cycle - 1] - aim).mean(), np.abs(found.shares - aim).mean()
     assert after < 0.5 * before if cycle > 2 else after < 0.02
@@ -188,7 +190,7 @@ def wrong_calls(bases, light, *, phasing, cycles, ahead):
     light = light / scale[:, None, None]
     for index in range(cycles):
         later = list(light[index + 1 : index + 1 + ahead])
-        found = in_phase(light[index], later, one_hot(called[-BACK:]), cycle=index + 1, phasing=phasing)
+        found = correct_phasing(light[index], later, one_hot(called[-BACK:]), cycle=index + 1, phasing=phasing)
         called = np.vstack([called, found.shares.argmax(axis=1)])
     return (called != bases[:cycles]).mean()
 
@@ -208,14 +210,14 @@ def test_a_missing_later_cycle_drops_out():
     bases, light = mixed_reads(200, 30, phasing)
     known = one_hot(bases[: 20 - 1][-BACK:])
     both, first, second, alone = (
-        in_phase(light[19], later, known, cycle=20, phasing=phasing)
+        correct_phasing(light[19], later, known, cycle=20, phasing=phasing)
         for later in ([light[20], light[21]], [light[20], None], [None, light[21]], [None, None])
     )
     for found in (both, first, second, alone):
         assert (found.shares.argmax(axis=1) == bases[19]).mean() > 0.97
     assert np.abs(first.shares - both.shares).mean() < np.abs(alone.shares - both.shares).mean()
     # A missing cycle is not an empty one.
-    dark = in_phase(light[19], [light[20] * 0, light[21]], known, cycle=20, phasing=phasing)
+    dark = correct_phasing(light[19], [light[20] * 0, light[21]], known, cycle=20, phasing=phasing)
     assert np.abs(dark.shares - second.shares).max() > 0.05
 
 
@@ -223,9 +225,9 @@ def test_a_cluster_that_a_later_cycle_does_not_show_is_still_corrected():
     phasing = Phasing(0.01, 0.01)
     bases, light = mixed_reads(200, 30, phasing)
     light[20, :50] = np.nan
-    found = in_phase(light[19], list(light[20:22]), one_hot(bases[19 - BACK : 19]), cycle=20, phasing=phasing)
+    found = correct_phasing(light[19], list(light[20:22]), one_hot(bases[19 - BACK : 19]), cycle=20, phasing=phasing)
     assert np.isfinite(found.shares).all()
-    whole = in_phase(
+    whole = correct_phasing(
         light[19, 50:], list(light[20:22, 50:]), one_hot(bases[19 - BACK : 19, 50:]), cycle=20, phasing=phasing
     )
     assert found.shares[50:] == pytest.approx(whole.shares)
@@ -236,12 +238,12 @@ def test_the_last_cycle_has_only_what_is_before_it():
     bases, light = mixed_reads(200, 30, phasing)
     # Nothing runs ahead, so that calls before explain all.
     own = np.diag(strands(cycles=30, phasing=phasing))[29]
-    found = in_phase(light[29] / own, [], one_hot(bases[:29][-BACK:]), cycle=30, phasing=phasing)
+    found = correct_phasing(light[29] / own, [], one_hot(bases[:29][-BACK:]), cycle=30, phasing=phasing)
     assert found.shares == pytest.approx((one_hot(bases[29]) + RIDGE / 4) / (1 + RIDGE), abs=1e-3)
 
 
 def test_a_tile_without_clusters_is_corrected_to_nothing():
-    found = in_phase(
+    found = correct_phasing(
         np.zeros((0, 4)), [np.zeros((0, 4)), None], np.zeros((2, 0, 4)), cycle=3, phasing=Phasing(0.01, 0.01)
     )
     assert found.shares.shape == (0, 4)

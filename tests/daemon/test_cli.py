@@ -23,7 +23,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         (["calib", "simulate", "{tmp}/sim", "--reads", "0T"], 2, "not 1 to 16 reads of 1 to 5000 cycles"),
         (["calib", "simulate", "{tmp}/sim", "--reads", "5000T5000T"], 2, "10000 cycles, at most 5000 are allowed"),
         (["export", "summary", "{tmp}", "--json", "--csv"], 2, "--json, --csv: one of them at a time"),
-        (["calib", "simulate", "{tmp}/sim", "--reads", "8B"], 2, "0 of the template, 1 or 2 can be simulated"),
+        (["calib", "simulate", "{tmp}/sim", "--reads", "8B"], 2, "0 template reads cannot be simulated, only 1 or 2"),
         (
             ["calib", "simulate", "{tmp}/sim", "--reads", "9T2B", "--barcode", "AN"],
             2,

@@ -22,7 +22,7 @@ from engines.devices.host import HostDriver
 from engines.devices.probe import Cuda, CudaDevice, DriverLibrary, probe
 from engines.errors import EngineError
 from engines.kernels import ptx
-from engines.kernels.around import KernelLauncher
+from engines.kernels.launcher import KernelLauncher
 from engines.network import centres
 from engines.network.centres import read_centres
 from engines.strips import Strip
@@ -378,12 +378,12 @@ def numbers():
 
 @pytest.mark.parametrize("strip", [Strip(0, 37, 0, 37), Strip(11, 30, 14, 27)])
 def test_pixels_are_normalised_to_the_bit(any_driver, numbers, strip):
-    rows = strip.stop - strip.start
+    rows = strip.input_stop - strip.input_start
     images = put(any_driver, np.zeros((4, rows, SHAPE[1]), np.float16))
     tile, stream = tile_of(any_driver, **numbers), any_driver.stream()
     KernelLauncher(any_driver, shape=SHAPE).normalise(tile, strip, images, stream)
     synchronised(any_driver, stream)
-    counts = numbers["pixels"][:, strip.start : strip.stop].astype(np.float32)
+    counts = numbers["pixels"][:, strip.input_start : strip.input_stop].astype(np.float32)
     expected = (counts - numbers["offset"][:, None, None]) * numbers["gain"][:, None, None]
     found = got(any_driver, images, (4, rows, SHAPE[1]), np.float16)
     np.testing.assert_array_equal(found, expected.astype(np.float16))

@@ -139,20 +139,20 @@ def test_bundle_whose_model_is_not_toml_is_refused(copied, content):
 )
 def test_strips_cover_every_row_once_with_their_halo(height, width, halo, most_px):
     strips = plan_strips(height=height, width=width, halo=halo, most_px=most_px)
-    assert [strip.first for strip in strips] == [0, *(strip.last for strip in strips[:-1])]
-    assert strips[-1].last == height
-    assert len({strip.stop - strip.start for strip in strips}) == 1
+    assert [strip.output_start for strip in strips] == [0, *(strip.output_stop for strip in strips[:-1])]
+    assert strips[-1].output_stop == height
+    assert len({strip.input_stop - strip.input_start for strip in strips}) == 1
     for strip in strips:
-        assert 0 <= strip.start <= strip.first < strip.last <= strip.stop <= height
-        assert strip.start == 0 or strip.first - strip.start >= halo
-        assert strip.stop == height or strip.stop - strip.last >= halo
+        assert 0 <= strip.input_start <= strip.output_start < strip.output_stop <= strip.input_stop <= height
+        assert strip.input_start == 0 or strip.output_start - strip.input_start >= halo
+        assert strip.input_stop == height or strip.input_stop - strip.output_stop >= halo
 
 
 @settings(deadline=None)
 @given(height=st.integers(8, 5000), width=st.integers(8, 5000))
 def test_tile_that_fits_is_one_strip(height, width):
     (strip,) = plan_strips(height=height, width=width, halo=39, most_px=height * width)
-    assert (strip.start, strip.stop, strip.first, strip.last) == (0, height, 0, height)
+    assert (strip.input_start, strip.input_stop, strip.output_start, strip.output_stop) == (0, height, 0, height)
 
 
 @settings(deadline=None)
@@ -160,7 +160,7 @@ def test_tile_that_fits_is_one_strip(height, width):
 def test_strips_stay_within_the_pixels_allowed(height, width):
     most_px = 768 * 768
     strips = plan_strips(height=height, width=width, halo=39, most_px=most_px)
-    rows = strips[0].stop - strips[0].start
+    rows = strips[0].input_stop - strips[0].input_start
     assert rows * width <= most_px or rows < 8 * 39
 
 

@@ -7,7 +7,7 @@ from scipy.special import ndtr
 MIN_CHASTITY = 0.6
 FILTER_CYCLES = 25
 MAX_FAILURES = 1
-"""CASAVA's filter: one cycle of the first 25 may be less pure."""
+"""The filter of CASAVA, Illumina's older software: at most one of the first 25 cycles may have a lower chastity."""
 
 HIGHEST, LOWEST = 40, 2
 NO_CALL = 0
@@ -30,7 +30,7 @@ def chastity(intensities: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.divide(top, total, out=np.full_like(top, np.nan), where=top > 0), np.float32)
 
 
-def passes(purity: NDArray[np.float32]) -> NDArray[np.bool_]:
+def passes_filter(purity: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(n,) which clusters pass the filter, from their chastity (n, cycles); a missing cycle is a failure."""
     failures = ~(purity[:, :FILTER_CYCLES] >= MIN_CHASTITY)
     return np.asarray(failures.sum(axis=1) <= MAX_FAILURES)
@@ -41,7 +41,8 @@ def qualities(intensities: NDArray[np.float32]) -> NDArray[np.uint8]:
 
     A cluster's noise is the root mean square of what it shows in the bases that were not called, over
     all its cycles: shot noise, and the light of neighbours. The noise is taken as Gaussian. A call is wrong if the
-    noise of two bases exceeds the distance between the two strongest; each of three bases can do so.
+    noise of two bases exceeds the distance between the two strongest; each of the three other bases can
+    exceed it.
 
     Parameters
     ----------

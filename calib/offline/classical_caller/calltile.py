@@ -11,8 +11,8 @@ from seqd_client.runinfo import TileId
 from calib.crosstalk import brightness, estimate_crosstalk, unmix
 from calib.normalisation import Normalisation, estimate_normalisation
 from calib.offline.classical_caller import logspots
-from calib.offline.classical_caller.callscores import chastity, passes, qualities
-from calib.offline.classical_caller.phasecorrection import phasing_of, undo
+from calib.offline.classical_caller.callscores import chastity, passes_filter, qualities
+from calib.offline.classical_caller.phasecorrection import phasing_of, undo_phasing
 from calib.phasing import Phasing
 from calib.registration import Alignment, RegistrationError, align, draw_reference, register, spots_only
 from calib.runfolder.images import RunFolderError, read_frames, read_run_info
@@ -68,7 +68,7 @@ def call_tile(images: Sequence[NDArray[np.uint16]]) -> ClassicalCalls:
     intensities = _intensities(normalised, geometry, positions, scale_px)
     crosstalk, intensities = _corrected(intensities)
     phasing = phasing_of(intensities)
-    intensities = undo(intensities, phasing)
+    intensities = undo_phasing(intensities, phasing)
     scores = qualities(intensities)
     strongest = np.argmax(np.nan_to_num(intensities, nan=-np.inf), axis=2)
     return ClassicalCalls(
@@ -76,7 +76,7 @@ def call_tile(images: Sequence[NDArray[np.uint16]]) -> ClassicalCalls:
         bases=np.where(scores > 0, strongest, 0).astype(np.uint8),
         intensities=intensities,
         qualities=scores,
-        passed=passes(chastity(intensities)),
+        passed=passes_filter(chastity(intensities)),
         geometry=geometry,
         normalisation=normalisation,
         crosstalk=crosstalk,
@@ -106,7 +106,7 @@ def _template(
     """Positions (n, 2) found with a spot filter, and the sum of the scores of their calls."""
     detections = []
     for planes, drift in zip(normalised, geometry.drift_px, strict=True):
-        # A cycle that cannot be registered adds no spots; a tile of which most cycles cannot be has no clusters.
+        # A cycle that cannot be registered adds no spots. If most cycles cannot be registered, no clusters are found.
         found = [np.zeros((0, 2))]
         if np.isfinite(drift[0]):
             found += [

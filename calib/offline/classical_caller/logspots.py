@@ -1,12 +1,12 @@
-"""Spots in one image: found, and read, in the same Laplacian-of-Gaussian response."""
+"""The module finds and measures the spots of one image in its Laplacian-of-Gaussian response."""
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_laplace, map_coordinates, maximum_filter
 
 NOISE_FACTOR = 3.0
-"""A maximum counts when it is this many times the response's noise. It is low, because a cluster is lit in several
-cycles and noise does not."""
+"""A maximum counts when it is this many times the response's noise. The factor is low, because the template needs
+maxima at the same place in several cycles, and noise rarely has them."""
 
 MIN_RESPONSE = 0.1
 """Response, in normalised units, below which a maximum is no cluster but texture; the typical cluster has about 0.4."""
@@ -27,8 +27,8 @@ def response(image: NDArray[np.float32], *, scale_px: float) -> NDArray[np.float
 
     Returns
     -------
-    (H, W) in the image's units: the centre of a Gaussian spot as wide as the filter has half its amplitude,
-    for ``-σ² ∇²(G ∗ spot)`` is ``2 σ² s² / (σ² + s²)²`` times the amplitude of a spot of width ``s``.
+    (H, W) in the image's units. The response at the centre of a Gaussian spot of width ``s`` is ``-σ² ∇²(G ∗ spot)``,
+    which is ``2 σ² s² / (σ² + s²)²`` times the spot's amplitude: one half for ``s = σ``.
     """
     return np.asarray(-(scale_px**2) * gaussian_laplace(image.astype(np.float32), scale_px, mode="nearest"), np.float32)
 

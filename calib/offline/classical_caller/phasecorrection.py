@@ -8,8 +8,8 @@ from calib.phasing import Phasing, estimate_phasing, neighbour_light, strands
 ROUNDS = 4
 
 
-def undo(intensities: NDArray[np.float32], phasing: Phasing) -> NDArray[np.float32]:
-    """Return the intensities of single positions: solves the linear system of :func:`strands`.
+def undo_phasing(intensities: NDArray[np.float32], phasing: Phasing) -> NDArray[np.float32]:
+    """Compute the light that each position of the read has alone, by solving the linear system of :func:`strands`.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def phasing_of(intensities: NDArray[np.float32]) -> Phasing:
     """
     phasing = Phasing(0.0, 0.0)
     for _ in range(ROUNDS):
-        bases = np.argmax(np.nan_to_num(undo(intensities, phasing), nan=-np.inf), axis=2)
+        bases = np.argmax(np.nan_to_num(undo_phasing(intensities, phasing), nan=-np.inf), axis=2)
         seen = {}
         for index in range(1, intensities.shape[1] - 1):
             known = np.isfinite(intensities[:, index - 1 : index + 2]).all(axis=(1, 2))

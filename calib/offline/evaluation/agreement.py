@@ -24,17 +24,17 @@ Q30 = 30
 
 @dataclass(frozen=True)
 class Agreement:
-    """Comparison of reads with the truth. A share is NaN if its whole is 0."""
+    """Comparison of reads with the truth. A share of nothing is NaN."""
 
     clusters: int
     """True clusters."""
     reads: int
     found: float
-    """Share of true clusters with a read, one to one."""
+    """Share of true clusters that have a read; each read counts for one cluster only."""
     yielded: float
     """Share of true clusters found and read with at most ``MAX_WRONG`` wrong bases."""
     real: float
-    """Precision: share of reads that belong to a true cluster, one to one."""
+    """Precision: share of reads that belong to a true cluster; each cluster counts for one read only."""
     error_rate: float
     """Wrong bases and no-calls over all bases of the clusters found."""
     called_error_rate: float
@@ -80,7 +80,7 @@ def compare(root: Path, tile: TileId, reads: Reads) -> Agreement:
 
 @dataclass(frozen=True)
 class ErrorCurve:
-    """Wrong bases against called bases, as reads are added from the best to the worst."""
+    """Number of wrong bases as a function of the number of called bases, when reads are added from best to worst."""
 
     called: NDArray[np.float64]
     """(k,) called bases so far, from 0, rising."""
@@ -100,9 +100,9 @@ class ErrorCurve:
 def error_curve(matched: Matched) -> ErrorCurve:
     """Order the reads of the clusters found by their mean Phred score, best first, and add up their bases.
 
-    No-calls keep the score they are written with in a read's mean, and count as no base. Reads with the same
-    mean come together: between the ends of such a group the curve is a straight line, which is the expectation
-    over every order of its reads.
+    In the mean, a no-call counts with the score it is written with; it does not count as a called base. Reads with
+    the same mean are added as one group. Within a group the curve is a straight line, because this is the mean of the
+    curves for all orders of its reads.
     """
     called, wrong = matched.called.sum(axis=1), (matched.wrong & matched.called).sum(axis=1)
     total = matched.called_qualities.sum(axis=1, dtype=np.int64)
@@ -115,7 +115,7 @@ def error_curve(matched: Matched) -> ErrorCurve:
 
 
 def equal_yield(curves: Iterable[ErrorCurve]) -> int:
-    """Yield at which callers are compared: the called bases of the one that has fewest.
+    """Yield at which callers are compared: the smallest number of called bases of any caller.
 
     A caller that finds or calls fewer bases mostly leaves out the hard ones; the others are reduced to their
     best reads until they have as many bases, and :meth:`ErrorCurve.error_rate` says how many of those are wrong.

@@ -49,12 +49,12 @@ def by_distance(matched: Matched) -> tuple[DistanceBin, ...]:
     bins = []
     for low, high in pairwise(NEIGHBOUR_EDGES_PX):
         inside = (matched.neighbour_px >= low) & ((matched.neighbour_px < high) | np.isinf(high))
-        figures = agreement(_only(matched, inside))
+        figures = agreement(_select_clusters(matched, inside))
         bins.append(DistanceBin(low, high, figures.clusters, figures.found, figures.yielded, figures.error_rate))
     return tuple(bins)
 
 
-def _only(matched: Matched, clusters: NDArray[np.bool_]) -> Matched:
+def _select_clusters(matched: Matched, clusters: NDArray[np.bool_]) -> Matched:
     """A selection of the clusters, with their reads."""
     return Matched(
         truth=matched.truth[clusters],

@@ -39,12 +39,13 @@ class CallerFigures:
 
     all: Agreement
     passed: Agreement
-    """Measures of the reads that passed the filter; they are matched to the clusters without the others."""
+    """Measures of the reads that passed the filter; only these reads are matched to the clusters."""
     tiles: tuple[TileFigures, ...]
     equal_yield_error_rate: float
     """Errors per called base of the best reads, at the yield of the caller with the fewest called bases."""
     error_curve: tuple[tuple[float, float], ...]
-    """Called bases over all true bases, and errors per called base, as reads are added from the best to the worst."""
+    """Points of a curve for which reads are added from best to worst: the share of true bases that is called, and the
+    errors per called base."""
     error_by_cycle: tuple[float, ...]
     confusion: tuple[tuple[int, ...], ...]
     """True bases A, C, G, T (rows) called as A, C, G, T, N (columns)."""
@@ -76,7 +77,7 @@ class Evaluation:
 
     runs: tuple[RunFigures, ...]
     calibration: dict[str, Calibration]
-    """For each caller, by quality value over all runs together."""
+    """Calibration of each caller by quality value, measured over all runs together."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def against_truth(
     for root, info in runs.items():
         matched, passed = {}, {}
         for name, caller in callers.items():
-            held = [_held(root, info, tile, caller, progress) for tile in info.tiles]
+            held = [_match_tile(root, info, tile, caller, progress) for tile in info.tiles]
             matched[name] = [all_reads for all_reads, _ in held]
             passed[name] = pooled([passing for _, passing in held])
         whole = {name: pooled(tiles) for name, tiles in matched.items()}
@@ -182,12 +183,14 @@ def against_codebook(
 
 
 def write_json(path: Path, evaluation: Evaluation | CodebookEvaluation) -> None:
-    """Write all measures as JSON. A value that was not measured, and an open bound, are ``null``."""
+    """Write all measures as JSON. A value that was not measured, and the infinite upper bound of the last distance bin,
+    are ``null``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(TypeAdapter(type(evaluation)).dump_json(evaluation, indent=1))
 
 
-def _held(root: Path, info: RunInfo, tile: TileId, caller: Caller, progress: Progress) -> tuple[Matched, Matched]:
+def _match_tile(root: Path, info: RunInfo, tile: TileId, caller: Caller, progress: Progress) -> tuple[Matched, Matched]:
     """A tile's reads and those that passed, each matched with the truth."""
     truth, reads = read_truth(root, tile), caller(root, info, tile)
     cycles = info.reads[0].cycles

@@ -46,12 +46,12 @@ class Matched:
 
     @property
     def true_bases(self) -> NDArray[np.uint8]:
-        """(found, cycles) what the clusters found truly read, 0-3."""
+        """(found, cycles) true bases of the clusters that were found, 0-3."""
         return self.truth[self.found]
 
     @property
     def called_bases(self) -> NDArray[np.uint8]:
-        """(found, cycles) what was called of them, 0-3 or ``NO_CALL``."""
+        """(found, cycles) called bases of the clusters that were found, 0-3 or ``NO_CALL``."""
         return self.bases[self.read_of[self.found]]
 
     @property
@@ -137,5 +137,5 @@ def _neighbours(positions: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def share(part: float, whole: float) -> float:
-    """``part / whole``; NaN of nothing, so that what was not measured is never taken for a figure."""
+    """``part / whole``. If the whole is 0 it is NaN, so that nobody takes an unmeasured value for a measured one."""
     return float(part / whole) if whole else math.nan

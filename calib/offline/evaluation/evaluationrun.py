@@ -41,7 +41,7 @@ class Picture:
 
 
 def write_report(path: Path, evaluation: Evaluation | CodebookEvaluation) -> None:
-    """Write the report: tables first, then the pictures of every run. Same evaluation, same bytes."""
+    """Write the report: tables first, then the pictures of every run. The same evaluation gives the same bytes."""
     environment = Environment(
         loader=PackageLoader("calib.offline.evaluation", "."), autoescape=True, undefined=StrictUndefined
     )
@@ -120,7 +120,7 @@ def _runs(folders: Sequence[Path]) -> dict[Path, RunInfo]:
     infos = [read_run_info(folder) for folder in folders]
     name, times = Counter(info.run for info in infos).most_common(1)[0]
     if times > 1:
-        raise UsageError(f"run {name}: given {times} times, every run needs a name of its own")
+        raise UsageError(f"run {name}: given {times} times; no two runs may have the same name")
     return dict(zip(folders, infos, strict=True))
 
 

@@ -10,7 +10,7 @@ from calib.offline.evaluation.clustermatch import FOUND_PX
 from calib.offline.evaluation.scorecalibration import JUDGED_BASES, JUDGED_ERRORS, Calibration
 
 LEGEND = (
-    f"found: a read within {FOUND_PX:g} px of the true cluster, one to one; right: found, at most "
+    f"found: true clusters with a read of their own within {FOUND_PX:g} px; right: found, at most "
     f"{100 * MAX_WRONG:g} % wrong bases; real: reads at a true cluster; "
     "errors: wrong bases and no-calls over the bases of the clusters found"
 )
@@ -48,9 +48,9 @@ def summary(evaluation: Evaluation) -> Table:
         ),
         rows=tuple((run.run, name, *_long(figures)) for run, name, figures in _callers(evaluation)),
         note=LEGEND
-        + "; at equal yield: errors per called base of the best reads by mean quality, as many bases as the caller "
-        "with fewest has; PF: reads that passed the filter; |ΔQ|: mean |predicted − empirical| Phred over "
-        "quality values",
+        + "; at equal yield: errors per called base of each caller's best reads by mean quality, taken until they "
+        "have as many called bases as the caller with the fewest; PF: reads that passed the filter; |ΔQ|: mean "
+        "|predicted − empirical| Phred over quality values",
         labels=2,
     )
 
@@ -58,15 +58,16 @@ def summary(evaluation: Evaluation) -> Table:
 def calibration(evaluation: Evaluation) -> Table:
     """Calibration of quality scores: of every run and caller, and of each caller over all runs."""
     rows = [
-        (run.run, name, *_trust(figures.by_quality), *_trust(figures.by_cycle))
+        (run.run, name, *_deviations(figures.by_quality), *_deviations(figures.by_cycle))
         for run, name, figures in _callers(evaluation)
     ]
-    rows += [("all together", name, *_trust(one), "", "") for name, one in evaluation.calibration.items()]
+    rows += [("all runs together", name, *_deviations(one), "", "") for name, one in evaluation.calibration.items()]
     return Table(
         title="predicted against empirical quality",
-        columns=("run", "caller", "|ΔQ| per quality", "worst overstated", "|ΔQ| per cycle", "worst overstated"),
+        columns=("run", "caller", "|ΔQ| per quality", "most overstated", "|ΔQ| per cycle", "most overstated"),
         rows=tuple(rows),
-        note=f"Phred; bins with at least {JUDGED_BASES} bases and {JUDGED_ERRORS} errors, expected or seen",
+        note=f"All values are in Phred. Only bins are used that have at least {JUDGED_BASES} bases, and at least "
+        f"{JUDGED_ERRORS} expected or observed errors. Most overstated: largest predicted − empirical of a bin.",
         labels=2,
     )
 
@@ -96,7 +97,7 @@ def superresolution(evaluation: Evaluation) -> Table | None:
 def codebook(evaluation: CodebookEvaluation) -> Table:
     """Every run and caller against the codebook."""
     lengths = {len(one.distances) for run in evaluation.runs for one in run.callers.values()}
-    columns = [f"{distance} off" for distance in range(max(lengths, default=0))]
+    columns = [f"{distance} wrong" for distance in range(max(lengths, default=0))]
     return Table(
         title=f"callers against codebook {evaluation.codebook}",
         columns=("run", "caller", "reads", "on codebook", "by chance", *columns),
@@ -108,8 +109,8 @@ def codebook(evaluation: CodebookEvaluation) -> Table:
             for run in evaluation.runs
             for name, one in run.callers.items()
         ),
-        note="by chance: hits on decoy codes of the same composition, scaled to the size of the book; "
-        "off: mismatches to the nearest code",
+        note="by chance: hits on decoy codes of the same composition, scaled to the size of the codebook; "
+        "0 wrong, 1 wrong …: reads by the number of mismatches to the nearest code",
         labels=2,
     )
 
@@ -136,7 +137,7 @@ def _long(figures: CallerFigures) -> tuple[str, ...]:
     )
 
 
-def _trust(one: Calibration) -> tuple[str, str]:
+def _deviations(one: Calibration) -> tuple[str, str]:
     return _plain(one.mean_deviation), _plain(one.worst_overstatement)
 
 

@@ -16,7 +16,7 @@ BASE_COLOURS = ("#009E73", "#0072B2", "#E69F00", "#D55E00")
 """Of A, C, G and T."""
 
 SHOWN_CLUSTERS = 10
-"""A share is drawn only if it is one of at least this many clusters."""
+"""The share of a bin is drawn only if the bin has at least this many clusters."""
 
 
 def run_figure(run: RunFigures) -> Figure:
@@ -79,19 +79,25 @@ def _right_by_distance(axis: Axes, run: RunFigures) -> None:
     for index, caller in enumerate(run.callers.values()):
         axis.plot(*_by_distance(caller.by_distance, "yielded"), "o-", ms=4, color=_colour(index))
     axis.set(
-        title="clusters right, by distance of the nearest", xlabel="px", ylabel="% of true clusters", ylim=(0, 101)
+        title="clusters right, by distance to the nearest cluster",
+        xlabel="px",
+        ylabel="% of true clusters",
+        ylim=(0, 101),
     )
 
 
 def _errors_by_distance(axis: Axes, run: RunFigures) -> None:
     for index, caller in enumerate(run.callers.values()):
         axis.plot(*_by_distance(caller.by_distance, "error_rate"), "o-", ms=4, color=_colour(index))
-    axis.set(title="errors, by distance of the nearest", xlabel="px", ylabel="% wrong or not called")
+    axis.set(title="errors, by distance to the nearest cluster", xlabel="px", ylabel="% wrong or not called")
     axis.set_ylim(bottom=0)
 
 
 def _by_distance(bins: Sequence[DistanceBin], figure: str) -> tuple[list[float], list[float]]:
-    """Middles of the bins with enough clusters (1 px beyond the edge for the open bin), measures in per cent."""
+    """Return the middles of the bins with enough clusters, and their measures in per cent.
+
+    For the last bin, which has no upper edge, the middle is taken 1 px beyond its lower edge.
+    """
     held = [one for one in bins if one.clusters >= SHOWN_CLUSTERS]
     middles = [(one.low + one.high) / 2 if np.isfinite(one.high) else one.low + 1 for one in held]
     return middles, [100 * getattr(one, figure) for one in held]
@@ -129,7 +135,7 @@ def _quality_by_cycle(axis: Axes, run: RunFigures) -> None:
 
 def _confusion(axis: Axes, counts: np.ndarray) -> None:
     shares = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    # The diagonal is left out, or the colours of the wrong calls could not be seen.
+    # The diagonal gets no colour; otherwise the colours of the wrong calls could not be seen.
     wrong = shares.copy()
     np.fill_diagonal(wrong, 0)
     top = max(1.0, wrong.max())

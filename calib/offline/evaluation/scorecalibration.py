@@ -35,9 +35,9 @@ class Bin:
     bases: int
     wrong: int
     predicted: float
-    """Phred of the mean error probability that the scores state."""
+    """Mean of the error probabilities that correspond to the scores, as a Phred score."""
     empirical: float
-    """Phred of the error rate seen, one error added: ``-10 log10((wrong + 1) / (bases + 1))``."""
+    """Phred score of the observed error rate, after one error is added: ``-10 log10((wrong + 1) / (bases + 1))``."""
     judged: bool
     """Whether there are enough bases and errors."""
 
@@ -48,7 +48,7 @@ class Calibration:
 
     bins: tuple[Bin, ...]
     mean_deviation: float
-    """Mean \\|predicted - empirical\\| over the bins judged, Phred; NaN when none is."""
+    """Mean \\|predicted - empirical\\| over the judged bins, Phred; NaN if no bin is judged."""
     worst_overstatement: float
     """Largest predicted - empirical of the bins judged, Phred; negative where all are understated."""
 

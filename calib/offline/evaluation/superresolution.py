@@ -41,7 +41,7 @@ def fidelity(truth: NDArray[np.floating], image: NDArray[np.floating]) -> Fideli
 
     Parameters
     ----------
-    truth, image : (H, W) of any unit; the range of the truth is the peak of both figures.
+    truth, image : (H, W) of any unit; PSNR and SSIM take the range of the truth as the largest possible value.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def _read(path: Path, shape: tuple[int, int]) -> NDArray[np.floating]:
     except Exception as error:  # a damaged file makes the reader raise anything
         raise RunFolderError(f"image {path}: not a readable TIFF: {error}") from error
     if image.shape != shape:
-        raise RunFolderError(f"image {path}: {image.shape}, twice the frame is {shape}")
+        raise RunFolderError(f"image {path}: its shape is {image.shape}, but twice the frame is {shape}")
     return np.asarray(image, np.float64)
 
 

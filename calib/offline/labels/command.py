@@ -24,7 +24,7 @@ def label(
         typer.Option(
             min=0,
             max=100,
-            help="Largest number of wrong bases of a read that is corrected. By default a tenth of its bases, "
+            help="Correct a read if at most this number of its bases are wrong. By default a tenth of its bases, "
             "and fewer if more than 1 % of random reads would match.",
         ),
     ] = None,
@@ -39,7 +39,9 @@ def label(
         from calib.offline.labels.sequencematch import Codebook
     info = read_run_info(folder)
     if info.reads[0].index:
-        raise UsageError(f"run {info.run}: its first read is an index; labels are made from a first read of the sample")
+        raise UsageError(
+            f"run {info.run}: its first read is an index read; labels can only be made from a template read"
+        )
     cycles = info.reads[0].cycles
     known: Reference
     if codebook is not None:

@@ -17,9 +17,10 @@ MAX_SEARCHED_BASES = 20_000_000
 """Largest reference, both strands together, with which every short read is compared; it bounds the time."""
 
 SEPARATOR = "-"
-"""Stands between sequences and in place of unknown bases; it matches no base, so that no read spans it."""
+"""This character separates sequences and replaces unknown bases. It matches no base, so that no read spans it."""
 
-NO_CALL_FITS = [(NO_CALL, base) for base in "ACGT"]
+NO_CALL_MATCHES = [(NO_CALL, base) for base in "ACGT"]
+"""Pairs of letters that edlib takes as equal: a no-call matches every base."""
 
 
 class FastaReference:
@@ -47,12 +48,13 @@ class FastaReference:
         self._joined = SEPARATOR.join(strands)
         if cycles <= SHORT_READ and len(self._joined) > MAX_SEARCHED_BASES:
             raise FastaError(
-                f"reference {path}: {len(self._joined)} bases; for reads of {cycles} at most {MAX_SEARCHED_BASES}"
+                f"reference {path}: it has {len(self._joined)} bases; with reads of {cycles} bases, at most "
+                f"{MAX_SEARCHED_BASES} are possible"
             )
         self._index = mappy.Aligner(str(path), k=11, w=5, min_cnt=1, min_chain_score=11, scoring=(2, 8, 12, 2))
 
     def places(self, length: int, /) -> int:
-        """Every base of every strand that a read can start at."""
+        """Number of bases, over all strands, at which a read of this length can start."""
         starts = sum(max(0, len(sequence) - length + 1) for sequence in self._sequences.values())
         return starts * (2 if self._strand is Strand.BOTH else 1)
 
@@ -66,16 +68,21 @@ class FastaReference:
         return found or Match(Outcome.GAPPED if gapped else Outcome.UNALIGNED)
 
     def _short(self, read: str, distance: int) -> tuple[set[str], bool]:
-        """Return the places that end at the ends of the best infix alignments, and whether there are any alignments."""
+        """Find the best alignments of the whole read within the reference.
+
+        Returns the stretches of the read's length that end where these alignments end, and whether there are any.
+        """
         found = edlib.align(
-            read, self._joined, mode="HW", task="distance", k=distance, additionalEqualities=NO_CALL_FITS
+            read, self._joined, mode="HW", task="distance", k=distance, additionalEqualities=NO_CALL_MATCHES
         )
         starts = [end + 1 - len(read) for _, end in found["locations"]]
         return {self._joined[start : start + len(read)] for start in starts if start >= 0}, bool(starts)
 
     def _long(self, read: str, distance: int) -> tuple[set[str], bool]:
-        """Return the places on the diagonals at both ends of minimap2's alignments, and whether one with gaps is
-        near.
+        """Find the alignments of minimap2, and extend each without gaps to the whole read, once from each end.
+
+        Returns the stretches of the reference found in this way, and whether any alignment, gaps included, is within
+        the distance.
         """
         places, gapped = set(), False
         for hit in self._index.map(read):

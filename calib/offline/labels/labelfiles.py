@@ -3,7 +3,7 @@
 ::
 
     Labels/s_<lane>_<tile>.csv             y,x,called,corrected: clusters whose read was found in the reference
-    Labels/s_<lane>_<tile>_removed.csv     y,x,called: clusters whose read was not
+    Labels/s_<lane>_<tile>_removed.csv     y,x,called: clusters whose read was not found there
     Labels/s_<lane>_<tile>_mask.tif        uint8, 1 at the pixel of a cluster's centre, 0 elsewhere
     Labels/s_<lane>_<tile>.json            geometry, brightness and counts: :class:`TileSummary`
 
@@ -34,7 +34,7 @@ _Count = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True)
 class TileLabels:
-    """What is known of a tile's clusters, to train on."""
+    """Positions, bases and geometry of a tile's clusters, for training."""
 
     positions: NDArray[np.float32]
     """(n, 2) y and x, pixels, in the first cycle's frame and the mean of the channels."""

@@ -23,7 +23,7 @@ from calib.offline.labels.sequencematch import (
 SEED = 1
 
 SHIFT_DECIMALS = 3
-"""Positions are stored to a thousandth of a pixel, which is finer than registration."""
+"""Positions and shifts are stored with this number of decimals, which is finer than the registration."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def label_tile(
 
     Parameters
     ----------
-    distance : most called bases of a read that may be wrong; :func:`.matching.allowed_distance` if not given.
+    distance : largest number of wrong called bases of a read; by default it is computed by :func:`allowed_distance`.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def match_reads(
     ----------
     called : n reads.
     passed : (n,) from the chastity filter.
-    distance : most called bases of a read that may be wrong; :func:`.matching.allowed_distance` if not given.
+    distance : largest number of wrong called bases of a read; by default it is computed by :func:`allowed_distance`.
     """
     matches = []
     for read, pure in zip(called, passed, strict=True):

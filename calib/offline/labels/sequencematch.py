@@ -11,25 +11,25 @@ from calib.offline.codebook import CodebookError, read_codebook
 NO_CALL = "N"
 
 MAX_CHANCE = 0.01
-"""A distance is allowed if a random read has at most this many expected matches within it."""
+"""A distance is allowed if a random read has, on average, at most this many matches within the distance."""
 
 MAX_CORRECTED = 0.1
-"""Largest share of a read's bases that is corrected; a match of a worse read would replace it, not correct it."""
+"""A read is corrected only if at most this share of its bases is wrong; otherwise the match would be another read."""
 
 
 class Outcome(StrEnum):
     """Result of labelling a cluster."""
 
     ALIGNED = "aligned"
-    """One place in the reference is nearest, and near enough."""
+    """One place in the reference is nearest to the read, and within the allowed distance."""
     UNALIGNED = "unaligned"
-    """No place is near enough."""
+    """No place is within the allowed distance."""
     AMBIGUOUS = "ambiguous"
     """Two places with different bases are equally near."""
     GAPPED = "gapped"
-    """Only an insertion or deletion would make it align: the class of each cycle cannot be known."""
+    """The read aligns only with an insertion or deletion, so the true base of each cycle cannot be known."""
     UNPROVEN = "unproven"
-    """Random reads match as well too often, and the cluster does not pass the chastity filter."""
+    """Too many random reads would match too, and the cluster does not pass the chastity filter."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,15 @@ class Reference(Protocol):
 def chance(*, length: int, places: int, distance: int) -> float:
     """Expected number of places that a random read matches.
 
-    ``places · Σ_d C(length, d) 3^d / 4^length`` for d up to ``distance``: every place is taken as a random sequence,
-    and the formula is the number of places expected within the distance.
+    It is ``places · Σ_d C(length, d) 3^d / 4^length`` for d up to ``distance``, under the assumption that the bases at
+    every place are random.
     """
     return float(places * sum(comb(length, d) * 3**d for d in range(distance + 1)) / 4**length)
 
 
 def allowed_distance(*, length: int, places: int) -> int:
-    """Most mismatches allowed: up to :data:`MAX_CORRECTED` of the bases, while chance stays below :data:`MAX_CHANCE`.
+    """Largest allowed number of mismatches: at most :data:`MAX_CORRECTED` of the bases, and so few that :func:`chance`
+    is at most :data:`MAX_CHANCE`.
 
     Parameters
     ----------

@@ -1,1 +1,5 @@
-"""Fit of quality scores: the run-time modules call runs whose truth is known, and each readout gets a table."""
+"""Fit of quality scores.
+
+The modules that call in the daemon call runs whose truth is known. From these calls one quality table is fitted for
+each readout (see :class:`engines.bundles.bundle.Readout`).
+"""

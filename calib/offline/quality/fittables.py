@@ -22,7 +22,7 @@ ASSUMED = QualityTable(weights=(0,) * 6, edges=(), scores=(20,), binned=(12,))
 """Table that gives every call Q20, used while the bundle has none yet."""
 
 CONDITIONS = Path(__file__).parent / "conditions"
-"""Of the simulated runs; the evaluation uses none of them."""
+"""Folder with the conditions of the simulated runs; the evaluation uses none of these conditions."""
 
 CYCLES = 40
 """Cycles of a simulated run."""
@@ -57,10 +57,11 @@ def tile_cycles(roots: Sequence[Path]) -> int:
 
 
 def simulate_runs(folder: Path, *, runs: int, size: int, seed: int) -> list[Path]:
-    """Simulate run folders under :data:`CONDITIONS` in turn; one tile of ``size`` pixels, :data:`CYCLES` cycles.
+    """Simulate run folders; each run uses the next file of :data:`CONDITIONS`, and after the last file the first.
 
-    The scores say how often an instrument in good order errs. Under conditions as wide as those of the training,
-    the scores would be far too low.
+    A run has one tile of ``size`` × ``size`` pixels and :data:`CYCLES` cycles. The scores should hold for an
+    instrument that works well. The training uses conditions that vary much more; scores fitted under such conditions
+    would be far too low.
     """
     files = sorted(CONDITIONS.glob("*.json"))
     roots = [folder / f"run_{index}" for index in range(runs)]

@@ -15,14 +15,14 @@ from engines.bundles.bundle import QualityTable
 QUANTILES = np.concatenate([np.arange(0.01, 0.1, 0.01), np.arange(0.1, 0.95, 0.05)])
 """Quantiles of the predictor that become the edges of the bins; they are denser at the low end, where errors are."""
 
-TOP = 34
-"""All bins with a score above this get one common score, the highest."""
+POOLED_ABOVE = 34
+"""All bins whose score is above this share one score, computed from their calls together."""
 
-CAP = 44
-"""Highest score given."""
+HIGHEST_SCORE = 44
 
 BINNED: dict[Literal[12, 24, 40], int] = {40: 32, 24: 18, 12: 7}
-"""Scores of binned output, highest first, and the smallest score of a bin that gets it; the other bins get 2."""
+"""The scores of binned output, highest first. Each is given to bins that have at least the score named as its value;
+all other bins get 2."""
 
 RIDGE = 1e-6
 
@@ -74,9 +74,9 @@ def fit_table(
     """Phred scores: ``-10 log10`` of the error rate of each bin of the predictor.
 
     Scores rise with the predictor: bins whose error rates do not fall are joined (isotonic
-    regression), and no bin gets a higher score than the bins above it. One error is added, so that a
-    score is never higher than its number of calls can prove. If calls have unequal weights, their number is
-    Kish's effective number.
+    regression), and no bin gets a higher score than the bins above it. One error is added, so that
+    few calls without an error do not give a high score. If calls have unequal weights, their number is
+    Kish's effective number: the square of the sum of the weights, divided by the sum of their squares.
 
     Parameters
     ----------
@@ -95,12 +95,12 @@ def fit_table(
     # The first bin is empty if its upper edge is the smallest predictor.
     seen = errors / np.where(calls > 0, calls, 1)
     rate = isotonic_regression(seen, weights=np.maximum(calls, 1e-9), increasing=False).x
-    # The top bins have so few errors that their rate can only be measured over all of them together.
-    rate = np.where(rate < 10 ** (-TOP / 10), 0, rate)
+    # Each of the highest bins has very few errors. Therefore these bins share one rate, measured from all their calls.
+    rate = np.where(rate < 10 ** (-POOLED_ABOVE / 10), 0, rate)
     block = np.cumsum(np.diff(rate, prepend=rate[0]) < 0)
     phred = _phred(*(np.bincount(block, each).astype(np.float64) for each in (errors, calls, squares)))[block]
     rising = np.minimum.accumulate(phred[::-1])[::-1]
-    scores = np.clip(np.floor(rising), 2, CAP).astype(int)
+    scores = np.clip(np.floor(rising), 2, HIGHEST_SCORE).astype(int)
     return QualityTable(
         weights=weights,
         edges=tuple(float(edge) for edge in edges),
@@ -121,7 +121,9 @@ def _phred(
 def _binned(
     scores: NDArray[np.int64], errors: NDArray[np.float64], calls: NDArray[np.float64], squares: NDArray[np.float64]
 ) -> tuple[Literal[2, 12, 24, 40], ...]:
-    """Binned score of each bin: the highest that it and the bins above it prove together."""
+    """Score of each bin for binned output: the highest that the calls of this bin and of all bins above it reach
+    together.
+    """
     found: list[Literal[2, 12, 24, 40]] = []
     for score, least in BINNED.items():
         left = len(calls) - len(found)

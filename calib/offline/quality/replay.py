@@ -1,4 +1,4 @@
-"""The first read of a tile of a run folder, called by the run-time modules without the daemon around them."""
+"""The module calls the first read of a tile of a run folder with the daemon's calling modules, but without a daemon."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,1 +1,3 @@
-"""The network in INT8, made from a bundle and images of the user; it is kept if its calls are as good."""
+"""The package makes the network in INT8 from a bundle and the user's images, and keeps it if the bounds of
+:mod:`calib.offline.quantisation.bound` hold.
+"""

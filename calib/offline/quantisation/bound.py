@@ -1,4 +1,4 @@
-"""Bounds of what quantisation may cost, and their check."""
+"""Bounds of how much worse the calls may become by quantisation, and their check."""
 
 from dataclasses import dataclass
 
@@ -33,10 +33,11 @@ class RunMeasures:
     reads: int
     right: float
     """Number of true clusters that are found and read right, or of reads that are a code."""
-    of: int
-    """Number of true clusters, or of reads."""
+    total: int
+    """Number of all true clusters, or of all reads."""
     errors: float
-    """Wrong bases and no-calls of the clusters found, or mismatches to the nearest codes, over all bases."""
+    """Error rate: wrong bases and no-calls divided by the bases of the clusters found, or mismatches to the nearest
+    codes divided by the bases of all reads."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Compared:
     @property
     def fewer_right(self) -> float:
         """Clusters or reads that are right in FP32 only, as a share of all."""
-        return share(self.before.right - self.after.right, self.before.of)
+        return share(self.before.right - self.after.right, self.before.total)
 
     @property
     def more_errors(self) -> float:
@@ -67,7 +68,7 @@ def against_truth(found: Agreement) -> RunMeasures:
 
 
 def against_codebook(found: CodebookAgreement) -> RunMeasures:
-    """Measures of reads that should be codes."""
+    """Measures of reads whose true sequences are codes of a codebook."""
     mismatches = sum(distance * reads for distance, reads in enumerate(found.distances))
     bases = found.reads * (len(found.distances) - 1)
     return RunMeasures(found.reads, found.hits, found.reads, share(mismatches, bases))
@@ -87,7 +88,7 @@ def check_bounds(compared: list[Compared]) -> None:
         # A value that was not measured is NaN, for which every comparison is false.
         if not one.fewer_right <= FEWER_RIGHT:
             raise QuantisationError(
-                f"{name}: {one.fewer_right:.2%} fewer are read right, at most {FEWER_RIGHT:.1%} is allowed; "
+                f"{name}: {one.fewer_right:.2%} fewer clusters are read right, at most {FEWER_RIGHT:.1%} is allowed; "
                 "the bundle stays as it is"
             )
         if not one.more_errors <= MORE_ERRORS:

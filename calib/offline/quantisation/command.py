@@ -28,17 +28,17 @@ def quantise(
         Path | None, typer.Option(help="CSV with a `code` column, for runs that have neither truth nor labels.")
     ] = None,
 ) -> None:
-    """Add the network in INT8 to a bundle, if its calls are as good; needs the extra `quantise`.
+    """Add the network in INT8 to a bundle, if its calls are hardly worse than in FP32; needs the extra `quantise`.
 
     The runs are called with the network in FP32 and in INT8. If INT8 loses more than the bounds allow, the bundle
     stays as it is.
     """
     with learning_installed("quantising", extra="quantise"):
-        from calib.offline.quantisation.compare import check_known, compare, quantised_copy
+        from calib.offline.quantisation.compare import check_truth_known, compare, quantised_copy
     loaded = load_bundle(bundle)
     infos = {root: read_run_info(root) for root in runs}
     codes = read_codebook(codebook) if codebook else None
-    check_known(infos, codes)
+    check_truth_known(infos, codes)
     with TemporaryDirectory(prefix="seqd-quantise-") as scratch:
         quantised = quantised_copy(loaded, infos, Path(scratch))
         with bar() as progress:
@@ -47,7 +47,7 @@ def quantise(
         show(_table(compared))
         check_bounds(compared)
         store_quantised(loaded, quantised.folder / INT8_GRAPH, quantised.folder / INT8_WEIGHTS)
-    typer.echo(f'{bundle}: INT8 added, for [engine] precision = "int8"')
+    typer.echo(f'{bundle}: the network in INT8 is added; set precision = "int8" in [engine] to use it')
 
 
 def _table(compared: Sequence[Compared]) -> Table:

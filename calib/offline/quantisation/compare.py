@@ -27,7 +27,7 @@ from engines.bundles.golden import check_golden
 Codes = NDArray[np.uint8]
 
 
-def check_known(runs: Mapping[Path, RunInfo], codes: Codes | None) -> None:
+def check_truth_known(runs: Mapping[Path, RunInfo], codes: Codes | None) -> None:
     """Check that every run has truth or labels, or that there is a codebook.
 
     Raises

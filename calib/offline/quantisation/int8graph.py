@@ -29,15 +29,17 @@ OUTPUTS = frozenset({Output.PROBABILITIES, Output.SUPERRESOLVED})
 
 FLOAT_LAYERS = ("stem", "upsample", "reconstruct")
 """Layers that are not quantised: the first one, whose input is the images, and those of the super-resolved images.
-The first one in floating point reduces the error by a fifth and costs no time; others bring nothing."""
+With the first layer in floating point the error is a fifth smaller and the time is the same; more layers in floating
+point do not reduce the error."""
 
 
 def write_quantised(bundle: Bundle, patches: Sequence[NDArray[np.float32]], folder: Path) -> Path:
-    """Write a bundle's network in INT8 to a folder, as ``int8.xml`` and ``int8.bin``; height and width stay free.
+    """Write a bundle's network in INT8 to a folder, as ``int8.xml`` and ``int8.bin``, for images of any height and
+    width.
 
-    Dense blocks keep the form in which they were trained, in which every number is rounded to 8 bits once. The
-    form that is fastest in floating point rounds sums of sums, and keeps 32 bits between the convolutions: it has twice
-    the error, and twice the time.
+    Dense blocks keep the form in which they were trained; there every number is rounded to 8 bits only once. The form
+    that is fastest in floating point rounds partial sums, and has 32 bits between the convolutions. In INT8 it has
+    twice the error and takes twice the time.
 
     Parameters
     ----------
@@ -48,7 +50,7 @@ def write_quantised(bundle: Bundle, patches: Sequence[NDArray[np.float32]], fold
     Path of the graph.
     """
     trained = folder / NETWORK
-    write_graph(trained, load_network(bundle), precision="f16", outputs=OUTPUTS, wide=False)
+    write_graph(trained, load_network(bundle), precision="f16", outputs=OUTPUTS, fast_blocks=False)
     graph = openvino.Core().read_model(trained)
     folding = Manager()
     folding.register_pass(ConstantFolding())
@@ -83,9 +85,10 @@ PATCHES, PATCH_PX = 60, 192
 
 
 def calibration_patches(runs: Mapping[Path, RunInfo]) -> list[NDArray[np.float32]]:
-    """Patches (1, 4, h, w) in normalised units from random places and template cycles, equally many of every tile.
+    """Patches (1, 4, h, w) in normalised units, from random places and random template cycles.
 
-    Brightness is taken from a tile's template cycles, as when it is called.
+    Every tile gives the same number of patches. The brightness is estimated from the tile's template cycles, as it is
+    when the tile is called.
 
     Raises
     ------

@@ -24,7 +24,7 @@ def phasing_weights(*, cycle: int, cycles: int, phasing: float, prephasing: floa
     shares = np.array([1.0])
     for _ in range(cycle):
         shares = np.convolve(shares, step)
-    # Index k of `shares` is k synthesised bases, of which the last one is shown.
+    # `shares[k]` is the share of strands with k synthesised bases; such a strand shows the base at position k - 1.
     shown = np.zeros(cycles)
     shown_shares = shares[1 : cycles + 1]
     shown[: len(shown_shares)] = shown_shares
@@ -36,8 +36,8 @@ def accumulated_weights(
 ) -> NDArray[np.float64]:
     """Read positions that a dye shows when a share of its light stays on the strands from cycle to cycle.
 
-    The light of a cycle that stays fades geometrically: ``carried`` in the next cycle, its square in the one
-    after. A dye incorporated in every cycle piles up to (1 - carried^cycle) / (1 - carried).
+    The share ``carried`` of a cycle's light is left in the next cycle, its square in the cycle after that, and so on.
+    If a dye is incorporated in every cycle, its light adds up to (1 - carried^cycle) / (1 - carried).
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ def accumulated_weights(
 
     Returns
     -------
-    (cycles,) shares of the light of one incorporation; they may sum to more than 1. Shares below 1e-4 are left out.
+    (cycles,) light from each read position, relative to the light of one incorporated dye; the sum may exceed 1.
+    What is left of a cycle's light is ignored once it is below 1e-4.
     """
     weights = np.zeros(cycles)
     for back in range(cycle):

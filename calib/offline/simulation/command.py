@@ -12,7 +12,7 @@ from seqd_client.runinfo import Read, parse_reads
 from calib.fasta import read_fasta
 from calib.offline.cli import UsageError
 from calib.offline.simulation.conditions import Conditions
-from calib.offline.simulation.illumination import carriers
+from calib.offline.simulation.illumination import carrier_frequencies
 from calib.offline.simulation.simulatedreads import check_reads
 from calib.offline.simulation.simulatedrun import simulated_run_info, write_simulated_run
 from calib.progressbar import bar
@@ -61,7 +61,7 @@ def simulate(
     except ValidationError as error:
         raise UsageError(f"run {run}: {validation_text(error)}") from error
     if structured:
-        carriers(physics.pattern, pixel_um=physics.pixel_um)
+        carrier_frequencies(physics.pattern, pixel_um=physics.pixel_um)
     if (folder / RUN_INFO).exists():
         if not overwrite:
             raise UsageError(f"folder {folder}: holds a run already; use --overwrite to replace it")

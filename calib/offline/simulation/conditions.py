@@ -39,7 +39,7 @@ class Pattern(BaseModel):
     """Distance of neighbouring stripes in the sample."""
     modulation: _Share = 0.8
     angle_deg: float = 10
-    """Direction across the first orientation's stripes, from x to y."""
+    """Direction across the first orientation's stripes: its angle from the x axis, counted towards the y axis."""
     start_phase_rad: tuple[float, float, float] = (0.3, 1.1, 2.0)
     """Phase of each orientation's first step; each further step adds a third of a period."""
 
@@ -81,9 +81,9 @@ class Conditions(BaseModel):
     background_px: Four = (20, 20, 20, 20)
     """Even background, photons a pixel."""
     structures: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Lit things that are no clusters, in the whole tile."""
+    """Number of bright objects in the whole tile that are no clusters."""
     structure_photons_px: Annotated[float, Field(ge=0)] = 30
-    """Brightness of such a thing, photons a pixel."""
+    """Brightness of an object counted by ``structures``, photons a pixel."""
     falloff: _Share = 0.1
     """Loss of illumination from the centre to the corners."""
     pattern: Pattern = Pattern()
@@ -91,9 +91,11 @@ class Conditions(BaseModel):
     bubbles: Annotated[float, Field(ge=0, le=100)] = 0
     """Bubbles expected in a cycle, in the whole tile."""
     bubble_radius_px: _Positive = 30
+    """Median radius of a bubble."""
     bubble_light: _Share = 0.3
+    """Share of the light that a bubble lets through."""
     bubble_blur_px: _Positive = 2.5
-    """A bubble: median radius, light let through, standard deviation of its blur."""
+    """Standard deviation of the blur under a bubble."""
     dust: Annotated[int, Field(ge=0, le=1000)] = 0
     """Dark or glowing specks that stay, in the whole tile."""
     dust_photons_px: _Amount = 200
@@ -110,7 +112,7 @@ class Conditions(BaseModel):
     polyclonal: _Share = 0.04
     """Share of clusters that grew from two molecules."""
     composition: Four = (0.25, 0.25, 0.25, 0.25)
-    """Share of each base in the reads, or in the reference where one is made for them."""
+    """Share of each base in the random reads, or in the reference if one is simulated."""
     channel_shift_px: Shifts = ((0, 0), (0, 0), (0, 0), (0, 0))
     """Shift (y, x) of each channel's image against the sample."""
     channel_magnification: tuple[_Positive, _Positive, _Positive, _Positive] = (1, 1, 1, 1)
@@ -118,13 +120,16 @@ class Conditions(BaseModel):
     drift_px: Annotated[float, Field(ge=0, le=20)] = 0.5
     """Largest stage drift (y and x) from a cycle to the next."""
     read_noise_e: Annotated[float, Field(ge=0)] = 1.4
+    """Read noise of the camera, electrons."""
     counts_per_e: _Positive = 2.0
     offset: Annotated[float, Field(ge=0)] = 100
-    """Camera: read noise in electrons, counts an electron, counts without light."""
+    """Counts of a camera pixel without light."""
     read_noise_spread: Annotated[float, Field(ge=0, le=2)] = 0
+    """Spread of the logarithm of the read noise over the pixels."""
     gain_spread: _Share = 0
+    """Spread of the gain over the pixels, relative to its mean."""
     offset_spread: _Amount = 0
-    """Spread over the pixels: of the logarithm of read noise, of gain relative to its mean, of offset in counts."""
+    """Spread of the offset over the pixels, counts."""
 
     @model_validator(mode="after")
     def _whole_composition(self) -> "Conditions":

@@ -16,8 +16,8 @@ class PatternError(SeqdError):
     exit_code = 2
 
 
-def carriers(pattern: Pattern, *, pixel_um: float) -> NDArray[np.float64]:
-    """(3, 2) spatial frequency of each orientation, y and x, cycles a pixel; orientations lie 60 degrees apart.
+def carrier_frequencies(pattern: Pattern, *, pixel_um: float) -> NDArray[np.float64]:
+    """(3, 2) spatial frequency of each orientation, y and x, periods a pixel; orientations lie 60 degrees apart.
 
     Raises
     ------

@@ -49,16 +49,18 @@ def seen_through(
 def dust(
     *, shape: tuple[int, int], number: int, photons_px: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Gaussian specks of sigma 1.5 to 5 px, half of them absorb 30 to 95 % in their middle, half of them glow.
+    """Gaussian specks with a sigma of 1.5 to 5 px. Half of them absorb 30 to 95 % of the light at their centre, and the
+    other half glow.
 
     Parameters
     ----------
     number : specks in the tile.
-    photons_px : brightness of a typical glowing one in its middle, photons a pixel.
+    photons_px : brightness of a typical glowing speck at its centre, photons a pixel.
 
     Returns
     -------
-    transmission and glow, each (H, W): the share of light let through, and photons a pixel of its own.
+    transmission and glow, each (H, W): the share of light that is let through, and the light of the specks in photons a
+    pixel.
     """
     transmission, glow = np.ones(shape), np.zeros(shape)
     y, x = np.ogrid[: shape[0], : shape[1]]

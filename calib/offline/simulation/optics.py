@@ -9,7 +9,7 @@ SPOTS_AT_ONCE = 65_536
 """Spots rendered together; bounds the memory of a large or crowded tile."""
 
 TAIL_REACH = 8
-"""Half edge of the square in which a tail is drawn, in widths of the tail; 11 % of the tail are outside."""
+"""A tail is drawn in a square that reaches this many widths of the tail to each side; 11 % of its light is outside."""
 
 
 def spots(
@@ -64,9 +64,10 @@ def tails(
 ) -> NDArray[np.float64]:
     """Light that diffraction spreads widely: the profile w / (2 pi (r^2 + w^2)^(3/2)) around every position.
 
-    It falls with r^-3, like the mean of the rings of the Airy pattern. Light outside the circle of radius R is
-    w / sqrt(R^2 + w^2); an Airy pattern has 2 / (pi v) there, v = 2 pi NA R / wavelength (Born and Wolf 8.5.2).
-    With sigma = 0.21 wavelength / NA that is 0.48 sigma / R: a share of 0.24 in tails of width 2 sigma.
+    It falls with r^-3, like the mean of the rings of the Airy pattern. Outside the circle of radius R, the profile has
+    the share w / sqrt(R^2 + w^2) of its light. The Airy pattern has the share 2 / (pi v) there, with
+    v = 2 pi NA R / wavelength (Born and Wolf 8.5.2), which is 0.48 sigma / R for sigma = 0.21 wavelength / NA.
+    Far from the centre, a spot with 0.24 of its light in a tail of width 2 sigma has the same share.
 
     Parameters
     ----------

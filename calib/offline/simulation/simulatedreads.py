@@ -8,7 +8,7 @@ from seqd_client.runinfo import Read
 from calib.fasta import UNKNOWN, FastaError, Sequence, reverse_complement
 
 INSERT_BEYOND = 200
-"""An insert that is read from both ends is longer than the longer read by at most so many bases."""
+"""If both ends of an insert are read, its length is that of the longer read plus 0 to this many bases."""
 
 
 class ReadsError(SeqdError):
@@ -29,20 +29,24 @@ def check_reads(reads: tuple[Read, ...], barcodes: tuple[str, ...]) -> None:
 
     Raises
     ------
-    ReadsError : no template or more than both its ends are to be read, or not first, or a barcode is not as long as the
-        index reads.
+    ReadsError : there are not one or two template reads, the first read is an index read, or a barcode does not have as
+        many bases as the index reads have cycles.
     """
     template = sum(not read.index for read in reads)
     if template not in (1, 2):
-        raise ReadsError(f"reads: {template} of the template, 1 or 2 can be simulated")
+        raise ReadsError(f"reads: {template} template reads cannot be simulated, only 1 or 2")
     if reads[0].index:
-        raise ReadsError("reads: the first is of an index, runs can be simulated that begin with the template")
+        raise ReadsError(
+            "reads: the first is an index read; only runs that begin with a template read can be simulated"
+        )
     cycles = sum(read.cycles for read in reads if read.index)
     for barcode in barcodes:
         if not cycles:
             raise ReadsError(f"barcode {barcode!r}: no index is read")
         if len(barcode) != cycles or set(barcode) - set("ACGT"):
-            raise ReadsError(f"barcode {barcode!r}: not {cycles} of A, C, G, T, as many as the index reads have cycles")
+            raise ReadsError(
+                f"barcode {barcode!r}: it must have {cycles} letters A, C, G, T, one for each cycle of the index reads"
+            )
 
 
 def cut_length(reads: tuple[Read, ...]) -> int:
@@ -54,9 +58,10 @@ def cut_length(reads: tuple[Read, ...]) -> int:
 def template_reads(
     *, reference: tuple[Sequence, ...], number: int, reads: tuple[Read, ...], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Reads of the template: one from an end of each insert, or one from both of its ends.
+    """Template reads of every cluster: one read from an end of its insert, or two reads, one from each end.
 
-    Inserts are as long as the longer read, or up to :data:`INSERT_BEYOND` longer.
+    If there is one read, the insert has its length. If there are two, the length is that of the longer one plus 0 to
+    :data:`INSERT_BEYOND` bases.
 
     Returns
     -------
@@ -101,7 +106,7 @@ def cut_reads(
     starts = np.flatnonzero(unknown_before[cycles:] == unknown_before[:-cycles])
     if not len(starts):
         longest = max(len(sequence.bases) for sequence in reference)
-        raise FastaError(f"reference: no {cycles} known bases in a row for a read, longest sequence {longest}")
+        raise FastaError(f"reference: a read needs {cycles} known bases in a row, the longest sequence has {longest}")
     reads = letters[rng.choice(starts, number)[:, None] + np.arange(cycles)]
     reverse = rng.random(number) < 0.5
     reads[reverse] = reverse_complement(reads[reverse])

@@ -66,7 +66,7 @@ def write_simulated_run(
     cycles : cycles of the only read, or all reads.
     seed : seed of the first tile; the same seed gives the same run.
     progress : called with the number of tile-cycles written.
-    reference : what reads are cut from; one of random bases is made where there is none.
+    reference : sequences that reads are cut from; if it is None, a reference of random bases is made.
     barcodes : bases of the index reads of each sample, one after the other; random ones where there are none.
     structured : whether to write the frames under striped light too.
 
@@ -74,8 +74,10 @@ def write_simulated_run(
     ------
     pydantic.ValidationError : as by :func:`simulated_run_info`.
     FastaError : the reference is too short for the read.
-    ReadsError : reads or barcodes cannot be simulated. Nothing is written if one of these is raised.
-    structured.PatternError : the camera cannot see the stripes.
+    ReadsError : reads or barcodes cannot be simulated.
+    PatternError : the stripes are too narrow for the camera's pixels.
+
+    Only a PatternError can be raised after files have been written.
     """
     reads = (Read(number=1, cycles=cycles),) if isinstance(cycles, int) else cycles
     info = simulated_run_info(conditions, run=run, tiles=tiles, reads=reads, shape=shape)
@@ -156,8 +158,8 @@ def simulated_tile_of(root: Path, tile: TileId) -> SimulatedTile:
 
     Raises
     ------
-    RunFolderError : the folder is not a simulated run, lacks the tile, or was written by a version whose
-        simulation differs: the clusters are not those of the stored truth.
+    RunFolderError : the folder is not a simulated run, lacks the tile, or was written by another version of seqd that
+        simulates other clusters.
     """
     info = read_run_info(root)
     if tile not in info.tiles:
@@ -168,7 +170,7 @@ def simulated_tile_of(root: Path, tile: TileId) -> SimulatedTile:
     except OSError as error:
         raise RunFolderError(f"seed {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f'seed {path}: not {{"seed": a whole number}}') from error
+        raise RunFolderError(f'seed {path}: the content must be {{"seed": a whole number}}') from error
     simulated = simulate_tile(
         read_conditions(root),
         shape=(info.height, info.width),

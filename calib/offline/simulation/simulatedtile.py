@@ -18,7 +18,7 @@ TAIL_WIDTH = 2.0
 """Width of the diffraction tail, in standard deviations of the spot in focus."""
 
 _INSTRUMENT, _BUBBLES, _STRUCTURED, _SAMPLES = 1, 2, 3, 4
-"""Keys of the random streams of a tile, one for each purpose."""
+"""Numbers that keep apart the random generators of a tile; each part of the simulation has its own generator."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,10 @@ class SimulatedTile:
 
         Raises
         ------
-        illumination.PatternError : the camera cannot see the stripes.
+        illumination.PatternError : the stripes are too narrow for the camera's pixels.
         """
         pattern = self.conditions.pattern
-        carriers = illumination.carriers(pattern, pixel_um=self.conditions.pixel_um)
+        carriers = illumination.carrier_frequencies(pattern, pixel_um=self.conditions.pixel_um)
         light = self.cluster_light(cycle)
         rng = _stream(self.seed, _STRUCTURED, cycle)
         cover = self._bubbles(cycle)
@@ -205,13 +205,13 @@ def simulate_tile(
     reference: tuple[Sequence, ...] | None = None,
     barcodes: tuple[str, ...] = (),
 ) -> SimulatedTile:
-    """Lay clusters over a tile and give each its reads: cut from a reference, or of random bases.
+    """Place clusters on a tile, and give each cluster reads that are cut from a reference or consist of random bases.
 
     Parameters
     ----------
     cycles : cycles of the only read, or all reads.
-    barcodes : bases of the index reads of each sample, one after the other; random ones where there are none. They and
-        the reads as :func:`calib.offline.simulation.simulatedreads.check_reads` allows.
+    barcodes : bases of the index reads of each sample, one after the other; random ones where there are none. Reads and
+        barcodes must satisfy :func:`calib.offline.simulation.simulatedreads.check_reads`.
 
     Raises
     ------
@@ -296,7 +296,7 @@ def _stream(seed: int, *purpose: int) -> np.random.Generator:
 
 
 def superresolved(tile: SimulatedTile, cycle: int, *, gain: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Clusters at twice the resolution on a grid twice as fine, without noise and background.
+    """Images of the clusters with twice as many pixels per side and spots half as wide, without noise and background.
 
     Parameters
     ----------
@@ -311,7 +311,7 @@ def superresolved(tile: SimulatedTile, cycle: int, *, gain: NDArray[np.float64])
     frames = []
     for channel in range(4):
         sigma = tile.conditions.sigma_px[channel]
-        # A spot of sigma/2 on half pixels measures sigma again, so equal photons keep equal peaks.
+        # Spots and pixels are both half as large, so sigma in pixels and the peak for the same light do not change.
         frames.append(
             optics.spots(
                 positions_px=tile.channel_positions(cycle, channel) * 2 + 0.5,

@@ -1,7 +1,8 @@
-"""Finding the stripes in the frames: carrier, phases and modulation of each orientation.
+"""The module finds the stripes in the frames: carrier, phases and modulation of each orientation.
 
-A frame n of one orientation is I_n = h * [O (1 + m cos(2 pi k r + phi_n))]: its spectrum holds the object three times,
-as it is and moved by +k and -k, each under the transfer function H (Gustafsson 2000).
+A frame n of one orientation is I_n = h * [O (1 + m cos(2 pi k r + phi_n))]: its spectrum holds the object three times:
+as it is, and two copies moved by +k and by -k. The transfer function H weakens each of these three bands (Gustafsson
+2000). The carrier is k, the spatial frequency of the stripes.
 """
 
 from dataclasses import dataclass
@@ -23,25 +24,29 @@ CANDIDATES = 8
 """Number of correlation peaks that are tried; in a sparse image a random peak can be higher than the carrier's."""
 
 NEAREST_CARRIER = 0.35
-"""Smallest carrier that is searched for, as a share of the cutoff; wider stripes improve the resolution little."""
+"""Smallest carrier frequency that is searched for, as a share of the cutoff; stripes with a lower frequency improve the
+resolution little."""
 
 MIN_MODULATION = 0.25
 MAX_MODULATION = 1.15
-"""Range of the modulation of an accepted fit: a wrong carrier gives 0.02 to 0.2, and light with more than 1 is
-negative."""
+"""A fit is accepted if its modulation is in this range. A wrong carrier gives 0.02 to 0.2; above 1 the light would be
+negative between the stripes, so the upper bound only leaves room for noise."""
 
 PERIOD_TOLERANCE = 0.05
 ANGLE_TOLERANCE_DEG = 10.0
-"""How far one grating turned by 60 degrees may differ from orientation to orientation."""
+"""The orientations are one grating turned by 60 degrees. Their frequencies may differ by this share, and the angles
+between them may deviate from 60 degrees by this much."""
 
 LOWEST = 0.15
 """Share of the cutoff below which background outweighs the object."""
 
 FLATTENING = 0.01
-"""Added to the divisor of the spectra in the search for carriers, relative to its maximum, so that it is not near 0."""
+"""In the search for carriers the spectra are divided by the squared transfer function. This share of its maximum is
+added to the divisor, so that the divisor is not near 0."""
 
 MIN_SEPARATION = 0.2
-"""Smallest singular value of the band matrix over its largest; three equal steps have 0.5."""
+"""Smallest accepted ratio of the smallest to the largest singular value of the band matrix; for three equal phase steps
+the ratio is 0.5."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,12 @@ class Stripes:
 def fit_stripes(frames: NDArray[np.float64], otf: Otf) -> Stripes:
     """Fit the stripes of one orientation.
 
-    The moved copies of the object agree best with the unmoved one at the carrier: it is that peak of the bands'
-    cross-correlation at which both copies, seen through the same optics, are most similar. The phases are those
-    with which the copies are most similar; the steps need not be equal. The modulation is the regression of one
-    copy on the other where the optics pass both, noise power subtracted.
+    The spectra of the frames hold an unmoved copy of the object and copies that the carrier has moved. Candidates for
+    the carrier are the peaks of the cross-correlation of these copies. The fit takes the candidate at which the moved
+    copy, moved back, is most similar to the unmoved one, after each is filtered with the transfer function of the
+    other. It takes the phases that make the copies most similar; the steps need not be equal. The modulation is the
+    coefficient of a regression of one copy on the other, over the frequencies at which the optics pass both, after the
+    power of the noise is subtracted.
 
     Parameters
     ----------
@@ -85,7 +92,7 @@ def fit_stripes(frames: NDArray[np.float64], otf: Otf) -> Stripes:
     if not np.ptp(frames, axis=0).any():
         raise ReconstructionError("stripes: the frames of an orientation are all alike")
     spectra = _spectra(frames)
-    overlaps = [_Overlap.of(spectra, carrier, otf) for carrier in _candidates(spectra, otf)]
+    overlaps = [_Overlap.measure(spectra, carrier, otf) for carrier in _candidates(spectra, otf)]
     overlap = max(overlaps, key=lambda one: one.agreement(one.start()))
     carrier = overlap.carrier
     if np.hypot(*carrier) > otf.cutoff:
@@ -104,7 +111,7 @@ def fit_stripes(frames: NDArray[np.float64], otf: Otf) -> Stripes:
 
 
 def check_consistent(stripes: list[Stripes]) -> None:
-    """Compare the orientations with each other: they are one grating, turned by 60 degrees.
+    """Check that the orientations can be one grating, turned by 60 degrees.
 
     Raises
     ------
@@ -149,16 +156,17 @@ class _Overlap:
     carrier: NDArray[np.float64]
     """(2,) y and x, cycles a pixel."""
     unmoved: NDArray[np.complex128]
-    """(3, 3) products of the frames with each other, filtered as the moved copy is."""
+    """(3, 3) products of each pair of frames, filtered with the transfer function of the moved copy."""
     moved: NDArray[np.complex128]
-    """(3, 3) products of the frames moved back by the carrier, filtered as the unmoved copy is."""
+    """(3, 3) products of each pair of frames that are moved back by the carrier, filtered with the transfer function of
+    the unmoved copy."""
     between: NDArray[np.complex128]
     """(3, 3) products of the conjugate frames with the frames moved back."""
     noise: float
     """Power of the noise in ``unmoved``, for each frame."""
 
     @classmethod
-    def of(cls, spectra: NDArray[np.complex128], carrier: NDArray[np.float64], otf: Otf) -> "_Overlap":
+    def measure(cls, spectra: NDArray[np.complex128], carrier: NDArray[np.float64], otf: Otf) -> "_Overlap":
         y, x = _frequencies(spectra.shape[1:])
         here, there = np.hypot(y, x), np.hypot(y + carrier[0], x + carrier[1])
         lowest = LOWEST * otf.cutoff
@@ -171,7 +179,7 @@ class _Overlap:
         return cls(carrier, a.conj() @ a.T, b.conj() @ b.T, a.conj() @ b.T, noise)
 
     def agreement(self, phases: NDArray[np.float64]) -> float:
-        """How alike both copies are if the frames have these phases, 0 to 1."""
+        """Similarity of both copies, 0 to 1, if the frames have these phases."""
         even, odd = np.linalg.inv(_mixing(phases))[:2]
         power = np.real(even.conj() @ self.unmoved @ even) * np.real(odd.conj() @ self.moved @ odd)
         return float(np.abs(even.conj() @ self.between @ odd) ** 2 / power)
@@ -195,7 +203,7 @@ class _Overlap:
         even, odd = np.linalg.inv(_mixing(phases))[:2]
         power = np.real(even.conj() @ self.unmoved @ even) - self.noise * (np.abs(even) ** 2).sum()
         if power <= 0:
-            raise ReconstructionError("stripes: nothing but noise where the bands overlap")
+            raise ReconstructionError("stripes: there is only noise where the bands overlap")
         return complex(even.conj() @ self.between @ odd / power)
 
 
@@ -223,7 +231,8 @@ def _candidates(spectra: NDArray[np.complex128], otf: Otf) -> list[NDArray[np.fl
     flattened *= 1 - np.exp(-((radius / (LOWEST * otf.cutoff)) ** 2))
     even, odd = separated(spectra, EQUAL_STEPS)[:2] * flattened
     product = np.conj(fft.ifft2(even)) * fft.ifft2(odd)
-    # Random agreement grows with the overlapping power, so that strength is in standard deviations of it.
+    # Where more power overlaps, the correlation of unrelated bands is stronger too. Therefore the strength of a peak is
+    # measured in standard deviations of the correlation of unrelated bands.
     chance = np.real(fft.fft2(fft.ifft2(np.abs(even) ** 2).conj() * fft.ifft2(np.abs(odd) ** 2)))
     strength = np.abs(fft.fft2(product)) / np.sqrt(np.maximum(chance, chance.max() * 1e-6))
     strength[radius < NEAREST_CARRIER * otf.cutoff] = 0
@@ -241,13 +250,13 @@ def _refined(product: NDArray[np.complex128], coarse: NDArray[np.float64]) -> ND
     y, x = rows[:: block[0]], columns[:: block[1]]
     scale = np.abs(slow).sum()
 
-    def weakness(turns: NDArray[np.float64]) -> float:
+    def negative_power(turns: NDArray[np.float64]) -> float:
         k = turns / product.shape
         return -float(np.abs(np.exp(-2j * np.pi * k[0] * y) @ slow @ np.exp(-2j * np.pi * k[1] * x)) / scale)
 
     simplex = np.array([[0, 0], [0.5, 0], [0, 0.5]])
     options = {"initial_simplex": simplex, "xatol": 1e-4, "fatol": 1e-9}
-    found = coarse + minimize(weakness, np.zeros(2), method="Nelder-Mead", options=options).x / product.shape
+    found = coarse + minimize(negative_power, np.zeros(2), method="Nelder-Mead", options=options).x / product.shape
     return np.asarray(found if found[1] >= 0 else -found)
 
 

@@ -39,7 +39,7 @@ class StripesReport(BaseModel):
     modulation: float
 
     @classmethod
-    def of(cls, stripes: Stripes) -> "StripesReport":
+    def from_stripes(cls, stripes: Stripes) -> "StripesReport":
         """Report of a fit."""
         a, b, c = stripes.phases.tolist()
         return cls(
@@ -127,7 +127,7 @@ def reconstruct_run(
                     refused = ImageReport(tile=str(tile), cycle=cycle, channel=channel, refused=str(error))
                     images.append(refused)
                 else:
-                    stripes = tuple(StripesReport.of(one) for one in done.stripes)
+                    stripes = tuple(StripesReport.from_stripes(one) for one in done.stripes)
                     images.append(ImageReport(tile=str(tile), cycle=cycle, channel=channel, stripes=stripes))
                     path = superresolved_path(root, tile, cycle, channel)
                     path.parent.mkdir(parents=True, exist_ok=True)

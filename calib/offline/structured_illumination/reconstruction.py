@@ -1,4 +1,6 @@
-"""Putting the bands together: a Wiener filter over all orientations (Gustafsson 2008)."""
+"""The module combines the bands of all orientations, see :mod:`calib.offline.structured_illumination.pattern`, with a
+Wiener filter (Gustafsson 2008).
+"""
 
 from dataclasses import dataclass
 
@@ -39,7 +41,7 @@ class Reconstruction:
 def reconstruct(frames: NDArray[np.uint16], otf: Otf, *, wiener: float = WIENER) -> Reconstruction:
     """Super-resolve nine frames of structured illumination.
 
-    The result's transfer function is the given one stretched by two: spots come out half as wide.
+    The transfer function of the result is ``otf`` with all frequencies doubled, so spots are half as wide.
 
     Parameters
     ----------
@@ -69,7 +71,7 @@ def _combined(groups: NDArray[np.float64], stripes: list[Stripes], otf: Otf, wie
     height, width = groups.shape[-2:]
     padded = _padded(groups - np.median(groups))
     rows, columns = padded.shape[-2:]
-    # The image gets twice as fine when its frequencies fill the middle of a spectrum of twice the size.
+    # Putting a spectrum into the middle of one of twice the size gives an image with twice as many pixels per side.
     y, x = fft.fftfreq(2 * rows, 0.5)[:, None], fft.fftfreq(2 * columns, 0.5)[None, :]
     at_y, at_x = np.arange(2 * rows)[:, None] / 2 - EDGE_PX, np.arange(2 * columns)[None, :] / 2 - EDGE_PX
     numerator, denominator = np.zeros((2 * rows, 2 * columns), complex), np.zeros((2 * rows, 2 * columns))
@@ -84,7 +86,7 @@ def _combined(groups: NDArray[np.float64], stripes: list[Stripes], otf: Otf, wie
             denominator += passed**2
     object_spectrum = numerator / (denominator + wiener * denominator.max())
     shown = object_spectrum * otf.at(np.hypot(y, x) / 2)
-    # Half a fine pixel lies between the first camera pixel's centre and the first fine pixel's.
+    # The centre of the first fine pixel and the centre of the first camera pixel are half a fine pixel apart.
     shown *= np.exp(-2j * np.pi * 0.25 * (y + x))
     image = np.real(fft.ifft2(shown))
     start = 2 * EDGE_PX
@@ -102,7 +104,7 @@ def _padded(frames: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _doubled(spectrum: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    """Spectrum of the same image sampled twice as finely, its samples a quarter as bright."""
+    """Spectrum of the same image with twice as many samples per side; each sample is a quarter as bright."""
     rows, columns = spectrum.shape
     around = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2))
     return np.asarray(fft.ifftshift(np.pad(fft.fftshift(spectrum), around)))

@@ -1,4 +1,4 @@
-"""Errors of the reconstruction."""
+"""The resolution of images by ring correlation, the transfer function, and the error of the reconstruction."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,10 @@ def ring_correlation(
 
 
 def resolution_limit(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """First frequency at which two images' correlation falls below :data:`THRESHOLD`, cycles a pixel, 0.5 if none."""
+    """First frequency at which the correlation of two images is below :data:`THRESHOLD`, in cycles a pixel.
+
+    If there is no such frequency, the result is 0.5.
+    """
     frequencies, correlations = ring_correlation(first, second)
     below = np.flatnonzero(correlations < THRESHOLD)
     return float(frequencies[below[0]]) if len(below) else 0.5

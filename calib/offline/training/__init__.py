@@ -1,1 +1,1 @@
-"""Joint training of both branches on simulated tiles and labelled runs."""
+"""Joint training of the network's base-call and super-resolution branches on simulated tiles and labelled runs."""

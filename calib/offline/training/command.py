@@ -86,7 +86,9 @@ def export(
     ] = False,
     positions: Annotated[
         bool,
-        typer.Option("--positions/--map", help="Output evidence at given positions, or a map of all pixels."),
+        typer.Option(
+            "--positions/--map", help="Whether the graph gives evidence at given positions, or a map of all pixels."
+        ),
     ] = True,
 ) -> None:
     """Write a bundle's network as an ONNX graph for other runtimes; needs the extra `train`.
@@ -114,5 +116,5 @@ def export(
         raise GraphError(f"graph {graph}: {error.strerror}") from error
     typer.echo(
         f"{graph}: {precision}, {' and '.join(output for output in Output if output in outputs)}; "
-        f"in FP32 within {worst:.1g} of PyTorch, {BOUND:g} is allowed"
+        f"in FP32 it differs from PyTorch by at most {worst:.1g}, {BOUND:g} is allowed"
     )

@@ -21,7 +21,8 @@ CONDITIONS = Conditions(
     channel_shift_px=((0.2, 0.3), (-0.5, 0.2), (0.3, -0.4), (-0.1, -0.2)),
     drift_px=0.4,
 )
-"""Crowded, so that only the finer details of the maps tell neighbours apart. The evaluation does not use them."""
+"""The tile is crowded, so that only the finer details of the network's maps tell neighbours apart. The evaluation does
+not use these conditions."""
 
 SHAPE = (128, 160)
 CYCLES, CYCLE = 5, 3
@@ -35,8 +36,8 @@ STEP_PX = 1 / 256
 def golden_tile() -> GoldenTile:
     """A crowded simulated tile, the same at every call.
 
-    Positions are those of all clusters, also of those outside whose light reaches in, then the corners of the
-    image, the middles of its edges, and places far away.
+    The positions are first those of all clusters, also of clusters outside the image whose light reaches into it; then
+    the corners of the image, the middles of its edges, and places far away.
     """
     tile = simulate_tile(CONDITIONS, shape=SHAPE, cycles=CYCLES, seed=SEED)
     images = np.stack([tile.images(cycle) for cycle in range(1, CYCLES + 1)])

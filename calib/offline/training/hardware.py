@@ -41,7 +41,7 @@ def choose_dtype(wanted: Precision, device: torch.device) -> torch.dtype:
 
 
 def _computes_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies BF16 itself, not by way of FP32."""
+    """Whether the device has instructions that multiply BF16 without conversion to FP32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     found = torch.cpu.get_capabilities()
@@ -49,8 +49,8 @@ def _computes_bf16(device: torch.device) -> bool:
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """A process among those that train together."""
+class Process:
+    """One of the processes that train together."""
 
     device: torch.device
     rank: int = 0
@@ -79,7 +79,7 @@ class Ranks:
             distributed.all_reduce(values)
         return values
 
-    def parallel(self, model: nn.Module) -> Any:  # noqa: ANN401 (a module, called with whatever it takes)
+    def parallel(self, model: nn.Module) -> Any:  # noqa: ANN401 (a module, which takes any arguments)
         """The module with its gradients averaged over the processes."""
         if self.size == 1:
             return model
@@ -87,7 +87,7 @@ class Ranks:
 
 
 @contextmanager
-def joined(wanted: Device) -> Iterator[Ranks]:
+def join_processes(wanted: Device) -> Iterator[Process]:
     """Join the processes that ``torchrun`` started, or work alone without it.
 
     Raises
@@ -95,13 +95,13 @@ def joined(wanted: Device) -> Iterator[Ranks]:
     SettingsError : this process has no such device.
     """
     if not distributed.is_torchelastic_launched():
-        yield Ranks(choose_device(wanted))
+        yield Process(choose_device(wanted))
         return
     device = choose_device(wanted, local_rank=int(os.environ["LOCAL_RANK"]))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Ranks(device, distributed.get_rank(), distributed.get_world_size())
+        yield Process(device, distributed.get_rank(), distributed.get_world_size())
     finally:
         distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""How a training went: the losses at every evaluation, as numbers, as CSV and as a curve."""
+"""The history of a training: the losses at every evaluation, as numbers, as CSV and as a curve."""
 
 import csv
 import math
@@ -30,8 +30,8 @@ def best(history: Sequence[Evaluation]) -> int:
     return min(range(len(history)), key=lambda index: _ordered(history[index].loss))
 
 
-def exhausted(history: Sequence[Evaluation], patience: int) -> bool:
-    """Whether none of the last ``patience`` evaluations was better than the best before."""
+def no_longer_improves(history: Sequence[Evaluation], patience: int) -> bool:
+    """Whether none of the last ``patience`` evaluations was better than the best evaluation before them."""
     return len(history) > patience and best(history) < len(history) - patience
 
 

@@ -48,7 +48,9 @@ class LabelledTile:
         return f"{self.run} {self.tile} {hashlib.sha256(known).hexdigest()[:12]}"
 
     def rows(self, size: int, *, held_out: bool) -> range:
-        """Rows to cut patches of ``size`` from: the lowest to validate on, the others to train on.
+        """Rows of the tile from which patches of ``size`` are cut.
+
+        Validation uses the lowest rows of the image; training uses the others.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Which branches of the network a training computes."""
+"""The loss of a training, and the branches of the network that it needs."""
 
 from typing import NamedTuple
 
@@ -24,21 +24,21 @@ class Branches(nn.Module):
     def __init__(self, network: Network, weights: LossWeights) -> None:
         super().__init__()
         self.network = network
-        self.rebuild = weights.rebuild
+        self.trains_superresolution = weights.trains_superresolution
         for part in (network.upsample, network.reconstruct):
-            part.requires_grad_(self.rebuild)
+            part.requires_grad_(self.trains_superresolution)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits (N, 5, H, W) and super-resolved images (N, 4, 2H, 2W) or None."""
-        if self.rebuild:
-            logits, rebuilt = self.network(images)
-            return logits, rebuilt
+        if self.trains_superresolution:
+            logits, superresolved = self.network(images)
+            return logits, superresolved
         network = self.network
         features = network.blocks(functional.relu(network.stem(images)))
         return network.call(functional.relu(network.call_hidden(features))), None
 
 
-class Sums(NamedTuple):
+class LossSums(NamedTuple):
     """Sums of the loss terms over patches, and the numbers to divide them by. All are scalars."""
 
     calls: Tensor
@@ -49,7 +49,7 @@ class Sums(NamedTuple):
     """Mean squared error of each patch."""
     ssim: Tensor
     """Structural similarity of each patch."""
-    rebuilt: Tensor
+    superresolved_patches: Tensor
     """Patches with super-resolved images."""
 
     def packed(self) -> Tensor:
@@ -57,38 +57,49 @@ class Sums(NamedTuple):
         return torch.stack(self).detach().double()
 
     @classmethod
-    def unpacked(cls, values: Tensor) -> "Sums":
+    def unpacked(cls, values: Tensor) -> "LossSums":
         return cls(*values)
 
     def means(self) -> dict[str, float]:
         """The three terms; those of the super-resolution branch only where it was computed."""
         terms = {"calls": (self.calls / self.centres.clamp(min=1)).item()}
-        if self.rebuilt > 0:
-            terms |= {"mse": (self.mse / self.rebuilt).item(), "ssim": (self.ssim / self.rebuilt).item()}
+        if self.superresolved_patches > 0:
+            terms |= {
+                "mse": (self.mse / self.superresolved_patches).item(),
+                "ssim": (self.ssim / self.superresolved_patches).item(),
+            }
         return terms
 
 
-def sums(logits: Tensor, rebuilt: Tensor | None, batch: Batch) -> Sums:
+def loss_sums(logits: Tensor, superresolved: Tensor | None, batch: Batch) -> LossSums:
     """The terms of a batch.
 
     Parameters
     ----------
     logits : (N, 5, H, W).
-    rebuilt : (N, 4, 2H, 2W), or None where the branch was not computed.
+    superresolved : (N, 4, 2H, 2W), or None where the branch was not computed.
     """
     calls = functional.cross_entropy(logits.float(), batch.classes, reduction="sum", ignore_index=IGNORED)
     centres = (batch.classes > 0).sum().to(calls)
-    if rebuilt is None:
+    if superresolved is None:
         nothing = torch.zeros_like(calls)
-        return Sums(calls, centres, nothing, nothing, nothing)
-    rebuilt = rebuilt.float()
-    mse = (rebuilt - batch.superresolved).square().mean(dim=(1, 2, 3))
-    ssim = structural_similarity_index_measure(rebuilt, batch.superresolved, data_range=SSIM_RANGE, reduction="none")
+        return LossSums(calls, centres, nothing, nothing, nothing)
+    superresolved = superresolved.float()
+    mse = (superresolved - batch.superresolved).square().mean(dim=(1, 2, 3))
+    ssim = structural_similarity_index_measure(
+        superresolved, batch.superresolved, data_range=SSIM_RANGE, reduction="none"
+    )
     assert isinstance(ssim, Tensor)
-    return Sums(calls, centres, mse @ batch.rebuildable, ssim.view(-1) @ batch.rebuildable, batch.rebuildable.sum())
+    return LossSums(
+        calls,
+        centres,
+        mse @ batch.has_superresolved,
+        ssim.view(-1) @ batch.has_superresolved,
+        batch.has_superresolved.sum(),
+    )
 
 
-def joint_loss(own: Sums, everyone: Sums, weights: LossWeights) -> Tensor:
+def joint_loss(own: LossSums, whole_step: LossSums, weights: LossWeights) -> Tensor:
     """``w1 MSE + w2 (1 - SSIM) + w3 CE``.
 
     Cross-entropy is summed over all pixels and divided by the number of cluster centres, so that
@@ -97,9 +108,11 @@ def joint_loss(own: Sums, everyone: Sums, weights: LossWeights) -> Tensor:
     Parameters
     ----------
     own : terms of this process's patches.
-    everyone : terms of the whole step, by which they are divided: losses of all processes add up
-        to that of the whole step.
+    whole_step : terms of the patches of all processes. The numbers in them divide the terms of ``own``, so that
+        the losses of all processes add up to the loss of the whole step.
     """
-    rebuilt, centres = everyone.rebuilt.clamp(min=1), everyone.centres.clamp(min=1)
-    terms = weights.mse * own.mse / rebuilt + weights.ssim * (own.rebuilt - own.ssim) / rebuilt
+    superresolved, centres = whole_step.superresolved_patches.clamp(min=1), whole_step.centres.clamp(min=1)
+    terms = (
+        weights.mse * own.mse / superresolved + weights.ssim * (own.superresolved_patches - own.ssim) / superresolved
+    )
     return terms + weights.calls * own.calls / centres

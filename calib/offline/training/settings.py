@@ -23,7 +23,7 @@ class LossWeights(BaseModel):
     """Cross-entropy of the calls, nats a cluster."""
 
     @property
-    def rebuild(self) -> bool:
+    def trains_superresolution(self) -> bool:
         """Whether the super-resolution branch has a weight in the loss; otherwise it is not computed."""
         return self.mse > 0 or self.ssim > 0
 

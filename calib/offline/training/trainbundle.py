@@ -1,4 +1,4 @@
-"""What the commands run: a training from settings to a bundle, and the ablation of its loss."""
+"""The work of the training commands: a training that starts with settings and ends with a bundle, and the ablation."""
 
 import platform
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from rich.progress import Progress
 from calib.offline.quality.fittables import fit_bundle, simulate_runs, tile_cycles
 from calib.offline.training.ablation import Result, ablate
 from calib.offline.training.goldenimage import golden_tile
-from calib.offline.training.hardware import Ranks, choose_device, joined
+from calib.offline.training.hardware import Process, choose_device, join_processes
 from calib.offline.training.history import best, write_history
 from calib.offline.training.labelled import read_labelled
 from calib.offline.training.settings import SettingsError, read_settings
@@ -45,23 +45,23 @@ def train_bundle(
 
     Raises
     ------
-    SettingsError, RunFolderError, BundleError : what is asked for cannot be used.
+    SettingsError, RunFolderError, BundleError : the settings, a labelled run folder or the bundle cannot be used.
     """
     settings = read_settings(settings_file)
     begun = load_bundle(start) if start else None
     if begun and "architecture" not in settings.model_fields_set:
         settings = settings.model_copy(update={"architecture": begun.model.architecture})
     tiles = read_labelled(labelled, patch_px=settings.patch_px)
-    with joined(settings.device) as ranks:
-        training = Training(settings, ranks=ranks, start=begun, labelled=tiles)
+    with join_processes(settings.device) as process:
+        training = Training(settings, process=process, start=begun, labelled=tiles)
         if checkpoint.exists():
             training.resume(checkpoint)
         report: Report = _silent
-        if ranks.first:
+        if process.first:
             _make_folder(checkpoint.parent)
             report = _shown(training, checkpoint, progress)
         training.run(checkpoint=checkpoint, checkpoint_every=checkpoint_every, report=report)
-        if not ranks.first:
+        if not process.first:
             return False
     network = training.best()
     write_bundle(
@@ -89,14 +89,14 @@ def compare_losses(
     SettingsError : the settings cannot be used.
     """
     settings = read_settings(settings_file)
-    ranks = Ranks(choose_device(settings.device))
+    process = Process(choose_device(settings.device))
     _make_folder(folder)
 
     def reporter(trained: str) -> Report:
         task = progress.add_task(trained, total=settings.steps)
         return lambda step, _: progress.update(task, completed=step)
 
-    return ablate(settings, ranks=ranks, folder=folder, repeats=repeats, patches=patches, reporter=reporter)
+    return ablate(settings, process=process, folder=folder, repeats=repeats, patches=patches, reporter=reporter)
 
 
 def _make_folder(folder: Path) -> None:

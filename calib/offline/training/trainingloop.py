@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from calib.offline.training.hardware import Ranks, choose_dtype
-from calib.offline.training.history import Evaluation, best, exhausted
+from calib.offline.training.hardware import Process, choose_dtype
+from calib.offline.training.history import Evaluation, best, no_longer_improves
 from calib.offline.training.labelled import LabelledTile, labelled_sample
-from calib.offline.training.loss import Branches, Sums, joint_loss, sums
+from calib.offline.training.loss import Branches, LossSums, joint_loss, loss_sums
 from calib.offline.training.settings import SettingsError, TrainingSettings
 from calib.offline.training.trainingsamples import Batch, Sample, simulated_sample, stack
 from engines.bundles.bundle import Bundle
@@ -32,14 +32,14 @@ Report = Callable[[int, dict[str, float]], None]
 class Training:
     """A training run that can be stopped after any step and resumed with the same result.
 
-    A sample depends only on the seed, the step and its place in the step. A resumed run therefore gets the samples
-    of an undisturbed one, and several processes together get the samples of a single process.
-    On a CPU the resumed weights have the same bits; on a GPU they may differ, because it adds in no fixed order.
+    A sample depends only on the seed, the step and the sample's index in the step. Therefore a resumed run gets the
+    same samples as a run without interruption, and several processes together get the samples of a single process. On
+    a CPU the resumed weights have the same bits. On a GPU they may differ, because the order of additions varies there.
 
     Parameters
     ----------
-    ranks : this process among those that train together; every one makes the same ``Training``.
-    start : weights to begin with; random ones without.
+    process : this process among those that train together; every one makes the same ``Training``.
+    start : bundle with the weights to begin with; without it, the weights are random.
     labelled : tiles to draw ``labelled_share`` of the patches from.
 
     Raises
@@ -52,7 +52,7 @@ class Training:
         self,
         settings: TrainingSettings,
         *,
-        ranks: Ranks,
+        process: Process,
         start: Bundle | None = None,
         labelled: tuple[LabelledTile, ...] = (),
     ) -> None:
@@ -62,7 +62,7 @@ class Training:
         self.seconds = 0.0
         self.history: list[Evaluation] = []
         self.origin = {"start": start.hash if start else "", "labelled": [tile.identity for tile in labelled]}
-        self.dtype = choose_dtype(settings.precision, ranks.device)
+        self.dtype = choose_dtype(settings.precision, process.device)
         network = Network(settings.architecture)
         if start:
             if start.model.architecture != settings.architecture:
@@ -70,23 +70,25 @@ class Training:
                     f"bundle {start.folder}: {start.model.architecture}, the settings say {settings.architecture}"
                 )
             network.load_state_dict(load_weights(start.folder))
-        network = network.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._ranks = ranks
-        self._own = ranks.share(settings.batch)
+        network = network.to(process.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._process = process
+        self._own = process.share(settings.batch)
         self._source = Source(settings, labelled)
         self._network = Branches(network, settings.loss)
         self._average = copy.deepcopy(self._network)
         self._best = copy.deepcopy(network.state_dict())
-        self._since = torch.zeros(len(Sums._fields), dtype=torch.float64)
+        self._since = torch.zeros(len(LossSums._fields), dtype=torch.float64)
         self._optimizer = torch.optim.AdamW(
             network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=1e-4
         )
-        self._scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.dtype is torch.float16)
-        self._parallel = ranks.parallel(self._network)
+        self._scaler = torch.amp.GradScaler(process.device.type, enabled=self.dtype is torch.float16)
+        self._parallel = process.parallel(self._network)
         self._held_out: list[Batch] = []
 
     def resume(self, checkpoint: Path) -> None:
-        """Continue from a checkpoint; only the number of steps may differ from the settings of its training.
+        """Continue from a checkpoint.
+
+        The settings must be those of the training that wrote it, except for the number of steps.
 
         Raises
         ------
@@ -113,7 +115,7 @@ class Training:
 
     def save(self, checkpoint: Path) -> None:
         """Write a checkpoint, in the first process; a crash during the write leaves the previous one."""
-        if not self._ranks.first:
+        if not self._process.first:
             return
         state = {
             "settings": self.settings.model_dump(mode="json"),
@@ -135,7 +137,7 @@ class Training:
     @property
     def finished(self) -> bool:
         """Whether all steps are done or validation has stopped improving."""
-        return self.step >= self.settings.steps or exhausted(self.history, self.settings.patience)
+        return self.step >= self.settings.steps or no_longer_improves(self.history, self.settings.patience)
 
     def best(self) -> Network:
         """The averaged weights that validated best, in FP32 on the CPU."""
@@ -145,8 +147,8 @@ class Training:
 
     def run(self, *, checkpoint: Path, checkpoint_every: int, report: Report) -> None:
         """Train to the end, validating and saving on the way and at the end."""
-        # The start weights of a bundle may be the best already; and a checkpoint between two evaluations
-        # has no evaluation yet when the settings end its training there.
+        # The start weights of a bundle are evaluated too, because they may already be the best. A checkpoint has no
+        # evaluation if it was written between two evaluations; if the training ends there, it is evaluated now.
         unknown = self.step >= self.settings.steps or (self.step == 0 and bool(self.origin["start"]))
         if unknown and not self._validated:
             self._validate()
@@ -169,11 +171,11 @@ class Training:
         rate = self.settings.learning_rate_at(self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        batch = stack([self._source.training(self.step, index) for index in self._own], self._ranks.device)
+        batch = stack([self._source.training(self.step, index) for index in self._own], self._process.device)
         own = self._sums(self._parallel, batch)
-        everyone = self._ranks.total(own.packed())
+        whole_step = self._process.total(own.packed())
         # The library averages gradients over the processes, but these losses must be added.
-        loss = self._ranks.size * joint_loss(own, Sums.unpacked(everyone), self.settings.loss)
+        loss = self._process.size * joint_loss(own, LossSums.unpacked(whole_step), self.settings.loss)
         self._optimizer.zero_grad()
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.unscale_(self._optimizer)
@@ -182,31 +184,31 @@ class Training:
         self._scaler.update()
         self.step += 1
         self._update_average()
-        totals = everyone.cpu()
+        totals = whole_step.cpu()
         self._since += totals
-        return Sums.unpacked(totals).means()
+        return LossSums.unpacked(totals).means()
 
-    def _sums(self, model: Callable[[Tensor], tuple[Tensor, Tensor | None]], batch: Batch) -> Sums:
-        with torch.autocast(self._ranks.device.type, self.dtype, enabled=self.dtype is not torch.float32):
-            logits, rebuilt = model(batch.images)
-        return sums(logits, rebuilt, batch)
+    def _sums(self, model: Callable[[Tensor], tuple[Tensor, Tensor | None]], batch: Batch) -> LossSums:
+        with torch.autocast(self._process.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+            logits, superresolved = model(batch.images)
+        return loss_sums(logits, superresolved, batch)
 
     @torch.no_grad()
     def _validate(self) -> None:
         """Evaluate the average; where it is the best so far, keep it."""
-        settings, ranks = self.settings, self._ranks
+        settings, process = self.settings, self._process
         if not self._held_out:
-            mine = range(ranks.rank, settings.validation_patches, ranks.size)
+            mine = range(process.rank, settings.validation_patches, process.size)
             # Batches of one patch give sums that do not depend on the number of processes.
-            self._held_out = [stack([self._source.held_out(index)], ranks.device) for index in mine]
-        packed = torch.zeros(len(Sums._fields), dtype=torch.float64, device=ranks.device)
+            self._held_out = [stack([self._source.held_out(index)], process.device) for index in mine]
+        packed = torch.zeros(len(LossSums._fields), dtype=torch.float64, device=process.device)
         for batch in self._held_out:
             packed += self._sums(self._average, batch).packed()
-        found = Sums.unpacked(ranks.total(packed).cpu())
+        found = LossSums.unpacked(process.total(packed).cpu())
         evaluation = Evaluation(
             step=self.step,
             learning_rate=settings.learning_rate_at(self.step - 1) if self.step else 0.0,
-            training=Sums.unpacked(self._since).means() if self.step else {},
+            training=LossSums.unpacked(self._since).means() if self.step else {},
             validation=found.means(),
             loss=joint_loss(found, found, settings.loss).item(),
         )
@@ -219,14 +221,14 @@ class Training:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        # Otherwise the first averages would contain the random start weights.
+        # The decay is small in the first steps; otherwise the first averages would contain the random start weights.
         decay = min(self.settings.average, self.step / (self.step + 10))
         for mean, weight in zip(self._average.parameters(), self._network.parameters(), strict=True):
             mean.lerp_(weight, 1 - decay)
 
 
 HELD_OUT = 2**31 + 1
-"""Stands for the step in the seeds of held-out patches; no training has as many steps."""
+"""The seeds of held-out patches have this number in place of the step; no training has as many steps."""
 
 
 @dataclass(frozen=True)

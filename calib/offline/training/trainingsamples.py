@@ -1,4 +1,4 @@
-"""Samples stacked to tensors."""
+"""Training samples from simulated patches, and their batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Batch:
     """(N, H, W) int64."""
     superresolved: Tensor
     """(N, 4, 2H, 2W) float32, normalised units; 0 where a sample has none."""
-    rebuildable: Tensor
+    has_superresolved: Tensor
     """(N,) float32, 1 where a sample has super-resolved images."""
 
 
@@ -51,13 +51,13 @@ def stack(samples: Sequence[Sample], device: torch.device) -> Batch:
     """One batch of samples of one size."""
     missing = np.zeros((4, *(2 * edge for edge in samples[0].classes.shape)), np.float32)
     targets = [missing if sample.superresolved is None else sample.superresolved for sample in samples]
-    rebuildable = [float(sample.superresolved is not None) for sample in samples]
+    has_superresolved = [float(sample.superresolved is not None) for sample in samples]
     images = torch.from_numpy(np.stack([sample.images for sample in samples]))
     return Batch(
         images=images.to(device).contiguous(memory_format=torch.channels_last),
         classes=torch.from_numpy(np.stack([sample.classes for sample in samples])).to(device),
         superresolved=torch.from_numpy(np.stack(targets)).to(device),
-        rebuildable=torch.tensor(rebuildable, device=device),
+        has_superresolved=torch.tensor(has_superresolved, device=device),
     )
 
 
@@ -105,7 +105,9 @@ def simulated_sample(*, seed: list[int], size: int) -> Sample:
 
 
 def _classes(tile: SimulatedTile, cycle: int) -> NDArray[np.int64]:
-    """Class image; a pixel of two clusters has the class of the brighter one."""
+    """(H, W) class of each pixel: 0 for background, 1 + base for a cluster's centre. If two clusters have their centres
+    in one pixel, it has the class of the brighter one.
+    """
     classes = np.zeros(tile.shape, np.int64)
     order = np.argsort(tile.brightness, kind="stable")
     base = tile.reads[order, cycle - 1]

@@ -8,9 +8,9 @@ from scipy.spatial import cKDTree
 from seqd_client.runinfo import TileId
 
 from calib.offline.classical_caller import logspots
-from calib.offline.classical_caller.callscores import chastity, passes, qualities
+from calib.offline.classical_caller.callscores import chastity, passes_filter, qualities
 from calib.offline.classical_caller.calltile import call_folder, call_tile
-from calib.offline.classical_caller.phasecorrection import phasing_of, undo
+from calib.offline.classical_caller.phasecorrection import phasing_of, undo_phasing
 from calib.offline.simulation.conditions import Conditions
 from calib.offline.simulation.simulatedtile import simulate_tile
 from calib.phasing import Phasing, strands
@@ -66,9 +66,9 @@ def test_undoing_phasing_is_the_inverse_of_mixing():
     _, light, _ = clusters(20, 30)
     phasing = Phasing(0.01, 0.005)
     mixed = np.einsum("ct,ntb->ncb", strands(cycles=30, phasing=phasing), light).astype(np.float32)
-    assert undo(mixed, phasing) == pytest.approx(light, abs=1e-4)
+    assert undo_phasing(mixed, phasing) == pytest.approx(light, abs=1e-4)
     mixed[3, 7] = np.nan
-    assert np.argwhere(np.isnan(undo(mixed, phasing)).any(axis=2)).tolist() == [[3, 7]]
+    assert np.argwhere(np.isnan(undo_phasing(mixed, phasing)).any(axis=2)).tolist() == [[3, 7]]
 
 
 @pytest.mark.parametrize(("behind", "ahead"), [(0.0015, 0.001), (0.005, 0.003), (0.012, 0.0)])
@@ -101,7 +101,7 @@ def test_one_failure_in_the_first_25_cycles_passes():
     purity[2, [3, 24]] = 0.59
     purity[3, 25:] = 0.5
     purity[4, :2] = np.nan
-    assert passes(purity).tolist() == [True, True, False, True, False]
+    assert passes_filter(purity).tolist() == [True, True, False, True, False]
 
 
 def test_scores_rise_with_the_lead_over_a_clusters_noise_and_predict_errors():

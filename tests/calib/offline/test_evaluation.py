@@ -556,7 +556,7 @@ def test_superresolved_images_are_measured_against_the_truth(tmp_path):
     assert 10 < measured.bicubic.psnr_db < 40
     assert measured.bicubic.ssim < 0.95
     tifffile.imwrite(path, truth[0, ::2, ::2])
-    with pytest.raises(RunFolderError, match=r"\(48, 56\), twice the frame is \(96, 112\)"):
+    with pytest.raises(RunFolderError, match=r"its shape is \(48, 56\), but twice the frame is \(96, 112\)"):
         measure(tmp_path / "R", info, folder=str(tmp_path / "{run}_sr"))
 
 

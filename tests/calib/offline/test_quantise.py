@@ -97,7 +97,7 @@ def test_what_costs_no_more_than_the_bounds_is_kept():
 
 
 def test_what_costs_more_is_refused_in_a_line_that_names_run_figure_and_bound():
-    with pytest.raises(QuantisationError, match=r"run RUN: 0\.55% fewer are read right, at most 0\.5%"):
+    with pytest.raises(QuantisationError, match=r"run RUN: 0\.55% fewer clusters are read right, at most 0\.5%"):
         check_bounds(compared(right=989))
     with pytest.raises(QuantisationError, match=r"errors per base rise by 0\.12%, at most 0\.1% is allowed"):
         check_bounds(compared(right=1000, errors=0.0112))
@@ -107,7 +107,7 @@ def test_what_costs_more_is_refused_in_a_line_that_names_run_figure_and_bound():
 
 def test_what_was_not_measured_is_refused():
     nothing = RunMeasures(0, 0, 0, math.nan)
-    with pytest.raises(QuantisationError, match="fewer are read right"):
+    with pytest.raises(QuantisationError, match="fewer clusters are read right"):
         check_bounds([Compared("RUN", Readout.FUSED, nothing, nothing)])
     with pytest.raises(QuantisationError, match="errors per base rise"):
         check_bounds(compared(errors=math.nan))
@@ -116,7 +116,7 @@ def test_what_was_not_measured_is_refused():
 def test_reads_on_a_codebook_are_right_and_mismatches_are_errors():
     codes, reads = (np.array([list(text.encode()) for text in texts], np.uint8) for texts in (CODES, READS))
     standing = against_codebook(compare_with_codebook(codes, reads))
-    assert (standing.reads, standing.right, standing.of) == (4, 2, 4)
+    assert (standing.reads, standing.right, standing.total) == (4, 2, 4)
     assert standing.errors == (1 + 2) / 16
 
 

@@ -39,7 +39,7 @@ def test_the_other_strand_reads_backwards_in_complements():
         (b"", "not FASTA, or empty; a sequence starts with a line '>name'"),
         (b">empty\n>x\nA", "sequence 'empty' is empty or has letters that are no nucleotides"),
         (b">protein of it\nMSNIQ", "sequence 'protein' is empty or has letters that are no nucleotides"),
-        (b">a\nACGT\n>a again\nAAAA\n", "sequence 'a' is there 2 times"),
+        (b">a\nACGT\n>a again\nAAAA\n", "sequence 'a' occurs 2 times"),
         (b">x\n\xff", "not FASTA: byte 3 is not ASCII"),
         (gzip.compress(b">x\nA", mtime=0)[:-9], "Compressed file ended before the end-of-stream marker was reached"),
         (None, "No such file or directory"),

@@ -18,7 +18,7 @@ from calib.offline.simulation.background import illumination, structures
 from calib.offline.simulation.chemistry import accumulated_weights, emission, phasing_weights
 from calib.offline.simulation.clusterlayout import patterned, scattered
 from calib.offline.simulation.conditions import IDEAL_CROSSTALK, Conditions, Grid, Pattern, random_conditions
-from calib.offline.simulation.illumination import PatternError, carriers, phases, stripes
+from calib.offline.simulation.illumination import PatternError, carrier_frequencies, phases, stripes
 from calib.offline.simulation.obstructions import bubbles, dust, seen_through
 from calib.offline.simulation.optics import TAIL_REACH, defocused_sigma, projected, spots, tails
 from calib.offline.simulation.sensor import expose, sensor
@@ -451,7 +451,7 @@ def test_reads_are_cut_from_both_strands_of_known_bases():
     assert sum(place >= 0 for place in places) == pytest.approx(200, abs=60)
     assert all(place >= 0 or read.tobytes() in reverse for place, read in zip(places, reads, strict=True))
     assert not any(88 < place <= 100 for place in places)
-    with pytest.raises(FastaError, match="no 301 known bases in a row for a read, longest sequence 300"):
+    with pytest.raises(FastaError, match="a read needs 301 known bases in a row, the longest sequence has 300"):
         cut_reads(reference=(gapped,), number=1, cycles=301, rng=rng)
 
 
@@ -468,7 +468,7 @@ def test_both_ends_of_inserts_are_read_towards_each_other():
         start = strand.index(read[:40].tobytes())
         lengths.append(strand.index(reverse_complement(read[40:]).tobytes()) + 25 - start)
     assert (min(lengths), max(lengths)) == (40, 40 + INSERT_BEYOND)
-    with pytest.raises(FastaError, match="no 240 known bases in a row"):
+    with pytest.raises(FastaError, match="a read needs 240 known bases in a row"):
         template_reads(
             reference=random_reference(length=239, composition=(0.25,) * 4, rng=rng), number=1, reads=reads, rng=rng
         )
@@ -491,7 +491,7 @@ def test_each_read_begins_with_new_strands():
 
 def test_stripes_have_their_period_direction_and_phase():
     pattern = Pattern(period_um=1.5, modulation=0.6, angle_deg=20, start_phase_rad=(0.1, 0.2, 0.3))
-    waves = carriers(pattern, pixel_um=0.375)
+    waves = carrier_frequencies(pattern, pixel_um=0.375)
     assert np.hypot(*waves.T) == pytest.approx([0.25] * 3)
     assert np.rad2deg(np.arctan2(waves[:, 0], waves[:, 1])) == pytest.approx([20, 80, 140])
     np.testing.assert_allclose(np.diff(phases(pattern), axis=1), 2 * np.pi / 3)
@@ -505,9 +505,9 @@ def test_stripes_have_their_period_direction_and_phase():
 
 
 def test_stripes_that_the_camera_cannot_see_are_refused():
-    carriers(Pattern(period_um=0.66), pixel_um=0.325)
+    carrier_frequencies(Pattern(period_um=0.66), pixel_um=0.325)
     with pytest.raises(PatternError, match=r"period_um 0.65: must be above 0.65, two pixels \(the Nyquist limit\)"):
-        carriers(Pattern(period_um=0.65), pixel_um=0.325)
+        carrier_frequencies(Pattern(period_um=0.65), pixel_um=0.325)
 
 
 def test_structured_frames_average_to_the_image_under_even_light():

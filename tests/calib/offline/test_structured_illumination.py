@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from calib.offline.cli import UsageError
 from calib.offline.commands import app
 from calib.offline.simulation.conditions import Conditions, Pattern
-from calib.offline.simulation.illumination import carriers, phases, stripes
+from calib.offline.simulation.illumination import carrier_frequencies, phases, stripes
 from calib.offline.simulation.optics import spots
 from calib.offline.simulation.simulatedrun import structured_path, write_simulated_run
 from calib.offline.simulation.simulatedtile import simulate_tile
@@ -207,7 +207,7 @@ def test_simulated_tile_gives_back_its_pattern():
     tile = simulate_tile(conditions, shape=(128, 112), cycles=2, seed=18)
     fitted = reconstruct(tile.structured_images(2)[1], Otf.gaussian(conditions.sigma_px[1])).stripes
     for one, wave, steps in zip(
-        fitted, carriers(conditions.pattern, pixel_um=0.375), phases(conditions.pattern), strict=True
+        fitted, carrier_frequencies(conditions.pattern, pixel_um=0.375), phases(conditions.pattern), strict=True
     ):
         sign = np.sign(wave @ one.carrier)
         assert one.frequency == pytest.approx(0.375 / 1.3, rel=2e-3)

@@ -17,10 +17,10 @@ from calib.offline.simulation.optics import spots
 from calib.offline.simulation.simulatedrun import read_truth, write_simulated_run
 from calib.offline.training import labelled as labelled_module
 from calib.offline.training.ablation import ablate
-from calib.offline.training.hardware import Ranks, choose_device, choose_dtype, joined
-from calib.offline.training.history import Evaluation, best, exhausted, write_history
+from calib.offline.training.hardware import Process, choose_device, choose_dtype, join_processes
+from calib.offline.training.history import Evaluation, best, no_longer_improves, write_history
 from calib.offline.training.labelled import labelled_sample, read_labelled
-from calib.offline.training.loss import Branches, Sums, joint_loss, sums
+from calib.offline.training.loss import Branches, LossSums, joint_loss, loss_sums
 from calib.offline.training.settings import (
     Device,
     LossWeights,
@@ -38,7 +38,7 @@ from engines.network.architecture import Architecture
 from engines.network.torchnetwork import Network
 
 CPU = torch.device("cpu")
-ALONE = Ranks(CPU)
+ALONE = Process(CPU)
 CALLS_ALONE = LossWeights(mse=0, ssim=0)
 
 
@@ -115,8 +115,8 @@ def labels(size=32):
     return Batch(torch.zeros(2, 4, size, size), classes, superresolved, torch.ones(2))
 
 
-def loss_of(logits, rebuilt, batch, weights):
-    found = sums(logits, rebuilt, batch)
+def loss_of(logits, superresolved, batch, weights):
+    found = loss_sums(logits, superresolved, batch)
     return joint_loss(found, found, weights), found.means()
 
 
@@ -163,14 +163,14 @@ def test_ignored_pixels_and_missing_images_have_no_part_in_the_loss():
     batch = stack([sample, Sample(sample.images, classes, None)], CPU)
     rng = torch.Generator().manual_seed(1)
     logits = torch.randn(full.classes.shape[0], 5, 32, 32, generator=rng)
-    rebuilt = torch.rand(2, 4, 64, 64, generator=rng)
-    changed_logits, changed_rebuilt = logits.clone(), rebuilt.clone()
+    superresolved = torch.rand(2, 4, 64, 64, generator=rng)
+    changed_logits, changed_superresolved = logits.clone(), superresolved.clone()
     changed_logits[1, :, :16] += torch.randn(5, 16, 32, generator=rng)
-    changed_rebuilt[1] += 1
-    loss, terms = loss_of(logits, rebuilt, batch, LossWeights())
-    same, same_terms = loss_of(changed_logits, changed_rebuilt, batch, LossWeights())
+    changed_superresolved[1] += 1
+    loss, terms = loss_of(logits, superresolved, batch, LossWeights())
+    same, same_terms = loss_of(changed_logits, changed_superresolved, batch, LossWeights())
     assert (loss.item(), terms) == (same.item(), same_terms)
-    _, first = loss_of(logits[:1], rebuilt[:1], stack([sample], CPU), LossWeights())
+    _, first = loss_of(logits[:1], superresolved[:1], stack([sample], CPU), LossWeights())
     assert terms["mse"] == pytest.approx(first["mse"], rel=1e-6)
     assert terms["ssim"] == pytest.approx(first["ssim"], rel=1e-6)
 
@@ -179,11 +179,13 @@ def test_losses_of_the_processes_add_up_to_that_of_the_whole_step():
     samples = [simulated_sample(seed=[seed], size=32) for seed in range(4)]
     samples[1] = Sample(samples[1].images, samples[1].classes, None)
     rng = torch.Generator().manual_seed(1)
-    logits, rebuilt = torch.randn(4, 5, 32, 32, generator=rng), torch.rand(4, 4, 64, 64, generator=rng)
-    whole, _ = loss_of(logits, rebuilt, stack(samples, CPU), LossWeights())
-    halves = [sums(logits[part], rebuilt[part], stack(samples[part], CPU)) for part in (slice(0, 2), slice(2, 4))]
-    everyone = Sums.unpacked(halves[0].packed() + halves[1].packed())
-    added = sum(joint_loss(half, everyone, LossWeights()) for half in halves)
+    logits, superresolved = torch.randn(4, 5, 32, 32, generator=rng), torch.rand(4, 4, 64, 64, generator=rng)
+    whole, _ = loss_of(logits, superresolved, stack(samples, CPU), LossWeights())
+    halves = [
+        loss_sums(logits[part], superresolved[part], stack(samples[part], CPU)) for part in (slice(0, 2), slice(2, 4))
+    ]
+    whole_step = LossSums.unpacked(halves[0].packed() + halves[1].packed())
+    added = sum(joint_loss(half, whole_step, LossWeights()) for half in halves)
     assert added.item() == pytest.approx(whole.item(), rel=1e-6)
 
 
@@ -195,11 +197,11 @@ def test_calls_alone_leave_the_super_resolution_branch_out(tiny):
     computed = []
     network.upsample.register_forward_hook(lambda *_: computed.append(True))
     model = Branches(network, CALLS_ALONE)
-    logits, rebuilt = model(images)
-    assert rebuilt is None
+    logits, superresolved = model(images)
+    assert superresolved is None
     assert not computed
     assert torch.equal(logits, expected)
-    loss_of(logits, rebuilt, labels(), CALLS_ALONE)[0].backward()
+    loss_of(logits, superresolved, labels(), CALLS_ALONE)[0].backward()
     assert network.upsample.weight.grad is None
     assert network.stem.weight.grad.abs().sum() > 0
 
@@ -285,8 +287,8 @@ def settings(tiny):
     )
 
 
-def train(settings, checkpoint, *, report=watch, every=100, ranks=ALONE, **start):
-    training = Training(settings, ranks=ranks, **start)
+def train(settings, checkpoint, *, report=watch, every=100, process=ALONE, **start):
+    training = Training(settings, process=process, **start)
     if checkpoint.exists():
         training.resume(checkpoint)
     training.run(checkpoint=checkpoint, checkpoint_every=every, report=report)
@@ -323,7 +325,7 @@ def test_resumed_training_ends_with_the_bits_of_an_undisturbed_one(settings, pre
     undisturbed = train(settings, tmp_path / "a.pt")
     with pytest.raises(KeyboardInterrupt):
         train(settings, tmp_path / "b.pt", every=1, report=stop_after(stop))
-    resumed = Training(settings, ranks=ALONE)
+    resumed = Training(settings, process=ALONE)
     resumed.resume(tmp_path / "b.pt")
     assert (resumed.step, len(resumed.history)) == (stop, stop // 2)
     resumed.run(checkpoint=tmp_path / "b.pt", checkpoint_every=1, report=watch)
@@ -356,11 +358,11 @@ def test_best_is_the_first_of_the_lowest_losses_and_never_one_that_is_no_number(
 
     assert best(losses(3, 1, 1, 2)) == 1
     assert best(losses(float("nan"), 5, float("inf"))) == 1
-    assert not exhausted([], 1)
-    assert not exhausted(losses(1), 1)
-    assert exhausted(losses(1, 1), 1)
-    assert not exhausted(losses(3, 1, 2, 2), 3)
-    assert exhausted(losses(3, 1, 2, 2, 2), 3)
+    assert not no_longer_improves([], 1)
+    assert not no_longer_improves(losses(1), 1)
+    assert no_longer_improves(losses(1, 1), 1)
+    assert not no_longer_improves(losses(3, 1, 2, 2), 3)
+    assert no_longer_improves(losses(3, 1, 2, 2, 2), 3)
 
 
 def test_training_learns(settings, tmp_path):
@@ -372,8 +374,8 @@ def test_training_learns(settings, tmp_path):
 
 
 def test_resuming_may_change_the_number_of_steps_and_nothing_else(settings, tmp_path):
-    Training(settings, ranks=ALONE).save(tmp_path / "a.pt")
-    longer = Training(settings.model_copy(update={"steps": 8}), ranks=ALONE)
+    Training(settings, process=ALONE).save(tmp_path / "a.pt")
+    longer = Training(settings.model_copy(update={"steps": 8}), process=ALONE)
     longer.resume(tmp_path / "a.pt")
     for change in (
         {"seed": 2},
@@ -383,7 +385,7 @@ def test_resuming_may_change_the_number_of_steps_and_nothing_else(settings, tmp_
         {"architecture": Architecture()},
     ):
         with pytest.raises(SettingsError, match="trained with other settings"):
-            Training(settings.model_copy(update=change), ranks=ALONE).resume(tmp_path / "a.pt")
+            Training(settings.model_copy(update=change), process=ALONE).resume(tmp_path / "a.pt")
 
 
 def test_a_run_cut_down_to_the_steps_it_has_is_validated(settings, tmp_path):
@@ -400,7 +402,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(settings, content, tmp_path):
     else:
         path.write_bytes(content)
     with pytest.raises(SettingsError, match="not a checkpoint of this seqd"):
-        Training(settings, ranks=ALONE).resume(path)
+        Training(settings, process=ALONE).resume(path)
 
 
 def test_history_is_written_as_numbers_and_as_a_curve(settings, tmp_path):
@@ -423,14 +425,14 @@ PROCESSES = """
 import sys
 from pathlib import Path
 import torch
-from calib.offline.training.hardware import joined
+from calib.offline.training.hardware import join_processes
 from calib.offline.training.settings import TrainingSettings
 from calib.offline.training.trainingloop import Training
 
 torch.set_num_threads(1)
 settings = TrainingSettings.model_validate_json(sys.argv[1])
-with joined(settings.device) as ranks:
-    training = Training(settings, ranks=ranks)
+with join_processes(settings.device) as process:
+    training = Training(settings, process=process)
     training.run(checkpoint=Path(sys.argv[2]), checkpoint_every=100, report=lambda step, terms: None)
 """
 
@@ -455,15 +457,15 @@ def test_two_processes_train_as_one(settings, tmp_path):
 
 
 def test_a_batch_that_cannot_be_dealt_out_is_refused():
-    assert [list(Ranks(CPU, rank, 2).share(4)) for rank in range(2)] == [[0, 1], [2, 3]]
+    assert [list(Process(CPU, rank, 2).share(4)) for rank in range(2)] == [[0, 1], [2, 3]]
     with pytest.raises(SettingsError, match="batch 3: 2 processes need a multiple of 2"):
-        Ranks(CPU, 0, 2).share(3)
+        Process(CPU, 0, 2).share(3)
 
 
 def test_without_torchrun_a_process_stands_alone():
-    with joined(Device.CPU) as ranks:
-        assert ranks == ALONE
-        assert ranks.first
+    with join_processes(Device.CPU) as process:
+        assert process == ALONE
+        assert process.first
 
 
 # Labelled runs
@@ -588,7 +590,7 @@ def test_fine_tuning_begins_with_the_bundle_and_goes_on_from_its_checkpoint(
     start = load_bundle(tiny_bundle)
     origin = {"start": start, "labelled": read_labelled([labelled_run], patch_px=32)}
     settings = settings.model_copy(update={"learning_rate": 1e-3, "batch": 2})
-    assert_same(dict(Training(settings, ranks=ALONE, **origin).best().state_dict()), load_weights(tiny_bundle))
+    assert_same(dict(Training(settings, process=ALONE, **origin).best().state_dict()), load_weights(tiny_bundle))
     tuned = train(settings, tmp_path / "a.pt", **origin)
     assert [row.step for row in tuned.history] == [0, 2, 4, 6]
     with pytest.raises(KeyboardInterrupt):
@@ -598,14 +600,14 @@ def test_fine_tuning_begins_with_the_bundle_and_goes_on_from_its_checkpoint(
     train(settings, tmp_path / "b.pt", **origin)
     assert_same(state_of(tmp_path / "a.pt"), state_of(tmp_path / "b.pt"))
     with pytest.raises(SettingsError, match="the settings say"):
-        Training(TrainingSettings(device=Device.CPU), ranks=ALONE, start=start)
+        Training(TrainingSettings(device=Device.CPU), process=ALONE, start=start)
 
 
 # Ablation and commands
 
 
 def test_ablation_trains_both_ways_and_goes_on_where_it_was(settings, tmp_path):
-    options = {"ranks": ALONE, "folder": tmp_path, "repeats": 2, "patches": 5, "reporter": lambda trained: watch}
+    options = {"process": ALONE, "folder": tmp_path, "repeats": 2, "patches": 5, "reporter": lambda trained: watch}
     results = ablate(settings, **options)
     assert [(result.trained, result.seed, result.steps) for result in results] == [
         ("joint", 1, 6),

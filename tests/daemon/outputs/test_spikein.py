@@ -292,7 +292,7 @@ def test_several_sequences_in_either_case_compressed(tmp_path):
         (">none\n", NOT_NUCLEOTIDES.format("none")),
         (">protein of it\nMSNIQTGAERMPHDLSHLGFLAGQIGRLITISTTPVIAGDSFEMDAVG\n", NOT_NUCLEOTIDES.format("protein")),
         (">one\nACGT\n", "no sequence has 25 bases, the minimum to place a read"),
-        (fasta(GENOME[:50]) + fasta(GENOME[50:99]), "sequence 'control' is there 2 times"),
+        (fasta(GENOME[:50]) + fasta(GENOME[50:99]), "sequence 'control' occurs 2 times"),
     ],
 )
 def test_a_control_that_cannot_be_used(tmp_path, content, message):

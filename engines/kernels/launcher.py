@@ -1,4 +1,7 @@
-"""Launching the kernels before and after a network: normalisation, joining of strips, and reading of centres."""
+"""The module launches the kernels that prepare a network's input and process its output.
+
+They normalise the images, join strips and read centres.
+"""
 
 import numpy as np
 
@@ -22,7 +25,7 @@ class KernelLauncher:
     def normalise(self, tile: DeviceTile, strip: Strip, images: Address, stream: Handle) -> None:
         """Normalise a strip of a tile's pixels into ``images``, (1, 4, rows, W) float16."""
         height, width = self._shape
-        rows = strip.stop - strip.start
+        rows = strip.input_stop - strip.input_start
         self._driver.launch(
             self._normalise,
             grid=(-(-rows * width // THREADS), 4, 1),
@@ -33,7 +36,7 @@ class KernelLauncher:
                 images,
                 np.int32(height),
                 np.int32(width),
-                np.int32(strip.start),
+                np.int32(strip.input_start),
                 np.int32(rows),
             ),
             stream=stream,
@@ -49,7 +52,7 @@ class KernelLauncher:
         scale : pixels of both maps per pixel of the tile along an axis; 2 for super-resolved images.
         """
         height, width = self._shape
-        kept = scale * (strip.last - strip.first)
+        kept = scale * (strip.output_stop - strip.output_start)
         self._driver.launch(
             self._keep_rows,
             grid=(-(-kept * scale * width // THREADS), planes, 1),
@@ -57,11 +60,11 @@ class KernelLauncher:
             arguments=(
                 source,
                 target,
-                np.int32(scale * (strip.stop - strip.start)),
+                np.int32(scale * (strip.input_stop - strip.input_start)),
                 np.int32(scale * height),
                 np.int32(scale * width),
-                np.int32(scale * (strip.first - strip.start)),
-                np.int32(scale * strip.first),
+                np.int32(scale * (strip.output_start - strip.input_start)),
+                np.int32(scale * strip.output_start),
                 np.int32(kept),
             ),
             stream=stream,
