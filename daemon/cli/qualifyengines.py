@@ -41,13 +41,12 @@ def _table(record: QualificationRecord) -> Table:
     table = Table(title=f"qualification with tiles of {height}×{width} px", title_justify="left")
     table.add_column("candidate", no_wrap=True)
     table.add_column("result", no_wrap=True)
-    for name in ("ms a tile", "tile-cycles/s", "copies ms"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("reason", overflow="fold")
+    table.add_column("speed, or reason", overflow="fold")
     for trial in record.engines + record.fit_devices:
-        figures = ["", "", ""]
+        text = escape(trial.reason)
         if (measured := trial.measured) is not None:
-            copies = "" if measured.copies_ms is None else f"{measured.copies_ms:.3g}"
-            figures = [f"{measured.ms_per_tile:.1f}", f"{measured.tile_cycles_per_s:.3g}", copies]
-        table.add_row(trial.candidate, trial.result, *figures, escape(trial.reason))
+            text = f"{measured.ms_per_tile:.1f} ms a tile, {measured.tile_cycles_per_s:.3g} tile-cycles/s"
+            if measured.copies_ms is not None:
+                text += f", copies {measured.copies_ms:.3g} ms"
+        table.add_row(trial.candidate, trial.result, text)
     return table
