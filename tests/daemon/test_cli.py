@@ -27,9 +27,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         (
             ["calib", "simulate", "{tmp}/sim", "--reads", "9T2B", "--barcode", "AN"],
             2,
-            "barcode 'AN': not 2 of A, C, G, T",
+            "barcode 'AN': it must have 2 letters A, C, G, T",
         ),
-        (["calib", "simulate", "{tmp}/sim", "--reads", "8B9T"], 2, "begin with the template"),
+        (["calib", "simulate", "{tmp}/sim", "--reads", "8B9T"], 2, "begin with a template read"),
         (["calib", "simulate", "{tmp}/sim", "--barcode", "AC"], 2, "barcode 'AC': no index is read"),
         (["calib", "simulate", "{tmp}/sim", "--run", "a:b:[/]"], 2, "run a:b:[/]: run: String should match"),
         (["calib", "simulate", "{tmp}/sim", "--run", "a/b"], 2, "run a/b: run: String should match"),

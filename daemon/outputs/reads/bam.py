@@ -60,8 +60,8 @@ FIXED = np.dtype(
 )
 """First fields of a record, before the read's name."""
 
-UNMAPPED = -1
-BIN_OF_UNMAPPED = 4680
+NO_PLACE = -1
+BIN_WITHOUT_PLACE = 4680
 
 _NIBBLES = pair_table([15 if call == NO_CALL else 1 << (call & 3) for call in range(256)])
 _SCORES = pair_table([NO_CALL_QUALITY if call == NO_CALL else call >> 2 for call in range(256)])
@@ -165,9 +165,9 @@ class _Bam:
             tail = np.concatenate([repeated(b"\0", count), _packed(calls).T, translate(calls, _SCORES).T, tags], axis=1)
             fixed = np.zeros(count, FIXED)
             fixed["block_size"] = FIXED.itemsize - 4 + name_length - 1 + tail.shape[1]
-            fixed["reference"] = fixed["position"] = fixed["mate_reference"] = fixed["mate_position"] = UNMAPPED
+            fixed["reference"] = fixed["position"] = fixed["mate_reference"] = fixed["mate_position"] = NO_PLACE
             fixed["name_length"] = name_length
-            fixed["bin"] = BIN_OF_UNMAPPED
+            fixed["bin"] = BIN_WITHOUT_PLACE
             fixed["flag"] = _flag(number, len(templates)) | failed
             fixed["length"] = len(calls)
             columns += [Column(fixed.view(np.uint8).reshape(count, -1)), *name, Column(tail)]

@@ -181,7 +181,7 @@ def expected(declared, rule, read):
             Picard(),
             "26T8B",
             None,
-            "lane 1: barcode 1 of 'eta' has 6 bases, that of 'alpha' 8; all barcodes of a lane need the same length",
+            "lane 1: barcode 1 of 'eta' has 6 bases, but that of 'alpha' has 8; all barcodes of a lane need the same",
         ),
         ((*SINGLE, ("eta", "ACGTACGT")), Picard(), "26T8B", None, "samples 'alpha' and 'eta' both have ACGTACGT"),
         (

@@ -106,7 +106,7 @@ def test_override_cycles_that_say_what_is_done_are_taken(declare, reads, overrid
     ("override", "allowed"),
     [
         ("Y150N1;I8;I8;Y151", "with barcodes of 8+8 bases it has to be Y151;I8N0;I8N0;Y151 in this run"),
-        ("Y151;U8;I8;Y151", "allow Y151;I8N0;I8N0;Y151"),
+        ("Y151;U8;I8;Y151", "it has to be Y151;I8N0;I8N0;Y151"),
         ("Y151;I8;I8", "OverrideCycles Y151;I8;I8 is not supported"),
         ("Y151;I6N2;I8;Y151", "OverrideCycles Y151;I6N2;I8;Y151 is not supported"),
         ("Y*;I8;I8;Y*", "is not supported"),
